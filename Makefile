@@ -1,0 +1,47 @@
+# `make demo` and `make test` set everything up on a fresh machine (Python 3.11 to 3.13, gcc, make, the package registry) and run.
+SHELL := /bin/bash
+PYTHON ?= $(firstword $(foreach v,3.11 3.12 3.13,$(shell command -v python$(v) 2>/dev/null)) python3)
+# To build upstream Detectron2 with its compiled operators instead of the in-tree package, give a pip requirement:
+#   make setup DETECTRON2="git+https://github.com/facebookresearch/detectron2@a59f05630a8f205756064244bf5beb8661f96180"
+DETECTRON2 ?= ./third_party/detectron2
+export UV_COMPILE_BYTECODE := 1
+export UV_PYTHON_DOWNLOADS := never
+export UV_LINK_MODE ?= copy
+UV = $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
+RUN = .venv/bin/python
+
+.PHONY: help setup demo test check lock clean
+help:
+	@echo "make demo   set up, pre-train, convert, detect, segment and report on the embedded data"
+	@echo "make test   set up and run the tests"
+	@echo "make check  set up and run the linter, type checker, import contracts and link check"
+	@echo "make setup  set up only (warm: a few seconds)"
+
+setup: .venv/.ready
+
+.venv/.ready: requirements.txt pyproject.toml third_party/detectron2/pyproject.toml third_party/detectron2/repack.py
+	@command -v uv >/dev/null || test -x .tools/bin/uv || tools/install_uv.sh "$(PYTHON)"
+	@test -x .venv/bin/python || $(UV) venv --quiet --python "$(PYTHON)" .venv
+	$(UV) pip sync --quiet --require-hashes requirements.txt
+	$(UV) pip install --quiet --no-deps $(if $(findstring git+,$(DETECTRON2)),--no-build-isolation) "$(DETECTRON2)" --editable .
+	@touch $@
+
+demo: setup
+	$(RUN) tools/demo.py
+
+test: setup
+	$(RUN) -m pytest
+
+check: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy core pretrain transfer tools
+	.venv/bin/lint-imports
+	$(RUN) -m pytest -q tests/docs
+
+lock:
+	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	  --no-emit-package detectron2 --extra dev pyproject.toml -o requirements.txt
+
+clean:
+	rm -rf .venv .tools
