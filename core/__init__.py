@@ -1,0 +1,1 @@
+"""What pre-training and transfer share; it knows neither of them."""

@@ -1,0 +1,1 @@
+"""Measure how good a backbone is for detection and segmentation."""

@@ -1,0 +1,105 @@
+"""YAML files with bases and overrides into checked, frozen settings: the only loader."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, ValidationError
+from yaml import YAMLError
+
+from core.errors import InputError
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PluginSettings(Settings):
+    """Base of a plug-in's settings; ``name`` is the plug-in's file name."""
+
+    name: str
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def load(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a YAML file, merge its ``_base_`` files under it and ``key.sub=value`` overrides over it.
+
+    ``_base_`` is a path or a list of paths relative to the file; bases must not set the same key.
+    """
+    merged = _read(Path(path), ())
+    for override in overrides:
+        if "=" not in override:
+            raise InputError(f"cannot read the override {override!r}; write key=value, for example train.epochs=10")
+    try:
+        merged = OmegaConf.merge(merged, OmegaConf.from_dotlist(list(overrides)))
+        plain = OmegaConf.to_container(merged, resolve=True)
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise InputError(f"{path}: {str(error).splitlines()[0]}") from error
+    assert isinstance(plain, dict)
+    return plain  # type: ignore[return-value]
+
+
+def _read(path: Path, seen: tuple[Path, ...]) -> DictConfig:
+    path = path.resolve()
+    if path in seen:
+        raise InputError(f"{path} is its own base, through {' -> '.join(p.name for p in seen)}; remove one _base_")
+    if not path.is_file():
+        origin = f" (a _base_ of {seen[-1]})" if seen else ""
+        raise InputError(f"no config at {path}{origin}; the shipped ones are under configs/")
+    try:
+        own = OmegaConf.load(path)
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(own, DictConfig):
+        raise InputError(f"{path} holds a {type(own).__name__}, not a mapping of settings")
+    bases = own.pop("_base_", [])
+    merged = OmegaConf.create({})
+    owner: dict[str, str] = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        part = _read(path.parent / base, (*seen, path))
+        for key in _leaves(OmegaConf.to_container(part)):
+            if key in owner:
+                raise InputError(f"{path}: the bases {owner[key]} and {base} both set {key}; keep it in one of them")
+            owner[key] = base
+        merged.merge_with(part)
+    merged.merge_with(own)
+    return merged
+
+
+def _leaves(value: Any, prefix: str = "") -> list[str]:
+    if not isinstance(value, dict):
+        return [prefix]
+    return [leaf for key, part in value.items() for leaf in _leaves(part, f"{prefix}.{key}" if prefix else str(key))]
+
+
+def parse(settings: type[S], values: dict[str, Any], source: Path | str = "config") -> S:
+    """Check ``values`` against a settings class; every problem is named with its full path, all at once."""
+    try:
+        return settings.model_validate(values)
+    except ValidationError as error:
+        problems = [f"  {_where(e['loc'])}: {_say(e)}" for e in error.errors()]
+        raise InputError(f"{source} has {len(problems)} problem(s):\n" + "\n".join(problems)) from error
+
+
+def _where(loc: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in loc) or "(top level)"
+
+
+def _say(error: Any) -> str:
+    if error["type"] == "extra_forbidden":
+        return "no such setting; remove it or check the spelling"
+    if error["type"] == "missing":
+        return "missing; set it"
+    message = error["msg"].removeprefix("Value error, ")
+    return message if error["type"] == "value_error" else f"{message}, got {error['input']!r}"
+
+
+def dump(settings: Settings) -> str:
+    """Write settings as YAML; ``parse(load(dump(s))) == s``."""
+    return OmegaConf.to_yaml(OmegaConf.create(settings.model_dump(mode="json")))

@@ -1,0 +1,46 @@
+"""What a weights file says about how its backbone must be used."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from core.errors import InputError
+from core.files import read_weights_file
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """The facts that pre-training, Detectron2 and MMSegmentation must agree on; ``mean`` and ``std`` are on the 0-255 scale."""
+
+    family: str = "resnet"
+    depth: int = 50
+    width: int = 64
+    stem: str = "imagenet"
+    channel_order: str = "RGB"
+    mean: tuple[float, ...] = (123.675, 116.28, 103.53)
+    std: tuple[float, ...] = (58.395, 57.12, 57.375)
+    stride_in_1x1: bool = False
+    norm: str = "BN"
+    source: str = ""
+    source_sha256: str = ""
+    pretrain: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that both ``torch.load(weights_only=True)`` and JSON accept."""
+        values = dataclasses.asdict(self)
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], file: Path | str = "the weights file") -> "Recipe":
+        """Check the keys and return the recipe; raise InputError naming what is unknown."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := set(values) - known:
+            raise InputError(f"{file}: unknown keys in its recipe: {', '.join(sorted(unknown))}; convert it again")
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        return cls(**values)
+
+
+def read(path: Path | str) -> Recipe | None:
+    """Return the recipe inside a converted file, or None when it has none."""
+    recipe = read_weights_file(path).get("recipe")
+    return None if recipe is None else Recipe.from_dict(recipe, path)
