@@ -1,0 +1,48 @@
+"""Save and load whole runs atomically; take the query backbone out of one.
+
+A checkpoint is a mapping of tensors and plain values that ``torch.load(..., weights_only=True)`` reads:
+``format``, ``version``, ``config``, ``progress`` (``step``, ``epoch``), ``method`` (both encoders, heads, queue),
+``optimizer``, ``scaler``, ``rng`` (one entry a rank). A backbone file holds ``format``, ``version``, ``config``, ``backbone``.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from core.files import FileError, read_weights_file, replacing
+
+RUN = "masktransfer-checkpoint"
+BACKBONE = "masktransfer-backbone"
+VERSION = 1
+QUERY_BACKBONE = "query_encoder.backbone."
+
+
+def save(path: Path | str, state: dict[str, Any]) -> None:
+    """Write a checkpoint whole or not at all; ``state`` holds tensors and plain values only."""
+    with replacing(path) as file:
+        torch.save(state, file)
+
+
+def save_backbone(path: Path | str, backbone: dict[str, Tensor], config: dict[str, Any]) -> None:
+    """Write a backbone-only file; ``config`` holds at least ``backbone`` (the settings it was built from)."""
+    save(path, {"format": BACKBONE, "version": VERSION, "config": config, "backbone": backbone})
+
+
+def load(path: Path | str) -> dict[str, Any]:
+    """Read one of our checkpoints; raise FileError when it is damaged, of another kind, or of a newer version."""
+    state = read_weights_file(path)
+    if state.get("format") not in (RUN, BACKBONE):
+        raise FileError(f"{path} is not a checkpoint of this project; give one from a run's checkpoints/ folder")
+    if state.get("version") != VERSION:
+        raise FileError(f"{path} has format version {state.get('version')}, this code reads {VERSION}; update the project")
+    return state
+
+
+def query_backbone(state: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the backbone of the query encoder with its own tensor names (``conv1.weight``, ...)."""
+    if state["format"] == BACKBONE:
+        return dict(state["backbone"])
+    method = state["method"]
+    return {key.removeprefix(QUERY_BACKBONE): value for key, value in method.items() if key.startswith(QUERY_BACKBONE)}

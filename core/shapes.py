@@ -1,0 +1,171 @@
+"""Render the embedded set ``shapes``: textured objects of eight classes, partly hidden, over cluttered backgrounds.
+
+An image is a function of (seed, index, size) and of nothing else: random integers come from PCG64, and every step from the outline
+to the pixel is integer arithmetic (see ``core.contours`` and ``core.textures``), so all machines render the same bytes.
+
+The class is decided by the outline. Texture and colour only hint at it: three objects in ten wear their class's favourite
+texture, all others a random one, and clutter and background wear the same textures. Colours are independent of the class.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.contours import FULL, OUTLINES, PIXEL, Points, cosine, fill, place, sine
+from core.textures import TEXTURES, Colour, draw_colours, mix
+
+CLASSES: tuple[str, ...] = tuple(OUTLINES)
+FAVOURITES = ("gradient", "checks", "stripes", "noise", "marble", "dots", "flat", "stripes")  # in the order of CLASSES
+MIN_VISIBLE = 30  # pixels; an object that shows less is not drawn
+MIN_SHARE = 30  # percent; one that is hidden further cannot be recognised and is not drawn either
+
+Canvas = NDArray[np.int32]  # [size, size, 3]
+
+
+@dataclass(frozen=True)
+class Object:
+    """An object of a scene: class index, visible ``mask`` bool [H, W], and its tight box (left, top, right, bottom),
+    right and bottom exclusive."""
+
+    label: int
+    mask: NDArray[np.bool_]
+    box: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A rendered ``image`` uint8 [H, W, 3] and its objects from back to front; their masks are disjoint."""
+
+    image: NDArray[np.uint8]
+    objects: tuple[Object, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something to draw: its contours, its window and coverage on the canvas, and its class (-1 for clutter)."""
+
+    contours: list[Points]
+    window: tuple[slice, slice]
+    coverage: NDArray[np.int32]
+    label: int
+
+
+def render(seed: int, index: int, size: int = 128) -> Scene:
+    """Render image ``index`` of the endless series ``seed`` at ``size`` x ``size`` pixels, with 1 to 3 objects."""
+    if size < 32:
+        raise ValueError(f"size is {size}; shapes cannot be told apart below 32 pixels, ask for 32 or more")
+    rng = np.random.Generator(np.random.PCG64([seed, index]))
+    canvas, tone = _background(rng, size)
+    behind = [_clutter(rng, size) for _ in range(int(rng.integers(2, 7)))]
+    placed = _place_objects(rng, size)
+    bars = [_bar(rng, size) for _ in range(int(rng.integers(0, 3)) // 2)]
+    kept, masks = _visible(placed, bars, size)
+    light = int(rng.integers(0, 360))
+    for part in behind + kept + bars:
+        _paint(rng, canvas, part, tone, light)
+    canvas += rng.integers(-7, 8, canvas.shape, dtype=np.int8)
+    image = np.clip(canvas, 0, 255).astype(np.uint8)
+    return Scene(image, tuple(Object(part.label, mask, _box(mask)) for part, mask in zip(kept, masks, strict=True)))
+
+
+def _background(rng: np.random.Generator, size: int) -> tuple[Canvas, Colour]:
+    """Paint a texture under a slow change of light; also return its mean colour."""
+    first, second = draw_colours(rng, spread=70)
+    names = [*TEXTURES, "noise", "marble"]
+    texture = TEXTURES[names[int(rng.integers(0, len(names)))]]
+    canvas = mix(texture(rng, size, size, _period(rng, size)), first, second)
+    shade = TEXTURES["gradient"](rng, size, size, 1) - 128
+    canvas += (shade * int(rng.integers(0, 60)) // 128)[..., None]
+    return canvas, (first + second) // 2
+
+
+def _period(rng: np.random.Generator, size: int) -> int:
+    """Draw the length in pixels over which a texture repeats: 4 to 19 % of the image side."""
+    return max(4, size * int(rng.integers(4, 20)) // 100)
+
+
+def _place_objects(rng: np.random.Generator, size: int) -> list[Part]:
+    """Place 1 to 3 objects of 14 to 60 % of the image side, back to front, preferring places that overlap little."""
+    parts: list[Part] = []
+    circles: list[tuple[int, int, int]] = []
+    for _ in range(int(rng.integers(1, 4))):
+        diameter = 14 + int(rng.integers(0, 47, 2).min() + rng.integers(0, 47)) // 2  # percent, small ones more often
+        radius = size * PIXEL * diameter // 200
+        margin = radius * 7 // 10  # so that the border cuts some objects
+        for _ in range(4):
+            x, y = (int(value) for value in rng.integers(margin, size * PIXEL - margin, 2))
+            if all(100 * ((x - a) ** 2 + (y - b) ** 2) > 49 * (radius + r) ** 2 for a, b, r in circles):
+                break
+        circles.append((x, y, radius))
+        label, angle, stretch = int(rng.integers(0, len(CLASSES))), int(rng.integers(0, 360)), int(rng.integers(80, 121))
+        parts.append(_part(place(OUTLINES[CLASSES[label]], (x, y), radius, angle, stretch), size, label))
+    return parts
+
+
+def _part(contours: list[Points], size: int, label: int = -1) -> Part:
+    return Part(contours, *fill(contours, size), label)
+
+
+def _clutter(rng: np.random.Generator, size: int) -> Part:
+    """Draw a bar or a blob of random corners, neither of which is a class."""
+    if rng.integers(0, 3) == 0:
+        return _bar(rng, size)
+    corners = int(rng.integers(5, 9))
+    angles = np.arange(corners) * 360 // corners
+    reach = rng.integers(25, 101, corners)
+    outline = np.stack([cosine(angles) * reach // 100, sine(angles) * reach // 100], axis=1)
+    x, y = (int(value) for value in rng.integers(0, size * PIXEL, 2))
+    radius = size * PIXEL * int(rng.integers(3, 14)) // 100
+    return _part(place([outline], (x, y), radius, int(rng.integers(0, 360))), size)
+
+
+def _bar(rng: np.random.Generator, size: int) -> Part:
+    """Draw a thin bar across the image."""
+    length, width = size * PIXEL, size * PIXEL * int(rng.integers(1, 4)) // 200
+    outline = np.array([(-length, -width), (length, -width), (length, width), (-length, width)]) * 1024 // length
+    x, y = (int(value) for value in rng.integers(0, length, 2))
+    return _part(place([outline], (x, y), length, int(rng.integers(0, 360))), size)
+
+
+def _visible(placed: list[Part], bars: list[Part], size: int) -> tuple[list[Part], list[NDArray[np.bool_]]]:
+    """Keep the objects that show enough, and their visible masks, going from the front to the back."""
+    taken = np.zeros((size, size), dtype=np.bool_)
+    for bar in bars:
+        taken[bar.window] |= 2 * bar.coverage >= FULL
+    kept: list[Part] = []
+    masks: list[NDArray[np.bool_]] = []
+    for part in reversed(placed):
+        whole = np.zeros_like(taken)
+        whole[part.window] = 2 * part.coverage >= FULL
+        mask = whole & ~taken
+        shown = int(mask.sum())
+        if shown >= MIN_VISIBLE and 100 * shown >= MIN_SHARE * int(whole.sum()):
+            taken |= whole
+            kept.insert(0, part)
+            masks.insert(0, mask)
+    return kept, masks
+
+
+def _paint(rng: np.random.Generator, canvas: Canvas, part: Part, tone: Colour, light: int) -> None:
+    """Blend a part and its shadow into the canvas; ``light`` is the direction in degrees in which shadows fall."""
+    reach = len(canvas) * PIXEL * 2 // 100
+    shift = np.array([int(cosine(light)), int(sine(light))]) * reach // 1024
+    window, coverage = fill([points + shift for points in part.contours], len(canvas))
+    canvas[window] -= canvas[window] * coverage[..., None] * 2 // (5 * FULL)
+    names = list(TEXTURES)
+    name = names[int(rng.integers(0, len(names)))]
+    if part.label >= 0 and rng.integers(0, 10) < 3:
+        name = FAVOURITES[part.label]
+    height, width = part.coverage.shape
+    if height == 0 or width == 0:
+        return
+    period = max(4, _period(rng, len(canvas)) * 2 // 3)
+    paint = mix(TEXTURES[name](rng, height, width, period), *draw_colours(rng, spread=90, away_from=tone))
+    behind = canvas[part.window]
+    canvas[part.window] = behind + (paint - behind) * part.coverage[..., None] // FULL
+
+
+def _box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1

@@ -1,0 +1,38 @@
+"""Convert a checkpoint to a Detectron2 backbone: python tools/convert_to_d2.py INPUT OUTPUT.pkl"""
+
+import argparse
+from pathlib import Path
+
+from core.errors import cli
+
+
+def parser(target: str, suffixes: str) -> argparse.ArgumentParser:
+    """Describe the command line that both converters share."""
+    parser = argparse.ArgumentParser(description=f"Carry a backbone into {target} and prove that every tensor arrived.")
+    parser.add_argument("input", type=Path, help="checkpoint of any known source")
+    parser.add_argument("output", type=Path, help=f"file to write, ending in {suffixes}")
+    parser.add_argument("--source", default="auto", help="dialect of the checkpoint (default: found from its content)")
+    parser.add_argument("--arch", default="auto", help="refuse anything but this network, e.g. resnet50")
+    parser.add_argument("--json", type=Path, metavar="PROOF", help="also write the proof here")
+    return parser
+
+
+def run(target: str, arguments: argparse.Namespace) -> None:
+    """Convert, print what was proven, and write the proof if asked."""
+    from core.files import write_json
+    from transfer.convert import convert
+
+    proof = convert(
+        arguments.input, arguments.output, target=target, dialect=arguments.source, arch=arguments.arch
+    )
+    print(f"{arguments.output}: {proof.arch} from {proof.source}, {proof.tensors_mapped} of {proof.tensors_expected} tensors")
+    for stage, difference in proof.max_abs_feature_difference.items():
+        print(f"  {stage}: features differ by {difference:.1e} at most")
+    for note in proof.notes:
+        print(f"  note: {note}")
+    if arguments.json:
+        write_json(arguments.json, proof.to_dict())
+
+
+if __name__ == "__main__":
+    cli(lambda: run("detectron2", parser("Detectron2", ".pkl or .pth").parse_args()))

@@ -1,0 +1,8 @@
+"""Convert a checkpoint to an MMSegmentation backbone: python tools/convert_to_mmseg.py INPUT OUTPUT.pth"""
+
+from convert_to_d2 import parser, run
+
+from core.errors import cli
+
+if __name__ == "__main__":
+    cli(lambda: run("mmsegmentation", parser("MMSegmentation", ".pth").parse_args()))
