@@ -1,0 +1,18 @@
+"""Semantic segmentation of the embedded set, small enough for two CPU cores."""
+
+from transfer.benchmarks import SEGMENTATION, Benchmark, Protocol
+
+
+class ShapesSegmentation(Benchmark):
+    """Shapes segmentation: a slim FCN on the dilated network, trained for minutes."""
+
+    protocol = Protocol(
+        title="Shapes segmentation",
+        framework="mmseg",
+        config="configs/transfer/segmentation/fcn_r18w16_tiny_shapes.py",
+        train="shapes_train",
+        test="shapes_val",
+        metrics=SEGMENTATION,
+        headline="seg/mIoU",
+        trials=3,
+    )

@@ -1,0 +1,18 @@
+"""A few dozen real COCO images as a VOC-layout segmentation set: proves the path, ranks nothing."""
+
+from transfer.benchmarks import SEGMENTATION, Benchmark, Protocol
+
+
+class TinyCocoSegmentation(Benchmark):
+    """tiny COCO FCN: FCN R50-D8 on 20 classes and background, for a CPU."""
+
+    protocol = Protocol(
+        title="tiny COCO FCN",
+        framework="mmseg",
+        config="configs/transfer/segmentation/fcn_r50-d8_tiny_coco.py",
+        train="train",
+        test="val",
+        metrics=SEGMENTATION,
+        headline="seg/mIoU",
+        trials=3,
+    )
