@@ -58,7 +58,7 @@ class Cost(_Part):
 class Result(_Part):
     """One trial of one benchmark; metrics are in percent, None where there was no value (AP without detections)."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     benchmark: str = Field(min_length=1)
     protocol: MeasuredProtocol = MeasuredProtocol()
     framework: str = ""

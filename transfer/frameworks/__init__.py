@@ -12,8 +12,6 @@ from typing import ClassVar
 
 from transfer.benchmarks import Protocol
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 class Framework(ABC):
     """``target`` is what ``transfer.convert`` calls the framework's weights, ``suffix`` their file's ending."""

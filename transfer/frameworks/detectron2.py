@@ -6,8 +6,9 @@ from pathlib import Path
 
 import yaml
 
+from core.provenance import ROOT
 from transfer.benchmarks import Protocol
-from transfer.frameworks import ROOT, Framework, partial_run
+from transfer.frameworks import Framework, partial_run
 
 
 class Detectron2(Framework):

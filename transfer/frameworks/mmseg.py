@@ -5,8 +5,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from core.provenance import ROOT
 from transfer.benchmarks import Protocol
-from transfer.frameworks import ROOT, Framework, partial_run
+from transfer.frameworks import Framework, partial_run
 
 
 class Mmseg(Framework):

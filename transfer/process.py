@@ -1,0 +1,116 @@
+"""Run a command whose whole process group ends with us, however we end."""
+
+import contextlib
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+GRACE = 30.0  # seconds between SIGTERM and SIGKILL: time to save a checkpoint
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_PR_SET_PDEATHSIG = 1
+
+
+def run(
+    command: Sequence[str],
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    watch: Callable[[], None] | None = None,
+    every: float = 0.5,
+) -> int:
+    """Run a command with its output appended to ``log`` and return its exit code (negative: killed by that signal).
+
+    ``watch`` is called every ``every`` seconds. When it, or a signal handler, raises, the process group is stopped
+    first. When we are killed outright, Linux sends the command SIGTERM.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "ab") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
+            start_new_session=True,
+            preexec_fn=_die_with(os.getpid()),
+        )
+    try:
+        while True:
+            try:
+                return process.wait(timeout=every)
+            except subprocess.TimeoutExpired:
+                if watch is not None:
+                    watch()
+    finally:
+        _stop(process)
+
+
+def _die_with(parent: int) -> Callable[[], None] | None:
+    if _LIBC is None:
+        return None
+
+    def prepare() -> None:  # runs in the child between fork and exec
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(143)
+
+    return prepare
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End what is left of the process group: first politely, while its leader lives, then for certain."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=GRACE)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@contextlib.contextmanager
+def sigterm_ends_cleanly() -> Iterator[None]:
+    """Turn SIGTERM into SystemExit(143), so that children are stopped and files closed on the way out."""
+
+    def leave(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def threads(count: int | None) -> dict[str, str]:
+    """Return the variables that give a command ``count`` threads; None leaves what the user set, else all cores."""
+    if count is None:
+        return {} if any(name in os.environ for name in THREADS) else threads(os.cpu_count() or 1)
+    return dict.fromkeys(THREADS, str(count))
+
+
+def explain(code: int, log: Path) -> str:
+    """Say in one line why a command failed: its own last error, or the signal that ended it."""
+    if code < 0:
+        hint = " (out of memory?)" if -code == signal.SIGKILL else ""
+        return f"killed by {signal.Signals(-code).name}{hint}"
+    lines = [line.strip() for line in tail(log) if line.strip()]
+    errors = [line for line in lines if re.match(r"(error: |[\w.]*(Error|Exception|Interrupt)\b)", line)]
+    last = (errors or lines or ["no output"])[-1].removeprefix("error: ")
+    return f"exit code {code}: {last[:500]}"
+
+
+def tail(log: Path, size: int = 8192) -> list[str]:
+    """Return the last lines of a file that may be large, still growing, or missing."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(max(0, os.path.getsize(log) - size))
+            return re.split(r"[\r\n]+", file.read().decode("utf-8", "replace"))
+    except OSError:
+        return []
