@@ -1,0 +1,1 @@
+"""Learn a backbone from unlabelled images."""

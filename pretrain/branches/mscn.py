@@ -1,0 +1,88 @@
+"""MSCN: erase parts of high-pass filtered views (Jing, Zhu, LeCun; arXiv 2206.07700).
+
+There is no public code. The shares of the mask kinds (0.2, 0.3, 0.7) and the noise's standard deviation are those of a
+third-party re-implementation; all of them are settings.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from pydantic import Field
+from torch import Generator, Tensor
+
+from core.errors import InputError
+from core.plugins import build, choice
+from pretrain.branches import Branch, BranchSettings, Draws, Mixed
+from pretrain.fills import paste
+from pretrain.fills.noise import Noise
+from pretrain.masks import RatioRange
+from pretrain.masks.channelwise import Channelwise
+from pretrain.masks.discrete import Discrete
+from pretrain.masks.focal import Focal
+
+
+class Mscn(Branch):
+    """High-pass filter, then hide by a focal, spatial or channel-wise mask and fill; lam is 1, since nothing is mixed in."""
+
+    class Config(BranchSettings):
+        """``cell`` in pixels (32 at 224 px in the paper: a 7x7 grid); ``sides: query`` leaves the key view clean."""
+
+        name: Literal["mscn"] = "mscn"
+        cell: int = Field(32, ge=1)
+        ratio: RatioRange = (0.05, 0.25)
+        focal_share: float = Field(0.2, ge=0, le=1)
+        channelwise_share: float = Field(0.7, ge=0, le=1)  # of the grid masks; the others are spatial
+        high_pass: bool = True
+        high_pass_kernel: int = Field(11, ge=3)
+        high_pass_sigma: float = Field(5.0, gt=0)
+        fill: choice("pretrain.fills") = Noise.Config()
+        sides: Literal["both", "query"] = "both"
+
+    def __init__(self, config: "Mscn.Config") -> None:
+        self.config: Mscn.Config = config
+        self.fill = build("pretrain.fills", config.fill)
+
+    def check(self, size: int, group_rows: int) -> None:
+        """Refuse a grid that does not fit."""
+        if size % self.config.cell or size < 2 * self.config.cell:
+            raise InputError(f"a grid of {self.config.cell} px cells does not fit {size} px images; change branches.*.cell")
+        if self.config.high_pass and self.config.high_pass_kernel // 2 >= size:
+            raise InputError(f"high_pass_kernel={self.config.high_pass_kernel} is too large for {size} px images")
+
+    def mix(self, query: Tensor, key: Tensor, draws: Draws) -> Mixed:
+        """Return the masked query view, and with ``sides: both`` the independently masked key view."""
+        masked, mask = self._erase(query, draws, "query")
+        other = self._erase(key, draws, "key")[0] if self.config.sides == "both" else None
+        rows = torch.arange(len(query), device=query.device)
+        return Mixed(masked, rows, torch.ones(len(query), device=query.device), mask, other)
+
+    def _erase(self, images: Tensor, draws: Draws, side: str) -> tuple[Tensor, Tensor]:
+        generators = draws.rows(len(images), side)
+        masks = [self._mask(generator, images.shape[-1]) for generator in generators]
+        mask = torch.stack([one.expand(3, -1, -1) for one in masks]).to(images.device)
+        if self.config.high_pass:
+            images = high_pass(images, self.config.high_pass_kernel, self.config.high_pass_sigma)
+        return paste(images, mask, self.fill.content(images, generators)), mask
+
+    def _mask(self, generator: Generator, size: int) -> Tensor:
+        config = self.config
+        kind, grid = torch.rand(2, generator=generator).tolist()
+        if kind < config.focal_share:
+            return Focal(Focal.Config(ratio=config.ratio)).draw(generator, size)
+        maker = Channelwise if grid < config.channelwise_share else Discrete
+        return maker(maker.Config(cells=size // config.cell, ratio=config.ratio)).draw(generator, size)
+
+
+def high_pass(
+    images: Float[Tensor, "batch 3 height width"], kernel: int, sigma: float
+) -> Float[Tensor, "batch 3 height width"]:
+    """Return ``x - GaussianBlur(x)`` with a kernel of ``kernel`` pixels, edges reflected."""
+    radius = kernel // 2
+    offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
+    weights = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    weights = (weights / weights.sum()).expand(3, 1, 1, -1)
+    blurred = F.conv2d(F.pad(images, (radius, radius, 0, 0), mode="reflect"), weights, groups=3)
+    blurred = F.conv2d(F.pad(blurred, (0, 0, radius, radius), mode="reflect"), weights.transpose(2, 3), groups=3)
+    return images - blurred

@@ -1,0 +1,38 @@
+"""The embedded set: rendered scenes of shapes, the same on every machine (``core/shapes.py``)."""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from core.config import PluginSettings
+from core.shapes import render
+from pretrain.data import Images
+
+
+class Shapes(Images):
+    """``count`` scenes, rendered when first asked for and kept in memory as uint8."""
+
+    class Config(PluginSettings):
+        """``size`` is the image side in pixels; ``scene_seed`` differs from those of the detection and segmentation sets."""
+
+        name: Literal["shapes"] = "shapes"
+        count: int = Field(2000, ge=1)
+        size: int = Field(96, ge=16)
+        scene_seed: int = 1000
+        damaged: Literal["skip", "refuse"] = "refuse"
+
+    def __init__(self, config: "Shapes.Config") -> None:
+        self.config = config
+        self._kept: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        return self.config.count
+
+    def image(self, index: int) -> Tensor:
+        """Render one scene."""
+        if index not in self._kept:
+            scene = render(self.config.scene_seed, index, self.config.size)
+            self._kept[index] = torch.from_numpy(scene.image.copy()).permute(2, 0, 1).contiguous()
+        return self._kept[index]

@@ -1,0 +1,31 @@
+"""Gaussian noise (MSCN, arXiv 2206.07700)."""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Generator, Tensor
+
+from core.config import PluginSettings
+from pretrain.fills import Fill
+
+
+class Noise(Fill):
+    """Fills with noise of mean zero.
+
+    MSCN's paper gives no standard deviation; 0.18 is a third-party re-implementation's.
+    """
+
+    class Config(PluginSettings):
+        """``std`` is in units of the normalised image."""
+
+        name: Literal["noise"] = "noise"
+        std: float = Field(0.18, gt=0)
+
+    def __init__(self, config: "Noise.Config") -> None:
+        self.std = config.std
+
+    def content(self, images: Tensor, generators: list[Generator]) -> Tensor:
+        """Draw each row from its own generator."""
+        rows = [torch.randn(images.shape[1:], generator=generator) for generator in generators]
+        return self.std * torch.stack(rows).to(images)

@@ -1,0 +1,25 @@
+"""Zero, which is the data set's mean colour after normalisation (MSCN, arXiv 2206.07700)."""
+
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor
+
+from core.config import PluginSettings
+from pretrain.fills import Fill
+
+
+class Zero(Fill):
+    """Fills with zeros."""
+
+    class Config(PluginSettings):
+        """No settings."""
+
+        name: Literal["zero"] = "zero"
+
+    def __init__(self, config: "Zero.Config") -> None:
+        pass
+
+    def content(self, images: Tensor, generators: list[Generator]) -> Tensor:
+        """Return zeros."""
+        return torch.zeros_like(images)

@@ -1,0 +1,86 @@
+"""Masks: which part of an image is hidden. True = hidden.
+
+To add one, write ``pretrain/masks/NAME.py`` with a class named like the file that extends ``Mask`` and has a ``Config``;
+then name it in a config: ``branches.LABEL.mask: {name: NAME}``.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Annotated, ClassVar
+
+import torch
+from jaxtyping import Bool
+from pydantic import AfterValidator, Field
+from torch import Generator, Tensor
+
+from core.config import PluginSettings
+from core.errors import InputError
+
+
+class Mask(ABC):
+    """Draws one mask from one generator."""
+
+    Config: ClassVar[type[PluginSettings]]
+
+    @abstractmethod
+    def draw(self, generator: Generator, size: int) -> Bool[Tensor, "channels size size"]:
+        """Return a mask of ``size`` pixels a side with 1 channel (all together) or 3 (each its own)."""
+
+    def check(self, size: int) -> None:
+        """Raise InputError when the mask's grid does not fit images of ``size`` pixels."""
+
+
+def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < bounds[0] <= bounds[1] < 1:
+        raise ValueError(f"needs 0 < low <= high < 1, got {list(bounds)}")
+    return bounds
+
+
+Ratio = Annotated[float, Field(gt=0, lt=1)]
+RatioRange = Annotated[tuple[float, float], AfterValidator(_ordered)]
+
+
+class GridSettings(PluginSettings):
+    """Settings of masks on a ``cells`` x ``cells`` grid; ``ratio`` is the share hidden, one number or a [low, high] to draw from."""
+
+    cells: int = Field(8, ge=2)
+    ratio: Ratio | RatioRange = 0.5
+
+
+class GridMask(Mask):
+    """A mask of whole cells, scaled to pixels by nearest neighbour, that hides exactly the asked number of cells."""
+
+    def __init__(self, config: GridSettings) -> None:
+        self.cells, self.ratio = config.cells, config.ratio
+        if isinstance(self.ratio, float):
+            wanted = self.ratio * self.cells**2
+            if abs(wanted - round(wanted)) > 1e-6:
+                near = sorted({max(int(wanted), 1) / self.cells**2, (int(wanted) + 1) / self.cells**2})
+                raise InputError(
+                    f"a {self.cells}x{self.cells} grid cannot hide exactly {self.ratio:g} of its cells; "
+                    f"take {' or '.join(f'{share:.4g}' for share in near)}, or another number of cells"
+                )
+
+    def check(self, size: int) -> None:
+        """Refuse a grid whose cells would differ in size."""
+        if size % self.cells:
+            raise InputError(f"a grid of {self.cells} cells does not fit {size} px images; cells must divide views.size")
+
+    def count(self, generator: Generator) -> int:
+        """Return how many cells to hide: exact for a fixed ratio, the nearest for a drawn one; never none or all."""
+        if isinstance(self.ratio, float):
+            return round(self.ratio * self.cells**2)
+        low, high = self.ratio
+        drawn = low + (high - low) * torch.rand((), generator=generator).item()
+        return min(max(round(drawn * self.cells**2), 1), self.cells**2 - 1)
+
+    def scale(self, grid: Bool[Tensor, "channels cells cells"], size: int) -> Bool[Tensor, "channels size size"]:
+        """Enlarge cells to pixels."""
+        factor = size // self.cells
+        return grid.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)
+
+
+def random_cells(count: int, cells: int, generator: Generator) -> Bool[Tensor, "cells cells"]:
+    """Hide ``count`` cells, every choice equally likely."""
+    grid = torch.zeros(cells * cells, dtype=torch.bool)
+    grid[torch.randperm(cells * cells, generator=generator)[:count]] = True
+    return grid.view(cells, cells)

@@ -1,0 +1,88 @@
+"""MoCo v2: contrast with a queue of keys from a momentum encoder (arXiv 1911.05722 and 2003.04297)."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from core import distributed
+from core.backbones import Backbone
+from core.config import PluginSettings
+from core.errors import InputError
+from pretrain.batchnorm import split
+from pretrain.heads import Encoder, mlp
+from pretrain.losses import info_nce
+from pretrain.methods import Method
+from pretrain.momentum import follow, momentum_copy
+
+
+class Moco(Method):
+    """Query encoder, momentum key encoder, and a first-in first-out queue of negatives."""
+
+    queue: Tensor
+    queue_pointer: Tensor
+
+    class Config(PluginSettings):
+        """``split_bn`` normalises that many parts of the batch apart on one process, as several GPUs would."""
+
+        name: Literal["moco"] = "moco"
+        temperature: float = Field(0.2, gt=0)
+        queue: int = Field(65536, ge=1)
+        key_momentum: float = Field(0.999, ge=0, lt=1)  # lower, and the queued keys drift apart (MoCo, sec. 4.1)
+        dim: int = Field(128, ge=1)
+        hidden: int | None = Field(None, ge=1)  # width of the projector; by default that of the backbone's features
+        symmetric: bool = False
+        split_bn: int = Field(1, ge=1)
+
+    def __init__(self, config: "Moco.Config", backbone: Backbone) -> None:
+        super().__init__()
+        self.config = config
+        self.symmetric = config.symmetric
+        features = backbone.feature_dim
+        self.query_encoder = Encoder(backbone, mlp(features, config.hidden or features, config.dim))
+        self.groups = config.split_bn if distributed.world() == 1 else 1
+        split(self.query_encoder, self.groups)
+        self.key_encoder = momentum_copy(self.query_encoder)
+        self.register_buffer("queue", F.normalize(torch.randn(config.dim, config.queue), dim=0))
+        self.register_buffer("queue_pointer", torch.zeros((), dtype=torch.long))
+
+    def check(self, batch: int) -> None:
+        """Refuse a batch that does not divide the queue or cannot be split."""
+        keys = batch * (2 if self.symmetric else 1)
+        if self.config.queue % keys:
+            raise InputError(f"method.queue={self.config.queue} is not a multiple of the {keys} keys a step; change one of them")
+        if batch % self.config.split_bn:
+            raise InputError(f"train.batch_size={batch} cannot be split into method.split_bn={self.config.split_bn} parts")
+
+    def begin_step(self, progress: float) -> None:
+        """Move the key encoder after the query encoder."""
+        follow(self.key_encoder, self.query_encoder, self.config.key_momentum)
+
+    def encode_query(self, images: Tensor) -> Tensor:
+        """Return unit vectors."""
+        return F.normalize(self.query_encoder(images).float(), dim=1)
+
+    @torch.no_grad()
+    def encode_key(self, images: Tensor, shuffle_seed: int) -> Tensor:
+        """Return unit vectors, encoded in shuffled order so that batch statistics tell nothing (MoCo, sec. 3.3)."""
+        if self.groups == 1 and distributed.world() == 1:
+            return F.normalize(self.key_encoder(images).float(), dim=1)
+        gathered = distributed.gather(images)
+        order = torch.randperm(len(gathered), generator=torch.Generator().manual_seed(shuffle_seed)).to(images.device)
+        mine = distributed.local_rows(len(gathered))
+        keys = distributed.gather(F.normalize(self.key_encoder(gathered[order[mine]]).float(), dim=1))
+        return keys[order.argsort()[mine]]
+
+    def loss(self, query: Tensor, key: Tensor) -> Tensor:
+        """InfoNCE against the queue."""
+        return info_nce(query, key, self.queue, self.config.temperature)
+
+    @torch.no_grad()
+    def end_step(self, keys: Tensor) -> None:
+        """Put the keys of all processes at the queue's pointer, over the oldest ones."""
+        keys = distributed.gather(keys)
+        places = (self.queue_pointer + torch.arange(len(keys), device=keys.device)) % self.config.queue
+        self.queue[:, places] = keys.T.to(self.queue)
+        self.queue_pointer.add_(len(keys)).remainder_(self.config.queue)

@@ -1,0 +1,159 @@
+"""Two augmented views of an image: geometry per image near the decoder, colour per batch on the training device.
+
+The recipe is MoCo v2's (arXiv 2003.04297, sec. 3): crop, flip, colour jitter, grayscale, Gaussian blur. All parameters of
+an image come from its own generator, so a view is the same on any number of workers or processes.
+"""
+
+import itertools
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from pydantic import Field
+from torch import Generator, Tensor
+from torchvision.transforms.v2 import functional as geometry
+
+from core.config import Settings
+
+ORDERS = torch.tensor(list(itertools.permutations(range(4))))  # orders of brightness, contrast, saturation, hue
+GRAY = torch.tensor([0.299, 0.587, 0.114])  # ITU-R BT.601 luma, as Pillow and torchvision use
+
+
+class ViewSettings(Settings):
+    """``size`` in pixels; ``mean`` and ``std`` on the 0-1 scale; each ``_probability`` is per view."""
+
+    size: int = Field(224, ge=8)
+    scale: tuple[float, float] = (0.2, 1.0)
+    flip_probability: float = Field(0.5, ge=0, le=1)
+    jitter_probability: float = Field(0.8, ge=0, le=1)
+    brightness: float = Field(0.4, ge=0, le=1)
+    contrast: float = Field(0.4, ge=0, le=1)
+    saturation: float = Field(0.4, ge=0, le=1)
+    hue: float = Field(0.1, ge=0, le=0.5)
+    gray_probability: float = Field(0.2, ge=0, le=1)
+    blur_probability: float = Field(0.5, ge=0, le=1)
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+def crop(
+    image: UInt8[Tensor, "3 height width"], settings: ViewSettings, generator: Generator
+) -> UInt8[Tensor, "3 size size"]:
+    """Take a random part of the image with an aspect ratio of 3/4 to 4/3, resize it to ``size``, and flip it by chance."""
+    top, left, height, width = crop_box(image.shape[1], image.shape[2], settings.scale, generator)
+    size = [settings.size, settings.size]
+    part = geometry.resized_crop(image, top, left, height, width, size, antialias=True)
+    flip = torch.rand((), generator=generator) < settings.flip_probability
+    return part.flip(-1) if flip else part
+
+
+def crop_box(
+    height: int, width: int, scale: tuple[float, float], generator: Generator
+) -> tuple[int, int, int, int]:
+    """Draw (top, left, height, width): up to ten tries, then the largest central box of a permitted aspect ratio."""
+    draws = torch.rand(10, 4, generator=generator).tolist()
+    low, high = math.log(3 / 4), math.log(4 / 3)
+    for share, ratio, down, right in draws:
+        area = height * width * (scale[0] + share * (scale[1] - scale[0]))
+        aspect = math.exp(low + ratio * (high - low))
+        box_width, box_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < box_width <= width and 0 < box_height <= height:
+            return int(down * (height - box_height + 1)), int(right * (width - box_width + 1)), box_height, box_width
+    box_width = min(width, round(height * 4 / 3))
+    box_height = min(height, round(width * 4 / 3))
+    return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
+
+
+def draw_colour(settings: ViewSettings, generator: Generator) -> Float[Tensor, " 7"]:
+    """Draw one view's brightness, contrast, saturation, hue, order, gray and blur sigma (0: no blur)."""
+    unit = torch.rand(10, generator=generator)
+    strength = torch.tensor([settings.brightness, settings.contrast, settings.saturation, settings.hue])
+    factors = (2 * unit[:4] - 1) * strength + torch.tensor([1.0, 1.0, 1.0, 0.0])
+    if unit[4] >= settings.jitter_probability:
+        factors = torch.tensor([1.0, 1.0, 1.0, 0.0])
+    order = (unit[5] * len(ORDERS)).floor()
+    gray = (unit[6] < settings.gray_probability).float()
+    low, high = settings.blur_sigma
+    sigma = (low + unit[8] * (high - low)) if unit[7] < settings.blur_probability else unit.new_zeros(())
+    return torch.cat([factors, torch.stack([order, gray, sigma])])
+
+
+def colour(
+    images: UInt8[Tensor, "batch 3 height width"], drawn: Float[Tensor, "batch 7"], settings: ViewSettings
+) -> Float[Tensor, "batch 3 height width"]:
+    """Apply each row's drawn colour changes, then normalise."""
+    pixels = jitter(images.float() / 255, drawn[:, :4], drawn[:, 4].long())
+    gray = drawn[:, 5].view(-1, 1, 1, 1).bool()
+    pixels = torch.where(gray, luma(pixels).expand_as(pixels), pixels)
+    pixels = blur(pixels, drawn[:, 6], settings.blur_sigma[1])
+    mean, std = pixels.new_tensor(settings.mean), pixels.new_tensor(settings.std)
+    return (pixels - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+
+
+def luma(pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 1 height width"]:
+    """Return the brightness of each pixel."""
+    return (pixels * GRAY.to(pixels).view(3, 1, 1)).sum(dim=1, keepdim=True)
+
+
+def jitter(
+    pixels: Float[Tensor, "batch 3 height width"], factors: Float[Tensor, "batch 4"], orders: Tensor
+) -> Float[Tensor, "batch 3 height width"]:
+    """Change brightness, contrast, saturation and hue of each image by its factors, in its order."""
+    changes = (_brightness, _contrast, _saturation, _hue)
+    pixels = pixels.clone()
+    neutral = torch.tensor([1.0, 1.0, 1.0, 0.0], device=factors.device)
+    for place in range(4):
+        which = ORDERS.to(orders.device)[orders, place]
+        for number, change in enumerate(changes):
+            rows = ((which == number) & (factors[:, number] != neutral[number])).nonzero()[:, 0]
+            if len(rows):
+                pixels[rows] = change(pixels[rows], factors[rows, number].view(-1, 1, 1, 1))
+    return pixels
+
+
+def _brightness(pixels: Tensor, factor: Tensor) -> Tensor:
+    return (pixels * factor).clamp_(0, 1)
+
+
+def _contrast(pixels: Tensor, factor: Tensor) -> Tensor:
+    mean = luma(pixels).mean(dim=(2, 3), keepdim=True)
+    return torch.lerp(mean.expand_as(pixels), pixels, factor.expand_as(pixels)).clamp_(0, 1)
+
+
+def _saturation(pixels: Tensor, factor: Tensor) -> Tensor:
+    return torch.lerp(luma(pixels).expand_as(pixels), pixels, factor.expand_as(pixels)).clamp_(0, 1)
+
+
+def _hue(pixels: Tensor, shift: Tensor) -> Tensor:
+    """Turn the hue by ``shift`` turns: to HSV and back."""
+    value, where = pixels.max(dim=1, keepdim=True)
+    spread = value - pixels.min(dim=1, keepdim=True).values
+    red, green, blue = pixels.split(1, dim=1)
+    safe = torch.where(spread > 0, spread, torch.ones_like(spread))
+    third = torch.where(where == 1, 2 + (blue - red) / safe, 4 + (red - green) / safe)
+    hue = torch.where(where == 0, (green - blue) / safe, third) / 6 + shift
+    # channel = value - spread * clamp(min(k, 4 - k), 0, 1) with k = (n + 6 * hue) mod 6 and n = 5, 3, 1
+    k = (pixels.new_tensor([5.0, 3.0, 1.0]).view(3, 1, 1) + 6 * hue) % 6
+    return value - spread * torch.minimum(k, 4 - k).clamp_(0, 1)
+
+
+def blur(
+    pixels: Float[Tensor, "batch 3 height width"], sigma: Float[Tensor, " batch"], largest: float
+) -> Float[Tensor, "batch 3 height width"]:
+    """Blur each image with a Gaussian of its own sigma in pixels; 0 leaves it as it is. Edges are reflected."""
+    rows = (sigma > 0).nonzero()[:, 0]
+    if not len(rows):
+        return pixels
+    radius = min(math.ceil(3 * largest), min(pixels.shape[2:]) - 1)
+    offsets = torch.arange(-radius, radius + 1, device=pixels.device, dtype=pixels.dtype)
+    kernel = torch.exp(-0.5 * (offsets / sigma[rows].view(-1, 1)) ** 2)
+    kernel = (kernel / kernel.sum(dim=1, keepdim=True)).repeat_interleave(3, dim=0)
+    height, width = pixels.shape[2:]
+    part = pixels[rows].reshape(1, -1, height, width)
+    part = F.conv2d(F.pad(part, (radius, radius, 0, 0), mode="reflect"), kernel[:, None, None, :], groups=len(kernel))
+    part = F.conv2d(F.pad(part, (0, 0, radius, radius), mode="reflect"), kernel[:, None, :, None], groups=len(kernel))
+    blurred = pixels.clone()
+    blurred[rows] = part.view(-1, 3, height, width)
+    return blurred
