@@ -9,7 +9,7 @@ class ShapesSegmentation(Benchmark):
     protocol = Protocol(
         title="Shapes segmentation",
         framework="mmseg",
-        config="configs/transfer/segmentation/fcn_r18w16_tiny_shapes.py",
+        config="configs/transfer/segmentation/fcn_r18w16-d8_1xb8-150i_shapes-128x128.py",
         train="shapes_train",
         test="shapes_val",
         metrics=SEGMENTATION,

@@ -9,7 +9,7 @@ class TinyCocoSegmentation(Benchmark):
     protocol = Protocol(
         title="tiny COCO FCN",
         framework="mmseg",
-        config="configs/transfer/segmentation/fcn_r50-d8_tiny_coco.py",
+        config="configs/transfer/segmentation/fcn_r50-d8_1xb4-200i_tiny-coco-voc-128x128.py",
         train="train",
         test="val",
         metrics=SEGMENTATION,

@@ -11,7 +11,7 @@ from transfer.frameworks import Framework, partial_run
 
 
 class Mmseg(Framework):
-    """Train with ``CONFIG --work-dir DIR [--resume] --cfg-options key=value ...``; options are further pairs."""
+    """Train with ``CONFIG --weights FILE --work-dir DIR [--resume]``; options are ``key=value`` of the config."""
 
     target = "mmsegmentation"
     suffix = ".pth"
@@ -21,10 +21,9 @@ class Mmseg(Framework):
     ) -> list[str]:
         """Return the command of one fine-tuning."""
         resume = ["--resume"] if partial_run(folder) else []
-        keys = [f"model.backbone.init_cfg.checkpoint={weights}", f"randomness.seed={seed}"]
         tool = str(ROOT / "tools" / "train_seg.py")
-        config = str(ROOT / protocol.config)
-        return [sys.executable, tool, config, "--work-dir", str(folder), *resume, "--cfg-options", *keys, *options]
+        given = [str(ROOT / protocol.config), "--weights", str(weights), "--work-dir", str(folder), "--seed", str(seed)]
+        return [sys.executable, tool, *given, *resume, *(["--cfg-options", *options] if options else [])]
 
     def bases(self, config: Path) -> list[Path]:
         """Read ``_base_ = ...``: a path or a list of paths relative to the file (MMEngine's rule)."""
