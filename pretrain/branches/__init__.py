@@ -20,10 +20,13 @@ from core.provenance import derive
 
 
 class Mixed(NamedTuple):
-    """What a branch makes of a batch; ``key`` is None where the clean key view is compared with."""
+    """What a branch makes of a batch.
+
+    ``partner`` is None where nothing is mixed in (then ``lam`` is 1), ``key`` where the clean key view is compared with.
+    """
 
     query: Float[Tensor, "batch 3 height width"]
-    partner: Int[Tensor, " batch"]
+    partner: Int[Tensor, " batch"] | None
     lam: Float[Tensor, " batch"]
     mask: Bool[Tensor, "batch channels height width"]
     key: Float[Tensor, "batch 3 height width"] | None = None

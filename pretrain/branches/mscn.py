@@ -55,8 +55,7 @@ class Mscn(Branch):
         """Return the masked query view, and with ``sides: both`` the independently masked key view."""
         masked, mask = self._erase(query, draws, "query")
         other = self._erase(key, draws, "key")[0] if self.config.sides == "both" else None
-        rows = torch.arange(len(query), device=query.device)
-        return Mixed(masked, rows, torch.ones(len(query), device=query.device), mask, other)
+        return Mixed(masked, None, torch.ones(len(query), device=query.device), mask, other)
 
     def _erase(self, images: Tensor, draws: Draws, side: str) -> tuple[Tensor, Tensor]:
         generators = draws.rows(len(images), side)

@@ -1,0 +1,36 @@
+"""Pre-train a backbone: python pretrain/run.py CONFIG [key=value ...]   (also under torchrun)."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parent.parent)  # this folder must not come first: it holds config.py, data/
+
+from core.errors import cli  # noqa: E402
+
+
+def main() -> int:
+    """Parse, prepare, train; exit 143 after SIGTERM and 130 after Ctrl-C, with a checkpoint written."""
+    parser = argparse.ArgumentParser(description="Pre-train a backbone; starting again in the same folder goes on.")
+    parser.add_argument("config", type=Path, help="a file of configs/pretrain/")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.epochs=10 run.folder=runs/try")
+    arguments = parser.parse_args()
+
+    from core import distributed
+    from pretrain.setup import make_trainer
+
+    try:
+        trainer = make_trainer(arguments.config, arguments.overrides)
+        trainer.run()
+    finally:
+        distributed.stop()
+    if trainer.damaged and distributed.is_main():
+        names = sorted(trainer.damaged)
+        print(f"skipped {len(names)} damaged image(s): {', '.join(names[:5])}", file=sys.stderr)
+    if distributed.is_main():
+        print(f"{trainer.folder}: {trainer.step} of {trainer.total} steps")
+    return 128 + trainer.stopped_by if trainer.stopped_by else 0
+
+
+if __name__ == "__main__":
+    cli(main)

@@ -1,0 +1,121 @@
+"""From a config file to a trainer that stands where the run's last checkpoint left it."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from core import backbones, config, distributed
+from core.checkpoint import load as load_checkpoint
+from core.errors import InputError
+from core.files import write_atomic, write_json
+from core.plugins import build
+from core.provenance import derive, environment
+from pretrain.config import PretrainSettings
+from pretrain.loader import Pairs
+from pretrain.objective import Objective
+from pretrain.preview import contact_sheet
+from pretrain.trainer import Trainer
+
+HOW = ("device", "threads", "tensorboard", "overwrite", "folder")  # settings that may differ when a run goes on
+
+
+def make_trainer(path: Path, overrides: Sequence[str] = ()) -> Trainer:
+    """Check the settings, open the run folder, build everything, and restore the last checkpoint if there is one.
+
+    Raises InputError for what the user wrote, before anything is written.
+    """
+    settings = config.parse(PretrainSettings, config.load(path, overrides), path)
+    device = choose_device(settings)
+    if settings.run.threads:
+        torch.set_num_threads(settings.run.threads)
+    distributed.start(device)
+    objective, pairs = build_parts(settings)
+    folder = settings.run.folder or Path("runs") / path.stem
+    last = open_folder(folder, settings)
+    trainer = Trainer(settings, objective, pairs, folder, device)
+    if trainer.total == 0:
+        raise InputError(f"{len(pairs)} images are fewer than one batch of {settings.train.batch_size}; lower train.batch_size")
+    if last is not None:
+        trainer.restore(last)
+    if distributed.is_main():
+        contact_sheet(trainer.objective, pairs, settings.views).save(folder / "views.png")
+        if trainer.step:
+            print(f"going on at step {trainer.step} of {trainer.total} from {last}", file=sys.stderr)
+    return trainer
+
+
+def choose_device(settings: PretrainSettings) -> torch.device:
+    """Return the device of this process; a GPU where there is one, unless told otherwise."""
+    available = torch.cuda.is_available()
+    if settings.run.device == "cuda" and not available:
+        raise InputError("run.device=cuda, but no GPU is available; leave it out or set run.device=cpu")
+    if settings.run.device == "cpu" or not available:
+        if settings.run.precision == "fp16":
+            raise InputError("run.precision=fp16 needs a GPU; use bf16 or fp32 on a CPU")
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device
+
+
+def build_parts(settings: PretrainSettings) -> tuple[Objective, Pairs]:
+    """Build networks, branches and data, and check that they fit together."""
+    batch, world = settings.train.batch_size, distributed.world()
+    if batch % world:
+        raise InputError(f"train.batch_size={batch} cannot be shared by {world} processes; make it a multiple")
+    if not settings.plain_weight and not settings.branches:
+        raise InputError("plain_weight=0 and no branches leave nothing to learn; add a branch")
+    if "plain" in settings.branches:
+        raise InputError("branches.plain: the name 'plain' is taken by the loss of the clean views; rename the branch")
+    torch.manual_seed(derive(settings.run.seed, "weights") % 2**63)
+    backbone = backbones.build(settings.backbone)
+    method = build("pretrain.methods", settings.method, backbone=backbone)
+    method.check(batch)
+    branches = {label: build("pretrain.branches", branch) for label, branch in settings.branches.items()}
+    for branch in branches.values():
+        branch.check(settings.views.size, batch // world // method.groups)
+    images = build("pretrain.data", settings.data)
+    pairs = Pairs(images, settings.views, settings.run.seed, settings.data.damaged == "skip")
+    return Objective(method, branches, settings.plain_weight, settings.run.seed), pairs
+
+
+def open_folder(folder: Path, settings: PretrainSettings) -> Path | None:
+    """Return the checkpoint to go on from, or None for a new run; refuse a folder of another config."""
+    kept, last = folder / "config.yaml", folder / "checkpoints" / "last.pth"
+    if kept.exists() and not settings.run.overwrite:
+        before = config.parse(PretrainSettings, config.load(kept), kept)
+        changed = _differences(_what(before), _what(settings))
+        if changed:
+            raise InputError(
+                f"{folder} holds a run of another config (different: {', '.join(changed)}); "
+                "choose another run.folder, or set run.overwrite=true"
+            )
+        if last.exists():
+            load_checkpoint(last)
+            return last
+    if distributed.is_main():
+        if settings.run.overwrite and last.exists():
+            for old in (folder / "checkpoints").glob("*.pth"):
+                old.unlink()
+            (folder / "journal.jsonl").unlink(missing_ok=True)
+        write_atomic(kept, config.dump(settings))
+        write_json(folder / "environment.json", environment())
+        (folder / "checkpoints").mkdir(exist_ok=True)
+    distributed.barrier()
+    return None
+
+
+def _what(settings: PretrainSettings) -> dict:
+    values = settings.model_dump(mode="json")
+    values["run"] = {key: value for key, value in values["run"].items() if key not in HOW}
+    return values
+
+
+def _differences(before: object, now: object, path: str = "") -> list[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = sorted(before.keys() | now.keys())
+        return [part for key in keys for part in _differences(before.get(key), now.get(key), f"{path}.{key}".strip("."))]
+    return [] if before == now else [path]
