@@ -36,7 +36,9 @@ def load(path: Path | str) -> dict[str, Any]:
     if state.get("format") not in (RUN, BACKBONE):
         raise FileError(f"{path} is not a checkpoint of this project; give one from a run's checkpoints/ folder")
     if state.get("version") != VERSION:
-        raise FileError(f"{path} has format version {state.get('version')}, this code reads {VERSION}; update the project")
+        raise FileError(
+            f"{path} has format version {state.get('version')}, this code reads {VERSION}; update the project"
+        )
     return state
 
 

@@ -32,7 +32,7 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
     ``_base_`` is a path or a list of paths relative to the file; bases must not set the same key.
     """
-    merged = _read(Path(path), ())
+    merged: Any = _read(Path(path), ())
     for override in overrides:
         if "=" not in override:
             raise InputError(f"cannot read the override {override!r}; write key=value, for example train.epochs=10")

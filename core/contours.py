@@ -1,7 +1,8 @@
 """Outlines of the embedded set's classes, and an exact integer fill for them.
 
-Whatever is drawn is a list of closed contours filled by the even-odd rule, so a ring is two circles. Points are integers and the
-fill divides integers only: no machine, compiler or NumPy build rounds them differently.
+Whatever is drawn is a list of closed contours that do not cross themselves; a hole is a contour that runs the other way
+round, so a ring is two circles. Points are integers and the fill divides integers only: no machine, compiler or NumPy build
+rounds them differently.
 """
 
 import math
@@ -15,8 +16,8 @@ Points = NDArray[np.int64]  # [corner, (x, y)]
 UNIT = 1024  # length 1 of an outline and of the sine table
 TURN = 360  # steps of a full turn in the sine table
 PIXEL = 256  # length of one pixel for placed contours
-GRID = 4  # samples per pixel and axis of the fill
-FULL = GRID * GRID  # coverage of a pixel that is wholly inside
+LINES = 4  # scan lines per pixel row of the fill
+FULL = LINES * PIXEL  # coverage of a pixel that is wholly inside
 
 # Rounded to 1/1024, so that the last bits of the local sine cannot matter.
 SINE = np.array([round(math.sin(2 * math.pi * step / TURN) * UNIT) for step in range(TURN)], dtype=np.int64)
@@ -62,7 +63,7 @@ OUTLINES: dict[str, tuple[Points, ...]] = {
             (30, 95), (-30, 95), (-30, 30), (-95, 30), (-95, -30), (-30, -30),
         ),
     ),
-    "ring": (_arc(0, 352, 8), _arc(0, 352, 8, UNIT * 55 // 100, UNIT * 55 // 100)),
+    "ring": (_arc(0, 352, 8), _arc(352, 0, -8, UNIT * 55 // 100, UNIT * 55 // 100)),
     "crescent": (np.concatenate([_arc(50, 310, 10), _arc(270, 90, -10, UNIT * 115 // 100, _HORN_Y, _HORN_X)[1:-1]]),),
     "arrow": (_corners((100, 0), (15, -80), (15, -32), (-90, -32), (-90, 32), (15, 32), (15, 80)),),
 }  # fmt: skip
@@ -82,26 +83,27 @@ def place(
 
 
 def fill(contours: Sequence[Points], size: int) -> tuple[tuple[slice, slice], NDArray[np.int32]]:
-    """Cover a window of a ``size`` x ``size`` canvas: (rows, columns) and the samples inside per pixel, 0 to ``FULL``."""
-    every = np.concatenate(contours)
-    low = np.clip(every.min(axis=0) // PIXEL, 0, size)
-    high = np.clip(-(-every.max(axis=0) // PIXEL), low, size)
-    (left, top), (width, height) = low, high - low
-    window = slice(int(top), int(top + height)), slice(int(left), int(left + width))
-    if width == 0 or height == 0:
-        return window, np.zeros((height, width), np.int32)
-    starts = every
+    """Cover a window of a ``size`` x ``size`` canvas: (rows, columns) and the covered share per pixel, 0 to ``FULL``.
+
+    Each pixel row is cut by ``LINES`` scan lines. Every crossing of an edge adds (going down) or takes away (going up) all
+    that lies to its right; the running sum along the row is what lies inside.
+    """
+    starts = np.concatenate(contours)
     stops = np.concatenate([np.roll(points, -1, axis=0) for points in contours])
-    pitch = PIXEL // GRID
-    lines = (top * PIXEL + pitch // 2 + pitch * np.arange(height * GRID))[:, None]
+    low = np.clip(starts.min(axis=0) // PIXEL, 0, size)
+    high = np.clip(-(-starts.max(axis=0) // PIXEL), low, size)
+    (left, top), (width, height) = (int(v) for v in low), (int(v) for v in high - low)
+    pitch = PIXEL // LINES
+    lines = (top * PIXEL + pitch // 2 + pitch * np.arange(height * LINES))[:, None]
     (x0, y0), (x1, y1) = starts.T, stops.T
-    crossed = (y0 <= lines) != (y1 <= lines)
-    rise = np.where(y0 == y1, 1, y1 - y0)
-    at = x0 + (lines - y0) * (x1 - x0) // rise
-    columns = np.clip((at - left * PIXEL + pitch // 2 - 1) // pitch, 0, width * GRID)
-    row_index, edge_index = np.nonzero(crossed)
-    line = width * GRID + 1
-    flat = row_index * line + columns[row_index, edge_index]
-    toggles = np.bincount(flat, minlength=height * GRID * line).astype(np.uint8).reshape(height * GRID, line)
-    inside = np.bitwise_and(np.cumsum(toggles[:, :-1], axis=1, dtype=np.uint8), 1)
-    return window, inside.reshape(height, GRID, width, GRID).sum(axis=(1, 3), dtype=np.int32)
+    line, edge = np.nonzero((y0 <= lines) != (y1 <= lines))
+    x0, y0, x1, y1 = x0[edge], y0[edge], x1[edge], y1[edge]
+    at = x0 + (lines[line, 0] - y0) * (x1 - x0) // (y1 - y0)
+    column, part = np.divmod(np.clip(at - left * PIXEL, 0, width * PIXEL), PIXEL)
+    sign = np.where(y1 > y0, 1, -1)
+    cell = line // LINES * (width + 2) + column
+    changes = np.bincount(  # sums in float64, where integers of this size are exact
+        np.concatenate([cell, cell + 1]), np.concatenate([sign * (PIXEL - part), sign * part]), height * (width + 2)
+    )
+    covered = np.abs(np.cumsum(changes.astype(np.int32).reshape(height, width + 2)[:, :width], axis=1, dtype=np.int32))
+    return (slice(top, top + height), slice(left, left + width)), covered

@@ -38,7 +38,9 @@ def replacing(path: Path | str) -> Iterator[BinaryIO]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
         if isinstance(error, OSError) and error.errno is not None:
-            raise FileError(f"cannot write {path}: {error.strerror}; free some space or choose another folder") from error
+            raise FileError(
+                f"cannot write {path}: {error.strerror}; free some space or choose another folder"
+            ) from error
         raise
     _sync_folder(path.parent)
 

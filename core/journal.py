@@ -16,7 +16,10 @@ PLAIN_EVERY = 10.0  # seconds between plain lines when the output is not a termi
 
 
 class Journal:
-    """Append to ``folder/journal.jsonl`` and show progress; lines after ``start`` are dropped, so a resumed run has each step once."""
+    """Append to ``folder/journal.jsonl`` and show progress.
+
+    Lines after ``start`` are dropped, so a resumed run has each step once.
+    """
 
     def __init__(
         self, folder: Path, total: int, *, start: int = 0, label: str = "training", tensorboard: bool = False
@@ -71,7 +74,9 @@ class Journal:
     def __enter__(self) -> "Journal":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 

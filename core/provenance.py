@@ -10,7 +10,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "torchvision", "detectron2", "onedl-mmsegmentation", "onedl-mmengine", "onedl-mmcv", "numpy", "pillow")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "detectron2",
+    "onedl-mmsegmentation",
+    "onedl-mmengine",
+    "onedl-mmcv",
+    "numpy",
+    "pillow",
+)
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -1,10 +1,10 @@
 """Render the embedded set ``shapes``: textured objects of eight classes, partly hidden, over cluttered backgrounds.
 
-An image is a function of (seed, index, size) and of nothing else: random integers come from PCG64, and every step from the outline
-to the pixel is integer arithmetic (see ``core.contours`` and ``core.textures``), so all machines render the same bytes.
+An image is a function of (seed, index, size) and of nothing else: random integers come from PCG64, and every step from the
+outline to the pixel is integer arithmetic (see ``core.contours`` and ``core.textures``), so all machines render the same bytes.
 
-The class is decided by the outline. Texture and colour only hint at it: three objects in ten wear their class's favourite
-texture, all others a random one, and clutter and background wear the same textures. Colours are independent of the class.
+The class is decided by the outline. Texture only hints at it: three objects in ten wear their class's favourite texture, all
+others a random one, and clutter and background wear the same textures. Colours are independent of the class.
 """
 
 from dataclasses import dataclass
@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from core.contours import FULL, OUTLINES, PIXEL, Points, cosine, fill, place, sine
+from core.contours import FULL, OUTLINES, PIXEL, UNIT, Points, cosine, fill, place, sine
 from core.textures import TEXTURES, Colour, draw_colours, mix
 
 CLASSES: tuple[str, ...] = tuple(OUTLINES)
 FAVOURITES = ("gradient", "checks", "stripes", "noise", "marble", "dots", "flat", "stripes")  # in the order of CLASSES
 MIN_VISIBLE = 30  # pixels; an object that shows less is not drawn
+FULL_BITS = FULL.bit_length() - 1  # FULL is a power of two
 MIN_SHARE = 30  # percent; one that is hidden further cannot be recognised and is not drawn either
 
 Canvas = NDArray[np.int32]  # [size, size, 3]
@@ -71,8 +72,8 @@ def render(seed: int, index: int, size: int = 128) -> Scene:
 
 def _background(rng: np.random.Generator, size: int) -> tuple[Canvas, Colour]:
     """Paint a texture under a slow change of light; also return its mean colour."""
-    first, second = draw_colours(rng, spread=70)
-    names = [*TEXTURES, "noise", "marble"]
+    first, second = draw_colours(rng, spread=85)
+    names = ("noise", "noise", "marble", "marble", "stripes", "checks", "dots", "flat")
     texture = TEXTURES[names[int(rng.integers(0, len(names)))]]
     canvas = mix(texture(rng, size, size, _period(rng, size)), first, second)
     shade = TEXTURES["gradient"](rng, size, size, 1) - 128
@@ -95,10 +96,11 @@ def _place_objects(rng: np.random.Generator, size: int) -> list[Part]:
         margin = radius * 7 // 10  # so that the border cuts some objects
         for _ in range(4):
             x, y = (int(value) for value in rng.integers(margin, size * PIXEL - margin, 2))
-            if all(100 * ((x - a) ** 2 + (y - b) ** 2) > 49 * (radius + r) ** 2 for a, b, r in circles):
+            if all(100 * ((x - a) ** 2 + (y - b) ** 2) > 36 * (radius + r) ** 2 for a, b, r in circles):
                 break
         circles.append((x, y, radius))
-        label, angle, stretch = int(rng.integers(0, len(CLASSES))), int(rng.integers(0, 360)), int(rng.integers(80, 121))
+        label = int(rng.integers(0, len(CLASSES)))
+        angle, stretch = int(rng.integers(0, 360)), int(rng.integers(80, 121))
         parts.append(_part(place(OUTLINES[CLASSES[label]], (x, y), radius, angle, stretch), size, label))
     return parts
 
@@ -123,7 +125,7 @@ def _clutter(rng: np.random.Generator, size: int) -> Part:
 def _bar(rng: np.random.Generator, size: int) -> Part:
     """Draw a thin bar across the image."""
     length, width = size * PIXEL, size * PIXEL * int(rng.integers(1, 4)) // 200
-    outline = np.array([(-length, -width), (length, -width), (length, width), (-length, width)]) * 1024 // length
+    outline = np.array([(-length, -width), (length, -width), (length, width), (-length, width)]) * UNIT // length
     x, y = (int(value) for value in rng.integers(0, length, 2))
     return _part(place([outline], (x, y), length, int(rng.integers(0, 360))), size)
 
@@ -149,21 +151,27 @@ def _visible(placed: list[Part], bars: list[Part], size: int) -> tuple[list[Part
 
 def _paint(rng: np.random.Generator, canvas: Canvas, part: Part, tone: Colour, light: int) -> None:
     """Blend a part and its shadow into the canvas; ``light`` is the direction in degrees in which shadows fall."""
-    reach = len(canvas) * PIXEL * 2 // 100
-    shift = np.array([int(cosine(light)), int(sine(light))]) * reach // 1024
-    window, coverage = fill([points + shift for points in part.contours], len(canvas))
-    canvas[window] -= canvas[window] * coverage[..., None] * 2 // (5 * FULL)
+    size = len(canvas)
+    shift = np.array([int(cosine(light)), int(sine(light))]) * (size * PIXEL * 2 // 100) // UNIT
+    window, coverage = fill([points + shift for points in part.contours], size)
+    _blend(canvas[window], coverage * 2 // 5, np.int32(0))
     names = list(TEXTURES)
     name = names[int(rng.integers(0, len(names)))]
     if part.label >= 0 and rng.integers(0, 10) < 3:
         name = FAVOURITES[part.label]
-    height, width = part.coverage.shape
-    if height == 0 or width == 0:
-        return
-    period = max(4, _period(rng, len(canvas)) * 2 // 3)
-    paint = mix(TEXTURES[name](rng, height, width, period), *draw_colours(rng, spread=90, away_from=tone))
-    behind = canvas[part.window]
-    canvas[part.window] = behind + (paint - behind) * part.coverage[..., None] // FULL
+    period = max(4, _period(rng, size) * 2 // 3)
+    colours = draw_colours(rng, spread=90, away_from=tone)
+    if part.coverage.any():
+        height, width = part.coverage.shape
+        field = TEXTURES[name](rng, height, width, period)
+        _blend(canvas[part.window], part.coverage, mix(field[part.coverage > 0], *colours))
+
+
+def _blend(area: Canvas, coverage: NDArray[np.int32], paint: NDArray[np.int32] | np.int32) -> None:
+    """Lay ``paint`` (one colour per covered pixel) over an area of the canvas in place."""
+    touched = coverage > 0
+    behind = area[touched]
+    area[touched] = behind + ((paint - behind) * coverage[touched][:, None] >> FULL_BITS)
 
 
 def _box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:

@@ -1,7 +1,7 @@
 """Textures and colours painted with integer arithmetic, so that every machine paints the same bytes.
 
-A texture is a field of 0 to 255 per pixel that mixes two colours. Adding one: write a function of (rng, height, width, period)
-and list it in ``TEXTURES``; the period is in pixels.
+A texture is a field of 0 to 255 per pixel that mixes two colours. Adding one: write a function of (rng, height, width,
+period) and list it in ``TEXTURES``; the period is in pixels.
 """
 
 from collections.abc import Callable
@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.contours import UNIT, cosine, sine
+
+CONTRAST = 110  # least sum of channel differences between the mean colours of a thing and of the background
 
 Field = NDArray[np.int32]  # [height, width], 0 to 255
 Colour = NDArray[np.int32]  # red, green, blue, 0 to 255
@@ -25,7 +27,7 @@ def _axes(rng: np.random.Generator, height: int, width: int) -> tuple[Field, Fie
 
 
 def _wave(position: Field, period: int) -> Field:
-    """Turn a coordinate into bands from -127 to 127 with edges about two pixels soft; the period is in 1/UNIT pixels."""
+    """Turn a coordinate into bands from -127 to 127 with edges about two pixels soft; period in 1/UNIT pixels."""
     triangle = np.abs(2 * (position % period) - period)
     return np.clip((2 * triangle - period) * 127 // (4 * UNIT), -127, 127)
 
@@ -96,8 +98,8 @@ TEXTURES: dict[str, Callable[[np.random.Generator, int, int, int], Field]] = {
 
 
 def mix(field: Field, first: Colour, second: Colour) -> NDArray[np.int32]:
-    """Mix two colours by a field, 0 for the first and 255 for the second: [height, width, 3], 0 to 255."""
-    return first + (field[..., None] * (second - first)) // 255
+    """Mix two colours by a field, 0 for the first and 255 for (almost) the second: [..., 3], 0 to 255."""
+    return first + (field[..., None] * (second - first) >> 8)
 
 
 def draw_colours(rng: np.random.Generator, spread: int, away_from: Colour | None = None) -> tuple[Colour, Colour]:
@@ -105,6 +107,6 @@ def draw_colours(rng: np.random.Generator, spread: int, away_from: Colour | None
     for _ in range(12):
         first = rng.integers(10, 246, 3).astype(np.int32)
         second = np.clip(first + rng.integers(-spread, spread + 1, 3), 0, 255).astype(np.int32)
-        if away_from is None or int(np.abs((first + second) // 2 - away_from).sum()) >= 150:
+        if away_from is None or int(np.abs((first + second) // 2 - away_from).sum()) >= CONTRAST:
             break
     return first, second

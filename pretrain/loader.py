@@ -78,7 +78,9 @@ class EpochOrder:
 def collate(samples: list[tuple[Tensor, Tensor, list[str]]]) -> Batch:
     """Stack samples view by view."""
     crops, colours, damaged = zip(*samples, strict=True)
-    return Batch(torch.stack(crops, dim=1), torch.stack(colours, dim=1), sorted({name for part in damaged for name in part}))
+    return Batch(
+        torch.stack(crops, dim=1), torch.stack(colours, dim=1), sorted({name for part in damaged for name in part})
+    )
 
 
 def loader(dataset: Pairs, order: EpochOrder, workers: int, pin: bool) -> DataLoader:

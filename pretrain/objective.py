@@ -16,7 +16,10 @@ from pretrain.methods import Method
 
 
 class Scored(NamedTuple):
-    """``loss`` to minimise, ``parts`` to log (detached scalars), ``keys`` to remember: the clean views', or the masked ones where no clean key is made."""
+    """``loss`` to minimise, ``parts`` to log (detached scalars), and ``keys`` to remember.
+
+    The keys are those of the clean views, or the masked ones where no clean key is made.
+    """
 
     loss: Tensor
     parts: dict[str, Tensor]
@@ -51,28 +54,33 @@ class Objective(nn.Module):
         parts: dict[str, list[Tensor]] = {}
         keys = []
         for number, (query_view, key_view) in enumerate(directions):
-            views = {
-                label: branch.mix(
-                    query_view, key_view, Draws(self.seed, step, f"{label}/{number}", first_row, self.method.groups)
-                )
-                for label, branch in self.branches.items()
+            draws = {
+                label: Draws(self.seed, step, f"{label}/{number}", first_row, self.method.groups)
+                for label in self.branches
             }
-            clean = None
-            if self.plain_weight or any(mixed.key is None for mixed in views.values()):
-                clean = self._key(key_view, derive(self.seed, step, "shuffle", number))
-                keys.append(clean)
-            if self.plain_weight:
-                plain = self.method.loss(self._query(query_view), clean).mean()
-                parts.setdefault("plain", []).append(plain)
-            for label, mixed in views.items():
-                key = clean
-                if mixed.key is not None:
-                    key = self._key(mixed.key, derive(self.seed, step, label, "shuffle", number))
-                    if clean is None:
-                        keys.append(key)
-                parts.setdefault(label, []).append(self._score(mixed, key))
-                parts.setdefault(f"lam/{label}", []).append(mixed.lam.mean())
+            values, key = self._direction(query_view, key_view, draws, derive(self.seed, step, "shuffle", number))
+            for name, value in values.items():
+                parts.setdefault(name, []).append(value)
+            keys.append(key)
         return self._total(parts, keys)
+
+    def _direction(
+        self, query_view: Tensor, key_view: Tensor, draws: Mapping[str, Draws], shuffle_seed: int
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Score one view against the other; return each part's value and the keys to remember."""
+        views = {label: branch.mix(query_view, key_view, draws[label]) for label, branch in self.branches.items()}
+        keys: dict[str, Tensor] = {}  # "clean" first, where anything is compared with it
+        if self.plain_weight or any(mixed.key is None for mixed in views.values()):
+            keys["clean"] = self._key(key_view, shuffle_seed)
+        values = {}
+        if self.plain_weight:
+            values["plain"] = self.method.loss(self._query(query_view), keys["clean"]).mean()
+        for label, mixed in views.items():
+            if mixed.key is not None:
+                keys[label] = self._key(mixed.key, derive(shuffle_seed, label))
+            values[label] = self._score(mixed, keys[label] if label in keys else keys["clean"])
+            values[f"lam/{label}"] = mixed.lam.mean()
+        return values, next(iter(keys.values()))
 
     def _score(self, mixed: Mixed, key: Tensor) -> Tensor:
         query = self._query(mixed.query)
@@ -84,9 +92,7 @@ class Objective(nn.Module):
         means = {name: sum(values[1:], values[0]) / len(values) for name, values in parts.items()}
         weights = {"plain": self.plain_weight} | {name: b.config.weight for name, b in self.branches.items()}
         terms = [weights[name] * value for name, value in means.items() if name in weights]
-        logged = {
-            name if name.startswith("lam/") else f"loss/{name}": value.detach() for name, value in means.items()
-        }
+        logged = {name if name.startswith("lam/") else f"loss/{name}": value.detach() for name, value in means.items()}
         return Scored(sum(terms[1:], terms[0]), logged, keys)
 
     def _query(self, images: Tensor) -> Tensor:

@@ -12,18 +12,25 @@ from pretrain.views import ViewSettings, colour
 GAP, TITLE = 6, 18
 
 
-def contact_sheet(objective: Objective, pairs: Pairs, views: ViewSettings, rows: int = 4, side: int = 112) -> Image.Image:
+def contact_sheet(
+    objective: Objective, pairs: Pairs, views: ViewSettings, rows: int = 4, side: int = 112
+) -> Image.Image:
     """Render ``rows`` images of the data set: the two clean views, then for each branch mask, partner, mixed view and lam."""
     batch = collate([pairs[(0, index % len(pairs))] for index in range(rows)])
     query, key = (colour(crops, colours, views) for crops, colours in zip(batch.crops, batch.colours, strict=True))
-    columns: list[tuple[str, list[Image.Image]]] = [("query view", _pictures(query, views)), ("key view", _pictures(key, views))]
+    columns: list[tuple[str, list[Image.Image]]] = [
+        ("query view", _pictures(query, views)),
+        ("key view", _pictures(key, views)),
+    ]
     for label, branch in objective.branches.items():
         mixed = branch.mix(query, key, Draws(objective.seed, 0, f"{label}/0"))
         columns.append((f"{label}: mask", _masks(mixed.mask)))
         if mixed.partner is not None:
             columns.append(("partner", _pictures(query[mixed.partner], views)))
         shown = _pictures(mixed.query, views)
-        columns.append((f"{label}, lam", [_note(p, f"{v:.2f}", side) for p, v in zip(shown, mixed.lam.tolist(), strict=True)]))
+        columns.append(
+            (f"{label}, lam", [_note(p, f"{v:.2f}", side) for p, v in zip(shown, mixed.lam.tolist(), strict=True)])
+        )
         if mixed.key is not None:
             columns.append((f"{label}: key", _pictures(mixed.key, views)))
     return _grid(columns, rows, side)

@@ -9,7 +9,7 @@ from core.config import Settings
 
 
 class Schedule(Settings):
-    """The learning rate over the run, as a factor of ``optimizer.lr``; ``warmup`` is the share of the run it takes to get there."""
+    """The learning rate over the run, as a factor of ``optimizer.lr``; ``warmup`` is a share of the run."""
 
     name: Literal["cosine", "constant"] = "cosine"
     warmup: float = Field(0.0, ge=0, lt=1)

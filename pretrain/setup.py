@@ -37,7 +37,9 @@ def make_trainer(path: Path, overrides: Sequence[str] = ()) -> Trainer:
     last = open_folder(folder, settings)
     trainer = Trainer(settings, objective, pairs, folder, device)
     if trainer.total == 0:
-        raise InputError(f"{len(pairs)} images are fewer than one batch of {settings.train.batch_size}; lower train.batch_size")
+        raise InputError(
+            f"{len(pairs)} images are fewer than one batch of {settings.train.batch_size}; lower train.batch_size"
+        )
     if last is not None:
         trainer.restore(last)
     if distributed.is_main():
@@ -117,5 +119,7 @@ def _what(settings: PretrainSettings) -> dict:
 def _differences(before: object, now: object, path: str = "") -> list[str]:
     if isinstance(before, dict) and isinstance(now, dict):
         keys = sorted(before.keys() | now.keys())
-        return [part for key in keys for part in _differences(before.get(key), now.get(key), f"{path}.{key}".strip("."))]
+        return [
+            part for key in keys for part in _differences(before.get(key), now.get(key), f"{path}.{key}".strip("."))
+        ]
     return [] if before == now else [path]

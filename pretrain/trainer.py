@@ -103,7 +103,11 @@ class Trainer:
         self._prepare()
         began, first = time.monotonic(), self.step
         main = distributed.is_main()
-        journal = Journal(self.folder, self.total, start=self.step, tensorboard=self.settings.run.tensorboard) if main else None
+        journal = (
+            Journal(self.folder, self.total, start=self.step, tensorboard=self.settings.run.tensorboard)
+            if main
+            else None
+        )
         with _stop_signals(self), journal or contextlib.nullcontext():
             while self.step < self.total and not self.stopped_by:
                 self._epoch(journal)
@@ -171,13 +175,17 @@ class Trainer:
         for crops, colours in zip(batch.crops, batch.colours, strict=True):
             crops, colours = (part.to(self.device, non_blocking=True) for part in (crops, colours))
             view = colour(crops, colours, self.settings.views)
-            views.append(view.contiguous(memory_format=torch.channels_last) if self.settings.run.channels_last else view)
+            views.append(
+                view.contiguous(memory_format=torch.channels_last) if self.settings.run.channels_last else view
+            )
         return views[0], views[1]
 
     def _values(self, scored: Scored) -> dict[str, float]:
         """Average the step's losses over processes; refuse NaN before anything of it reaches a checkpoint."""
         names = ["loss", *scored.parts]
-        values = torch.stack([scored.loss.detach().float(), *(value.float().to(self.device) for value in scored.parts.values())])
+        values = torch.stack(
+            [scored.loss.detach().float(), *(value.float().to(self.device) for value in scored.parts.values())]
+        )
         distributed.average([values])
         self._last = dict(zip(names, values.tolist(), strict=True))
         bad = [name for name, value in self._last.items() if value != value or abs(value) == float("inf")]

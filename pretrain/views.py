@@ -49,9 +49,7 @@ def crop(
     return part.flip(-1) if flip else part
 
 
-def crop_box(
-    height: int, width: int, scale: tuple[float, float], generator: Generator
-) -> tuple[int, int, int, int]:
+def crop_box(height: int, width: int, scale: tuple[float, float], generator: Generator) -> tuple[int, int, int, int]:
     """Draw (top, left, height, width): up to ten tries, then the largest central box of a permitted aspect ratio."""
     draws = torch.rand(10, 4, generator=generator).tolist()
     low, high = math.log(3 / 4), math.log(4 / 3)

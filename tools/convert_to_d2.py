@@ -22,10 +22,10 @@ def run(target: str, arguments: argparse.Namespace) -> None:
     from core.files import write_json
     from transfer.convert import convert
 
-    proof = convert(
-        arguments.input, arguments.output, target=target, dialect=arguments.source, arch=arguments.arch
+    proof = convert(arguments.input, arguments.output, target=target, dialect=arguments.source, arch=arguments.arch)
+    print(
+        f"{arguments.output}: {proof.arch} from {proof.source}, {proof.tensors_mapped} of {proof.tensors_expected} tensors"
     )
-    print(f"{arguments.output}: {proof.arch} from {proof.source}, {proof.tensors_mapped} of {proof.tensors_expected} tensors")
     for stage, difference in proof.max_abs_feature_difference.items():
         print(f"  {stage}: features differ by {difference:.1e} at most")
     for note in proof.notes:

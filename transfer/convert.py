@@ -62,7 +62,9 @@ def convert(source: Path | str, output: Path | str, *, target: str, dialect: str
         raise InputError(f"{source} holds a {_name(config)}, not a {arch}; leave --arch out or give the right file")
     tensors, notes = _checked(backbone, config, source)
     if config.stem != "imagenet":
-        raise InputError(f"{source} has the 3x3 CIFAR stem, {target} has a 7x7 one; pre-train with backbone.stem=imagenet")
+        raise InputError(
+            f"{source} has the 3x3 CIFAR stem, {target} has a 7x7 one; pre-train with backbone.stem=imagenet"
+        )
     recipe = Recipe(
         depth=config.depth,
         width=config.width,
@@ -107,7 +109,9 @@ def architecture(backbone: dict[str, Tensor], source: Path | str) -> ResNet.Conf
     for depth, (block, known) in BLOCKS.items():
         if counts == known and bottleneck == (block.expansion == 4):
             return ResNet.Config(depth=depth, width=width, stem="imagenet" if kernel == 7 else "cifar")  # type: ignore[arg-type]
-    raise FileError(f"{source} has {counts} blocks a stage, which is no ResNet-18/34/50/101; is it another architecture?")
+    raise FileError(
+        f"{source} has {counts} blocks a stage, which is no ResNet-18/34/50/101; is it another architecture?"
+    )
 
 
 def _name(config: ResNet.Config) -> str:
@@ -161,7 +165,12 @@ def _write_proven(
 
 @torch.no_grad()
 def _compare_features(
-    output: Path, target: Any, read_back: dict[str, Tensor], tensors: dict[str, Tensor], recipe: Recipe, config: ResNet.Config
+    output: Path,
+    target: Any,
+    read_back: dict[str, Tensor],
+    tensors: dict[str, Tensor],
+    recipe: Recipe,
+    config: ResNet.Config,
 ) -> dict[str, float]:
     reference = ResNet(config).eval()
     reference.load_state_dict(tensors, strict=False)
@@ -172,5 +181,7 @@ def _compare_features(
     }
     for stage, difference in differences.items():
         if not difference < TOLERANCE:
-            raise FileError(f"{output}: features of {stage} differ by {difference:.2g}; nothing was written, please report this")
+            raise FileError(
+                f"{output}: features of {stage} differ by {difference:.2g}; nothing was written, please report this"
+            )
     return differences

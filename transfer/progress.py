@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from transfer import process, results
+from transfer.durations import duration
 from transfer.execution import State, Statuses
 from transfer.suite import Item
 
@@ -136,16 +137,6 @@ def journal_line(item: Item) -> str:
         except (ValueError, KeyError, TypeError):
             continue
     return ""
-
-
-def duration(seconds: float) -> str:
-    """Write seconds as a person would."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def _past_durations(items: Sequence[Item], statuses: Statuses) -> dict[str, list[float]]:

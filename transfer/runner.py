@@ -7,7 +7,8 @@ from rich.table import Table
 
 from core import files
 from transfer import execution, process, suite
-from transfer.progress import Progress, duration
+from transfer.durations import duration
+from transfer.progress import Progress
 from transfer.suite import Suite
 
 

@@ -31,7 +31,10 @@ MMSEGMENTATION: Rules = []  # ResNet(style='pytorch') uses torchvision's names
 
 
 class ResNet(Backbone):
-    """A ResNet with the stride in the 3x3 convolution, as torchvision, Detectron2 (STRIDE_IN_1X1 False) and MMSegmentation (style pytorch) have it."""
+    """A ResNet with the stride in the 3x3 convolution.
+
+    torchvision has it so, Detectron2 with STRIDE_IN_1X1 False, and MMSegmentation with style pytorch.
+    """
 
     class Config(PluginSettings):
         """``width`` is the number of channels of the stem and of the first stage's 3x3 convolutions (64 in the paper)."""

@@ -33,7 +33,7 @@ class Mixed(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """The randomness of one branch in one step: one generator a global row or group, so it is the same on any number of processes.
+    """The randomness of one branch in one step: a generator for each global row or group, whatever the number of processes.
 
     ``groups`` is how many groups of rows this process holds: partners are found inside a group, and ``scope: batch`` draws
     one mask a group. A group is one process's batch (or one of ``method.split_bn`` parts of it).

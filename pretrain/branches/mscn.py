@@ -47,7 +47,9 @@ class Mscn(Branch):
     def check(self, size: int, group_rows: int) -> None:
         """Refuse a grid that does not fit."""
         if size % self.config.cell or size < 2 * self.config.cell:
-            raise InputError(f"a grid of {self.config.cell} px cells does not fit {size} px images; change branches.*.cell")
+            raise InputError(
+                f"a grid of {self.config.cell} px cells does not fit {size} px images; change branches.*.cell"
+            )
         if self.config.high_pass and self.config.high_pass_kernel // 2 >= size:
             raise InputError(f"high_pass_kernel={self.config.high_pass_kernel} is too large for {size} px images")
 

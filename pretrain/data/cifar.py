@@ -19,7 +19,7 @@ class Cifar(ImageFolder):
         split: Literal["train", "test"] = "train"
         damaged: Literal["skip", "refuse"] = "refuse"
 
-    def __init__(self, config: "Cifar.Config") -> None:  # type: ignore[override]
+    def __init__(self, config: "Cifar.Config") -> None:
         folder = config.root / config.split
         if not folder.is_dir():
             raise InputError(f"no folder {folder}; unpack CIFAR with tools/prepare_data.py, or set data.root")

@@ -28,7 +28,9 @@ class ImageFolder(Images):
             raise InputError(f"no folder {root}; set data.root to a folder of images")
         self.paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
         if not self.paths:
-            raise InputError(f"{root} holds no images ({', '.join(sorted(SUFFIXES))}); set data.root to a folder of images")
+            raise InputError(
+                f"{root} holds no images ({', '.join(sorted(SUFFIXES))}); set data.root to a folder of images"
+            )
         groups = [path.relative_to(root).parts[0] if path.parent != root else "" for path in self.paths]
         numbers = {group: number for number, group in enumerate(sorted(set(groups)))}
         self.labels = [numbers[group] for group in groups]

@@ -40,7 +40,7 @@ RatioRange = Annotated[tuple[float, float], AfterValidator(_ordered)]
 
 
 class GridSettings(PluginSettings):
-    """Settings of masks on a ``cells`` x ``cells`` grid; ``ratio`` is the share hidden, one number or a [low, high] to draw from."""
+    """Settings of masks on a ``cells`` x ``cells`` grid; ``ratio`` is the share hidden, a number or a [low, high] to draw from."""
 
     cells: int = Field(8, ge=2)
     ratio: Ratio | RatioRange = 0.5
@@ -63,7 +63,9 @@ class GridMask(Mask):
     def check(self, size: int) -> None:
         """Refuse a grid whose cells would differ in size."""
         if size % self.cells:
-            raise InputError(f"a grid of {self.cells} cells does not fit {size} px images; cells must divide views.size")
+            raise InputError(
+                f"a grid of {self.cells} cells does not fit {size} px images; cells must divide views.size"
+            )
 
     def count(self, generator: Generator) -> int:
         """Return how many cells to hide: exact for a fixed ratio, the nearest for a drawn one; never none or all."""

@@ -52,9 +52,13 @@ class Moco(Method):
         """Refuse a batch that does not divide the queue or cannot be split."""
         keys = batch * (2 if self.symmetric else 1)
         if self.config.queue % keys:
-            raise InputError(f"method.queue={self.config.queue} is not a multiple of the {keys} keys a step; change one of them")
+            raise InputError(
+                f"method.queue={self.config.queue} is not a multiple of the {keys} keys a step; change one of them"
+            )
         if batch % self.config.split_bn:
-            raise InputError(f"train.batch_size={batch} cannot be split into method.split_bn={self.config.split_bn} parts")
+            raise InputError(
+                f"train.batch_size={batch} cannot be split into method.split_bn={self.config.split_bn} parts"
+            )
 
     def begin_step(self, progress: float) -> None:
         """Move the key encoder after the query encoder."""

@@ -41,8 +41,11 @@ PATCHES: dict[str, list[tuple[str, str, str]]] = {
         ),
     ],
     "detectron2/evaluation/sem_seg_evaluation.py": [
-        ("np.array(Image.open(f), copy=copy, dtype=dtype)", "np.asarray(Image.open(f), dtype=dtype)",
-         "numpy 2 raises on copy=False"),
+        (
+            "np.array(Image.open(f), copy=copy, dtype=dtype)",
+            "np.asarray(Image.open(f), dtype=dtype)",
+            "numpy 2 raises on copy=False",
+        ),
     ],
     "detectron2/layers/mask_ops.py": [
         ("np.array(mask, copy=False)", "np.asarray(mask)", "numpy 2 raises on copy=False"),

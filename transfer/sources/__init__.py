@@ -50,7 +50,9 @@ def detect(checkpoint: dict[str, Any], path: Path | str) -> str:
     )
 
 
-def split_by_prefix(tensors: dict[str, Any], prefix: str, head: str = "fc.") -> tuple[dict[str, Tensor], dict[str, str]]:
+def split_by_prefix(
+    tensors: dict[str, Any], prefix: str, head: str = "fc."
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Take what stands under ``prefix`` as the backbone, without ``head``; say why the rest is dropped."""
     backbone: dict[str, Tensor] = {}
     dropped: dict[str, str] = {}
