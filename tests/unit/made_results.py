@@ -1,0 +1,112 @@
+"""Make results folders for tests: the files that a suite leaves, with invented numbers."""
+
+import json
+import math
+import random
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+BASELINE = "MoCo v2 + MSCN"
+NAMES = {
+    "Random initialisation": ("random", [], 2.0),
+    BASELINE: ("moco", ["mscn"], 7.5),
+    "MoCo v2 + MixMask": ("moco", ["mixmask"], 9.8),
+}
+METRICS = {
+    "shapes_detection": ("detectron2", "Shapes detection", ["bbox/AP", "bbox/AP50", "bbox/AP-cross", "segm/AP"]),
+    "shapes_segmentation": ("mmseg", "Shapes segmentation", ["seg/mIoU", "seg/aAcc", "seg/IoU-cross"]),
+}
+
+
+def result(name="A", benchmark="shapes_detection", trial=0, metrics=None, **changes):
+    """Return the values of one result file."""
+    framework, title, known = METRICS.get(benchmark, ("own", benchmark, list(metrics or {"score": 1.0})))
+    method, branches, _ = NAMES.get(name, ("moco", [], 0.0))
+    return {
+        "schema_version": 1,
+        "benchmark": benchmark,
+        "protocol": {"name": benchmark, "hash": "a" * 64, "title": title, "headline": known[0], "metrics": known}
+        | {"config": "configs/x.yaml", "train": "shapes_train", "test": "shapes_val"},
+        "framework": framework,
+        "checkpoint": {"name": name, "sha256": name.encode().hex().ljust(64, "0"), "method": method}
+        | {"branches": branches, "pretrain": {"method": method, "branches": branches, "dataset": "shapes", "epochs": 12}},
+        "trial": trial,
+        "seed": 1000 * (trial + 1),
+        "metrics": metrics or dict.fromkeys(known, 1.0),
+        "cost": {"seconds": 61.5, "peak_memory_mib": 900.0, "device": "cpu"},
+        "recipe": {"effective": {"batch": 4, "lr": 0.02}, "published": {"batch": 4, "lr": 0.02}},
+        "tensors_checked": 100,
+        "environment": {"python": "3.11.7", "cores": 2, "packages": {"torch": "2.14.1"}, "git_commit": "c0ffee"},
+        "command": f"python tools/run_benchmark.py x.pth --benchmark {benchmark} --trial {trial} --out y",
+        "started": "2026-11-23T10:00:00+00:00",
+        "finished": "2026-11-23T10:01:00+00:00",
+        "status": "finished",
+    } | changes
+
+
+def write(folder: Path, values, name="result.json") -> Path:
+    """Write one result file into its own folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(values if isinstance(values, str) else json.dumps(values))
+    return folder / name
+
+
+def suite(folder: Path, trials=3, pictures=False, seed=0):
+    """Make the results of a whole suite: three checkpoints, two benchmarks, journals, and pictures if asked for."""
+    generator = random.Random(seed)
+    checkpoints, items = [], []
+    for label, (name, (method, branches, level)) in zip("rmx", NAMES.items(), strict=True):
+        run = f"checkpoints/{label}"
+        kind = "random" if method == "random" else "pretrain"
+        checkpoints.append({"label": label, "name": name, "method": "", "branches": [], "kind": kind, "run": run})
+        if kind == "pretrain":
+            _pretrain(folder / run, level, len(branches), generator, pictures)
+        for benchmark, (_, _, metrics) in METRICS.items():
+            for trial in range(trials):
+                place = f"{label}--{benchmark}--trial{trial}--00000000"
+                values = {m: level * (1 + i) + generator.gauss(0, 0.25) for i, m in enumerate(metrics)}
+                write(folder / place, result(name, benchmark, trial, values))
+                _journal(folder / place / "run" / "journal.jsonl", 150, 2.0, 8 / (level + 8), generator)
+                if pictures and trial == 0:
+                    _predictions(folder / place / "run" / "predictions", level, generator)
+                items.append({"checkpoint": name, "benchmark": benchmark, "trial": trial, "folder": place, "command": []})
+    manifest = {"name": "demo", "baseline": BASELINE, "checkpoints": checkpoints, "items": items}
+    (folder / "suite.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def _pretrain(run, level, forwards, generator, pictures):
+    run.mkdir(parents=True)
+    summary = {"status": "finished", "epochs": 12, "final_loss": 5.0 - level / 10, "forwards_per_step": 4 + forwards}
+    (run / "summary.json").write_text(json.dumps(summary | {"images_per_second": 110.0 / (1 + forwards / 4)}))
+    _journal(run / "journal.jsonl", 400, 7.0, 4.5 - level / 10, generator)
+    if pictures:
+        _picture(3, level, generator).save(run / "views.png")
+
+
+def _journal(path, steps, start, end, generator):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for step in range(1, steps + 1, 2):
+        loss = end + (start - end) * math.exp(-4 * step / steps) + generator.gauss(0, 0.08)
+        lines.append(json.dumps({"step": step, "loss": loss, "lr": 0.1}))
+    path.write_text("\n".join(lines) + '\n{"step": 999, "lo')
+
+
+def _predictions(folder, level, generator):
+    folder.mkdir(parents=True)
+    for index in range(2):
+        _picture(2, level, random.Random(index)).save(folder / f"{index:03d}.png")
+
+
+def _picture(panels, level, generator):
+    image = Image.new("RGB", (panels * 160, 128), "#8fa3ad")
+    draw = ImageDraw.Draw(image)
+    for panel in range(panels):
+        for _ in range(6):
+            x, y, r = generator.randint(20, 140) + 160 * panel, generator.randint(20, 108), generator.randint(8, 26)
+            colour = "#%06x" % generator.randint(0, 0xFFFFFF)
+            draw.ellipse((x - r, y - r, x + r, y + r), fill=colour)
+            draw.rectangle((x - r, y - r, x + r, y + r), outline="#ffdd00", width=int(level) // 4)
+    return image

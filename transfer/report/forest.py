@@ -1,0 +1,70 @@
+"""Place differences and their intervals on strips, one scale a benchmark, in percent of the strip's width."""
+
+from dataclasses import dataclass
+
+from transfer.report import charts, evidence, wording
+from transfer.report.model import Column, Report, Row
+from transfer.statistics import Difference
+
+Span = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One difference: positions of the point, of the plain and of the corrected interval, and where they are cut off."""
+
+    row: Row
+    style: int
+    found: Difference
+    point: float
+    plain: Span | None
+    corrected: Span | None
+    cut: tuple[bool, bool]
+    text: str
+    p: str
+
+
+@dataclass(frozen=True)
+class Forest:
+    """The strips of one benchmark and its scale; ticks are (position, text)."""
+
+    column: Column
+    zero: float
+    strips: list[Strip]
+    ticks: list[tuple[float, str]]
+
+
+def forests(report: Report) -> list[Forest]:
+    """Lay out every benchmark that has a difference to the baseline."""
+    found = [_forest(report, column) for column in report.columns]
+    return [forest for forest in found if forest.strips]
+
+
+def _forest(report: Report, column: Column) -> Forest:
+    shown = [(row, d) for row in report.rows if (d := report.cell(row, column).difference) is not None]
+    edges = [abs(value) for _, d in shown for value in (d.mean, d.low, d.high) if value is not None]
+    ticks = charts.ticks(-max(edges, default=1.0) * 1.04, max(edges, default=1.0) * 1.04, 6)
+    low, high = ticks[0], ticks[-1]
+
+    def place(value: float) -> float:
+        return round(100 * (min(max(value, low), high) - low) / (high - low), 2)
+
+    def span(start: float | None, end: float | None) -> Span | None:
+        return None if start is None or end is None else (place(start), place(end))
+
+    styles = evidence.styles(report)
+    strips = [
+        Strip(
+            row=row,
+            style=styles[row],
+            found=d,
+            point=place(d.mean),
+            plain=span(d.low, d.high),
+            corrected=span(d.corrected_low, d.corrected_high),
+            cut=((d.corrected_low or 0) < low, (d.corrected_high or 0) > high),
+            text=wording.compared(d),
+            p=wording.p_value(d.corrected_p),
+        )
+        for row, d in shown
+    ]
+    return Forest(column, place(0.0), strips, [(place(tick), charts.text(tick)) for tick in ticks])

@@ -1,0 +1,152 @@
+"""The report as Markdown."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from core.files import write_atomic
+from transfer.durations import duration
+from transfer.report import evidence, wording
+from transfer.report.model import Column, Report, short
+
+
+def write(report: Report, path: Path) -> None:
+    """Write ``report.md``."""
+    write_atomic(path, "\n".join(_lines(report)) + "\n")
+
+
+def _lines(report: Report) -> Iterator[str]:
+    yield f"# {escape(report.title)}: transfer report"
+    yield ""
+    yield from (f"> {escape(notice)}" for notice in _spaced(report.notices))
+    yield from ("", "## Results", "")
+    yield from headline(report)
+    yield from ("", wording.METHOD, "")
+    if report.conclusions:
+        yield from ("## What can be concluded", "")
+        yield from (f"- {escape(line)}" for line in report.conclusions)
+        yield ""
+    for column in report.columns:
+        yield from _benchmark(report, column)
+    yield from _cost(report)
+    yield from _missing(report)
+    yield from _remake(report)
+
+
+def _spaced(lines: Sequence[str]) -> Iterator[str]:
+    for index, line in enumerate(lines):
+        if index:
+            yield ""
+        yield line
+
+
+def headline(report: Report) -> Iterator[str]:
+    """Write the table of checkpoints against headline metrics."""
+    heads = ["checkpoint"]
+    for column in report.columns:
+        heads.append(wording.title_of(column))
+        if report.baseline is not None:
+            heads.append(f"difference to {report.baseline.label}")
+        if wording.has_published(report, column):
+            heads.append("published")
+    rows = []
+    for row in report.rows:
+        line = [f"{row.label} (baseline)" if row == report.baseline else row.label]
+        for column in report.columns:
+            cell = report.cell(row, column)
+            line.append(f"{wording.measured(cell.summary(column.headline))} ({wording.count(cell)})")
+            if report.baseline is not None:
+                line.append(wording.compared(cell.difference))
+            if wording.has_published(report, column):
+                line.append(wording.published(report, row, column))
+        rows.append(line)
+    yield from table(heads, rows)
+
+
+def _benchmark(report: Report, column: Column) -> Iterator[str]:
+    yield from (f"## {escape(column.label)}", "")
+    protocol = next((r.protocol for row in report.rows for _, r in report.cell(row, column).trials), None)
+    if protocol is not None:
+        hashed = f", protocol hash {protocol.hash[:12]}" if protocol.hash else ""
+        options = f", options: {' '.join(protocol.options)}" if protocol.options else ""
+        parts = f"config {protocol.config or 'not stated'}, train {protocol.train or 'not stated'}"
+        yield from (escape(f"{parts}, test {protocol.test or 'not stated'}{hashed}{options}"), "")
+    shown = column.metrics
+    if len(shown) > 9:  # the HTML and CSV forms hold every class
+        shown = tuple(metric for metric in shown if "-" not in metric)
+    rows = [
+        [row.label, *(wording.measured(report.cell(row, column).summary(metric)) for metric in shown)]
+        for row in report.rows
+        if report.cell(row, column).trials
+    ]
+    yield from table(["checkpoint", *map(short, shown)], rows)
+    yield ""
+    for row in report.rows:
+        for name, (effective, wanted) in report.cell(row, column).changed_recipe.items():
+            yield escape(f"- {row.label}: {name} is {wording.plain(effective)}, published {wording.plain(wanted)}")
+    yield ""
+
+
+def _cost(report: Report) -> Iterator[str]:
+    yield from ("## Cost", "")
+    heads = ["checkpoint", "pre-training epochs", "forwards a step", "images/s"]
+    heads += [f"{column.label}: time a trial" for column in report.columns]
+    rows = []
+    for cost in evidence.costs(report):
+        seen = (cost.epochs, cost.forwards_per_step, cost.images_per_second)
+        line = [cost.row.label, *("–" if value is None else f"{value:g}" for value in seen)]
+        for column in report.columns:
+            seconds, memory, device = evidence.trial_cost(report.cell(cost.row, column))
+            where = f" on {device}" if device else ""
+            line.append(duration(seconds) + where + (f", {memory:.0f} MiB" if memory is not None else ""))
+        rows.append(line)
+    yield from (*table(heads, rows), "")
+
+
+def _missing(report: Report) -> Iterator[str]:
+    pairs = [(row, column) for row in report.rows for column in report.columns if report.cell(row, column).missing]
+    if pairs:
+        yield from ("## Missing and failed", "")
+        for row, column in pairs:
+            for reason in report.cell(row, column).missing:
+                yield escape(f"- {row.label} on {column.label}: {reason}")
+        yield ""
+    if report.skipped:
+        yield from ("## Skipped files", "")
+        yield from (f"- {code(str(skipped.path))}: {escape(skipped.reason)}" for skipped in report.skipped)
+        yield ""
+
+
+def _remake(report: Report) -> Iterator[str]:
+    yield from ("## Commands and environment", "")
+    for values, trials in evidence.environments(report):
+        facts = ", ".join(f"{name} {wording.plain(value)}" for name, value in values.items())
+        yield escape(f"- {trials} trial(s): {facts}")
+    yield ""
+    for row in report.rows:
+        for column in report.columns:
+            for path, result in report.cell(row, column).trials:
+                what = escape(f"{row.label}, {column.label}, trial {result.trial}")
+                yield f"- {what}: {code(wording.command(path, result))}"
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Write a pipe table; every cell is escaped."""
+    yield "| " + " | ".join(map(escape, heads)) + " |"
+    yield "|" + " --- |" * len(heads)
+    for row in rows:
+        yield "| " + " | ".join(map(escape, row)) + " |"
+
+
+def escape(text: str) -> str:
+    """Take Markdown's and HTML's meaning from user-given text, on one line; a leading ``- `` stays a bullet."""
+    bullet, rest = ("- ", text[2:]) if text.startswith("- ") else ("", text)
+    rest = re.sub(r"([\\`*_|~<>\[\]#])", r"\\\1", " ".join(rest.split()))
+    return bullet + rest.replace("\\<", "&lt;").replace("\\>", "&gt;")
+
+
+def code(text: str) -> str:
+    """Write inline code that may itself hold backticks."""
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    pad = " " if "`" in text else ""
+    return f"{fence}{pad}{' '.join(text.split())}{pad}{fence}"
