@@ -1,0 +1,90 @@
+"""Make a config and a weights file agree: fill what the config leaves open, refuse what it contradicts."""
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from core.errors import InputError
+from transfer.recipe import Recipe
+
+SLIM = "build_slim_resnet_fpn_backbone"
+
+
+def facts(recipe: Recipe) -> dict[str, Any]:
+    """Return the config keys that the weights decide, with the values they need.
+
+    Most of Detectron2's defaults load without a message and compute something else: BGR, std 1, and above all the
+    stride in the 1x1 convolution, which changes res3 to res5.
+    """
+    basic = recipe.depth < 50
+    values = {
+        "INPUT.FORMAT": recipe.channel_order,
+        "MODEL.PIXEL_MEAN": list(recipe.mean),
+        "MODEL.PIXEL_STD": list(recipe.std),
+        "MODEL.RESNETS.DEPTH": recipe.depth,
+        "MODEL.RESNETS.STRIDE_IN_1X1": recipe.stride_in_1x1,
+        "MODEL.RESNETS.STEM_OUT_CHANNELS": recipe.width,
+        "MODEL.RESNETS.RES2_OUT_CHANNELS": recipe.width * (1 if basic else 4),
+    }
+    return values if basic else {**values, "MODEL.RESNETS.WIDTH_PER_GROUP": recipe.width}
+
+
+def inject(cfg: Any, recipe: Recipe, explicit: set[str], file: Path | str) -> list[str]:
+    """Write the recipe's facts into ``cfg`` where ``explicit`` (keys the user wrote) leaves them open.
+
+    Returns what was set, as text. Raises InputError with the key and both values where the user wrote otherwise.
+    """
+    for name, wanted in {"family": "resnet", "stem": "imagenet", "norm": "BN"}.items():
+        if (found := getattr(recipe, name)) != wanted:
+            raise InputError(f"{file}: its recipe has {name} {found!r}; Detectron2's ResNet here has {wanted!r}")
+    said = []
+    for key, wanted in facts(recipe).items():
+        found = get(cfg, key)
+        if _same(found, wanted):
+            continue
+        if key in explicit:
+            raise InputError(
+                f"{key} is {found!r} in the config, but {file} needs {wanted!r}; remove the key or use other weights"
+            )
+        cfg.merge_from_list([key, wanted])
+        said.append(f"{key} {wanted}")
+    slim = recipe.depth < 50 and recipe.width != 64
+    if slim and cfg.MODEL.BACKBONE.NAME == "build_resnet_fpn_backbone":
+        cfg.MODEL.BACKBONE.NAME = SLIM  # Detectron2's own builder asserts a width of 64
+        said.append(f"MODEL.BACKBONE.NAME {SLIM}")
+    return said
+
+
+def refuse_impossible(cfg: Any) -> None:
+    """Raise InputError for a network that Detectron2 would build wrongly without a message."""
+    depth = cfg.MODEL.RESNETS.DEPTH
+    if depth < 50 and cfg.MODEL.ROI_HEADS.NAME.startswith("Res5"):
+        raise InputError(
+            f"MODEL.RESNETS.DEPTH is {depth} and MODEL.ROI_HEADS.NAME is {cfg.MODEL.ROI_HEADS.NAME}: C4's res5 is "
+            "three bottleneck blocks, which a ResNet-18/34 has not; use an FPN config such as mask-rcnn_r18-fpn"
+        )
+
+
+def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each key of nested mappings as a dotted path, with its value."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def get(cfg: Any, key: str) -> Any:
+    """Return the value at a dotted path."""
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg
+
+
+def _same(found: Any, wanted: Any) -> bool:
+    if isinstance(wanted, list):
+        return len(found) == len(wanted) and all(
+            math.isclose(a, b, rel_tol=1e-6) for a, b in zip(found, wanted, strict=True)
+        )
+    return bool(found == wanted)
