@@ -7,6 +7,7 @@ being finished; who executes it is decided elsewhere (``transfer.execution``).
 
 import functools
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -41,6 +42,11 @@ def _existing(path: Path) -> Path:
     return path
 
 
+def _shipped(path: Path) -> Path:
+    """Find a config from where we are, else from the project's folder."""
+    return _existing(path if path.is_file() or path.is_absolute() else ROOT / path)
+
+
 def _benchmark(name: str) -> str:
     protocol_hash(*protocol_of(name))  # also reads the config files
     return name
@@ -55,12 +61,13 @@ def _random(values: dict[str, Any]) -> dict[str, Any]:
 
 Label = Annotated[str, AfterValidator(_label)]
 ExistingFile = Annotated[Path, AfterValidator(_existing)]
+ConfigFile = Annotated[Path, AfterValidator(_shipped)]
 
 
 class Pretrain(Settings):
     """A pre-training run still to be made: a config of ``pretrain/run.py`` and ``key=value`` overrides."""
 
-    config: ExistingFile
+    config: ConfigFile
     overrides: tuple[str, ...] = ()
 
     @model_validator(mode="after")
@@ -200,23 +207,28 @@ def _source(suite: Suite, label: str, folder: Path) -> Source:
 
 
 def _measurements(suite: Suite, folder: Path, sources: dict[str, Source]) -> Iterator[Item]:
+    """Go through all cells once before their next trial, so that a stopped suite has something of everything."""
+    counts, rules = {}, {}
     for benchmark, measure in suite.benchmarks.items():
         protocol, framework = protocol_of(measure.name)
-        rules = protocol_hash(protocol, framework, measure.options)
-        for trial in range(measure.trials or suite.trials or protocol.trials):
-            for label, (maker, file, key) in sources.items():
-                home = folder / f"{label}--{benchmark}--trial{trial}--{_key([key, rules, trial])[:8]}"
-                yield Item(
-                    name=f"{label} · {benchmark} · trial {trial}",
-                    kind="benchmark",
-                    checkpoint=suite.shown(label),
-                    folder=home,
-                    command=_command(suite, label, benchmark, file, trial, home),
-                    benchmark=benchmark,
-                    trial=trial,
-                    after=maker.name if maker is not None else "",
-                    checkpoint_file=file,
-                )
+        counts[benchmark] = measure.trials or suite.trials or protocol.trials
+        rules[benchmark] = protocol_hash(protocol, framework, measure.options)
+    for trial, benchmark, label in itertools.product(range(max(counts.values())), suite.benchmarks, sources):
+        if trial >= counts[benchmark]:
+            continue
+        maker, file, key = sources[label]
+        home = folder / f"{label}--{benchmark}--trial{trial}--{_key([key, rules[benchmark], trial])[:8]}"
+        yield Item(
+            name=f"{label} · {benchmark} · trial {trial}",
+            kind="benchmark",
+            checkpoint=suite.shown(label),
+            folder=home,
+            command=_command(suite, label, benchmark, file, trial, home),
+            benchmark=benchmark,
+            trial=trial,
+            after=maker.name if maker is not None else "",
+            checkpoint_file=file,
+        )
 
 
 def _command(suite: Suite, label: str, benchmark: str, file: Path, trial: int, home: Path) -> tuple[str, ...]:

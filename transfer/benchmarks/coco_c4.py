@@ -9,7 +9,7 @@ class CocoC4(Benchmark):
     protocol = Protocol(
         title="COCO C4 1x",
         framework="detectron2",
-        config="configs/transfer/detection/mask-rcnn_r50-c4_8xb2-1x_coco.yaml",
+        config="configs/transfer/detection/mask-rcnn_r50-c4_8xb2-90k_coco.yaml",
         train="coco_2017_train",
         test="coco_2017_val",
         metrics=BOX_AND_MASK,

@@ -9,7 +9,7 @@ class CocoFpn(Benchmark):
     protocol = Protocol(
         title="COCO FPN 1x",
         framework="detectron2",
-        config="configs/transfer/detection/mask-rcnn_r50-fpn_8xb2-1x_coco.yaml",
+        config="configs/transfer/detection/mask-rcnn_r50-fpn_8xb2-90k_coco.yaml",
         train="coco_2017_train",
         test="coco_2017_val",
         metrics=BOX_AND_MASK,

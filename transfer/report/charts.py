@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 360, 220
-LEFT, RIGHT, TOP, BOTTOM = 44, 8, 8, 30
+LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 30
 POINTS = 240  # a line keeps at most this many points: more cannot be seen at this size
 
 Points = Sequence[tuple[float, float]]

@@ -46,6 +46,11 @@ class Cell:
         return found
 
     @property
+    def effective_recipe(self) -> set[tuple[str, str]]:
+        """Return every setting that was in effect in any trial."""
+        return {(key, str(value)) for _, r in self.trials for key, value in r.recipe.get("effective", {}).items()}
+
+    @property
     def same_protocol(self) -> bool:
         """Tell whether published numbers may stand beside this cell: nothing changed but the number of devices."""
         options = any(result.protocol.options for _, result in self.trials)
@@ -107,29 +112,33 @@ class Report:
     def conclusions(self) -> list[str]:
         """Say in words what each difference to the baseline does and does not show."""
         return [
-            _conclusion(row, column, self.baseline, self.cell(row, column))
+            _conclusion(self, row, column)
             for column in self.columns
             for row in self.rows
             if self.baseline is not None and not row.baseline and self.cell(row, column).difference is not None
         ]
 
 
-def _conclusion(row: Row, column: Column, baseline: Row, cell: Cell) -> str:
+def _conclusion(report: Report, row: Row, column: Column) -> str:
+    cell, baseline = report.cell(row, column), report.baseline
     found = cell.difference
-    assert found is not None, "conclusions are drawn from differences"
-    what = f"{row.label} against {baseline.label} on {column.title}: {found.mean:+.2f} {short(column.headline)}"
+    assert found is not None
+    assert baseline is not None
+    what = f"{row.label} against {baseline.label} on {column.label}: {signed(found.mean)} {short(column.headline)}"
     if found.corrected_low is None or found.corrected_high is None or found.detectable is None:
-        why = (
-            "one trial cannot"
-            if min(map(len, (cell.trials,))) < 2
-            else "too few trials, or trials without spread, cannot"
-        )
-        return f"{what}; {why} tell this from chance."
-    interval = f"[{found.corrected_low:+.2f}, {found.corrected_high:+.2f}]"
-    if found.verdict == "undecided":
-        detectable = f"with this many trials and this spread only a gap of about {found.detectable:.2g} would be found"
-        return f"{what}, corrected 95 % interval {interval}: undecided; {detectable}."
-    return f"{what}, corrected 95 % interval {interval}: {found.verdict}."
+        return f"{what}; single trials, or trials without any spread, cannot tell this from chance."
+    what += f", corrected 95 % interval {signed(found.corrected_low)} to {signed(found.corrected_high)}"
+    verdict = found.verdict
+    if verdict == "undecided":
+        verdict += f"; trials of this number and spread would find a gap of about {found.detectable:.2g}"
+    if cell.effective_recipe != report.cell(baseline, column).effective_recipe:
+        verdict += ". Their recipes differ, so this is not the pre-training alone"
+    return f"{what}: {verdict}."
+
+
+def signed(value: float) -> str:
+    """Write a difference with its sign, a true minus."""
+    return f"{value:+.2f}".replace("-", "−")
 
 
 def short(metric: str) -> str:

@@ -13,7 +13,7 @@ from core.files import write_atomic
 from transfer import published
 from transfer.durations import duration
 from transfer.report import evidence, forest, wording
-from transfer.report.model import MARKS, Column, Report, Row, short
+from transfer.report.model import MARKS, Column, Report, Row, short, signed
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -36,7 +36,7 @@ def write(report: Report, path: Path) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"short": short, "duration": duration, "plain": wording.plain, "signed": wording.signed}
+    environment.filters |= {"short": short, "duration": duration, "plain": wording.plain, "signed": signed}
     environment.tests["search_dash"] = lambda metric: "-" in metric  # bbox/AP-cat: a class's own
     environment.globals["wording"] = wording
     script = (TEMPLATES / "page.js").read_text()

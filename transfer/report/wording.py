@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from transfer.report.model import MARKS, Cell, Column, Report, Row, short
+from transfer.report.model import MARKS, Cell, Column, Report, Row, short, signed
 from transfer.results import Result
 from transfer.statistics import Difference, Summary
 
@@ -21,11 +21,6 @@ def measured(summary: Summary | None) -> str:
     if summary is None:
         return "–"
     return f"{summary.mean:.2f}" if summary.std is None else f"{summary.mean:.2f} ± {summary.std:.2f}"
-
-
-def signed(value: float) -> str:
-    """Write a difference with its sign, a true minus."""
-    return f"{value:+.2f}".replace("-", "−")
 
 
 def interval(low: float | None, high: float | None) -> str:

@@ -1,0 +1,33 @@
+"""Run the demo: pre-train, convert, detect, segment, and report, on the embedded set; start it again to go on."""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from core.errors import cli
+from core.provenance import ROOT
+from transfer import runner, suite
+
+SUITE = ROOT / "configs" / "suites" / "demo.yaml"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="results folder; results/demo by default")
+    given = parser.parse_args()
+    settings = suite.read(SUITE)
+    folder = given.out or settings.folder
+    console = Console()
+    failed = runner.run(settings, folder, console)
+    from transfer.report import assembly, terminal, write
+
+    report = assembly.build(folder)
+    paths = write(report, folder / "report")
+    terminal.show(report, paths, console)
+    console.print(f"\nThe report: {(folder / 'report' / 'report.html').absolute()}", soft_wrap=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    cli(main)
