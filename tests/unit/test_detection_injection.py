@@ -1,0 +1,84 @@
+"""The recipe of a weights file fills what a config leaves open, and a contradiction is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from detectron2.config import get_cfg
+
+from core.errors import InputError
+from transfer.detection.injection import inject, refuse_impossible
+from transfer.detection.run import read_config
+from transfer.recipe import Recipe
+
+
+@pytest.fixture
+def cfg() -> Any:
+    return get_cfg()  # Detectron2's defaults: BGR, std 1, stride in the 1x1
+
+
+def test_what_the_config_leaves_open_is_set(cfg: Any) -> None:
+    inject(cfg, Recipe(depth=101), set(), "weights.pkl")
+    assert cfg.INPUT.FORMAT == "RGB"
+    assert cfg.MODEL.PIXEL_MEAN == [123.675, 116.28, 103.53]
+    assert cfg.MODEL.PIXEL_STD == [58.395, 57.12, 57.375]
+    assert cfg.MODEL.RESNETS.STRIDE_IN_1X1 is False
+    assert cfg.MODEL.RESNETS.DEPTH == 101
+
+
+def test_a_slim_basic_network_sets_its_width_and_the_builder_that_allows_it(cfg: Any) -> None:
+    cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
+    inject(cfg, Recipe(depth=18, width=16), set(), "weights.pkl")
+    assert (cfg.MODEL.RESNETS.STEM_OUT_CHANNELS, cfg.MODEL.RESNETS.RES2_OUT_CHANNELS) == (16, 16)
+    assert cfg.MODEL.BACKBONE.NAME == "build_slim_resnet_fpn_backbone"
+
+
+def test_a_slim_bottleneck_network_sets_all_three_widths(cfg: Any) -> None:
+    inject(cfg, Recipe(depth=50, width=32), set(), "weights.pkl")
+    settings = cfg.MODEL.RESNETS
+    assert (settings.STEM_OUT_CHANNELS, settings.RES2_OUT_CHANNELS, settings.WIDTH_PER_GROUP) == (32, 128, 32)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "needed"),
+    [
+        ("INPUT.FORMAT", "BGR", "'RGB'"),
+        ("MODEL.RESNETS.DEPTH", 101, "50"),
+        ("MODEL.RESNETS.STRIDE_IN_1X1", True, "False"),
+        ("MODEL.PIXEL_STD", [1.0, 1.0, 1.0], r"\[58\.395, 57\.12, 57\.375\]"),
+    ],
+)
+def test_a_contradiction_is_refused_with_the_key_and_both_values(cfg: Any, key: str, value: Any, needed: str) -> None:
+    cfg.merge_from_list([key, value])
+    with pytest.raises(InputError, match=rf"^{key} is .*needs {needed}; ") as error:
+        inject(cfg, Recipe(), {key}, "weights.pkl")
+    assert repr(value) in str(error.value)
+
+
+def test_a_key_written_with_the_default_value_counts_as_written(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("MODEL: {RESNETS: {STRIDE_IN_1X1: True}}\n")
+    cfg, explicit = read_config(str(path), ["INPUT.FORMAT", "BGR"])
+    assert explicit == {"MODEL.RESNETS.STRIDE_IN_1X1", "INPUT.FORMAT"}
+    with pytest.raises(InputError, match=r"INPUT\.FORMAT is 'BGR'"):
+        inject(cfg, Recipe(), explicit, "weights.pkl")
+
+
+@pytest.mark.parametrize(("name", "value"), [("family", "convnext"), ("stem", "cifar"), ("norm", "LN")])
+def test_weights_that_detectron2s_resnet_cannot_hold_are_refused(cfg: Any, name: str, value: str) -> None:
+    with pytest.raises(InputError, match=f"its recipe has {name} '{value}'"):
+        inject(cfg, Recipe(**{name: value}), set(), "weights.pkl")
+
+
+@pytest.mark.parametrize("depth", [18, 34])
+def test_basic_blocks_through_c4_are_refused(cfg: Any, depth: int) -> None:
+    inject(cfg, Recipe(depth=depth), set(), "weights.pkl")
+    with pytest.raises(InputError, match=f"DEPTH is {depth} .*three bottleneck blocks.*use an FPN config"):
+        refuse_impossible(cfg)
+
+
+def test_an_unknown_key_and_a_missing_file_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"SOLVER\.BASE_LRR"):
+        read_config("", ["SOLVER.BASE_LRR", "1"])
+    with pytest.raises(InputError, match="no config file .*nowhere.yaml"):
+        read_config(str(tmp_path / "nowhere.yaml"), [])
