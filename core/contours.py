@@ -1,8 +1,8 @@
 """Outlines of the embedded set's classes, and an exact integer fill for them.
 
-Whatever is drawn is a list of closed contours that do not cross themselves; a hole is a contour that runs the other way
-round, so a ring is two circles. Points are integers and the fill divides integers only: no machine, compiler or NumPy build
-rounds them differently.
+Whatever is drawn is a list of closed contours that do not cross themselves; a hole is a contour that runs the other
+way round, so a ring is two circles. Points are integers and the fill divides integers only: no machine, compiler or
+NumPy build rounds them differently.
 """
 
 import math
@@ -85,8 +85,8 @@ def place(
 def fill(contours: Sequence[Points], size: int) -> tuple[tuple[slice, slice], NDArray[np.int32]]:
     """Cover a window of a ``size`` x ``size`` canvas: (rows, columns) and the covered share per pixel, 0 to ``FULL``.
 
-    Each pixel row is cut by ``LINES`` scan lines. Every crossing of an edge adds (going down) or takes away (going up) all
-    that lies to its right; the running sum along the row is what lies inside.
+    Each pixel row is cut by ``LINES`` scan lines. Every crossing of an edge adds (going down) or takes away (going
+    up) all that lies to its right; the running sum along the row is what lies inside.
     """
     starts = np.concatenate(contours)
     stops = np.concatenate([np.roll(points, -1, axis=0) for points in contours])

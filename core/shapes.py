@@ -1,10 +1,10 @@
 """Render the embedded set ``shapes``: textured objects of eight classes, partly hidden, over cluttered backgrounds.
 
-An image is a function of (seed, index, size) and of nothing else: random integers come from PCG64, and every step from the
-outline to the pixel is integer arithmetic (see ``core.contours`` and ``core.textures``), so all machines render the same bytes.
+An image is a function of (seed, index, size) and of nothing else: random integers come from PCG64, and every step from
+the outline to the pixel is integer arithmetic (``core.contours``, ``core.textures``), so all machines render the same.
 
-The class is decided by the outline. Texture only hints at it: three objects in ten wear their class's favourite texture, all
-others a random one, and clutter and background wear the same textures. Colours are independent of the class.
+The class is decided by the outline. Texture only hints at it: three objects in ten wear their class's favourite
+texture, all others a random one, and clutter and background wear the same. Colours are independent of the class.
 """
 
 from dataclasses import dataclass
@@ -53,7 +53,10 @@ class Part:
 
 
 def render(seed: int, index: int, size: int = 128) -> Scene:
-    """Render image ``index`` of the endless series ``seed`` at ``size`` x ``size`` pixels, with 1 to 3 objects."""
+    """Render image ``index`` of the endless series ``seed`` at ``size`` x ``size`` pixels, with 1 to 3 objects.
+
+    Below about 64 pixels small objects may show too little to be kept, and an image may have none.
+    """
     if size < 32:
         raise ValueError(f"size is {size}; shapes cannot be told apart below 32 pixels, ask for 32 or more")
     rng = np.random.Generator(np.random.PCG64([seed, index]))

@@ -45,7 +45,7 @@ def gradient(rng: np.random.Generator, height: int, width: int, period: int) -> 
     """Go from one colour to the other across the whole area."""
     along, _ = _axes(rng, height, width)
     low, high = int(along.min()), int(along.max())
-    return (along - low) // max(1, (high - low) // 255)
+    return (along - low) // ((high - low) // 255 + 1)
 
 
 def stripes(rng: np.random.Generator, height: int, width: int, period: int) -> Field:
