@@ -45,7 +45,7 @@ class PretrainSettings(Settings):
     views: ViewSettings = ViewSettings()
     method: choice("pretrain.methods")
     plain_weight: float = Field(1.0, ge=0)
-    branches: dict[Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")], choice("pretrain.branches")] = {}
+    branches: dict[Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")], choice("pretrain.branches")] = Field({})
     optimizer: OptimizerSettings = OptimizerSettings()
     schedule: Schedule = Schedule()
     train: TrainSettings = TrainSettings()

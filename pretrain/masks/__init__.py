@@ -40,7 +40,7 @@ RatioRange = Annotated[tuple[float, float], AfterValidator(_ordered)]
 
 
 class GridSettings(PluginSettings):
-    """Settings of masks on a ``cells`` x ``cells`` grid; ``ratio`` is the share hidden, a number or a [low, high] to draw from."""
+    """Settings of masks on a ``cells`` x ``cells`` grid; ``ratio`` is the share hidden, a number or a range to draw from."""
 
     cells: int = Field(8, ge=2)
     ratio: Ratio | RatioRange = 0.5

@@ -10,7 +10,7 @@ PREFIXES = ("module.encoder_q.", "encoder_q.")
 
 
 class Moco(Source):
-    """``state_dict`` with ``module.encoder_q.*`` (query), ``module.encoder_k.*`` (key), ``module.queue``, ``module.queue_ptr``."""
+    """``state_dict`` with ``module.encoder_q.*`` (query), ``module.encoder_k.*`` (key) and ``module.queue``."""
 
     @classmethod
     def claims(cls, checkpoint: dict[str, Any]) -> bool:

@@ -54,7 +54,10 @@ class Detectron2(Target):
 
 def build_network(recipe: Recipe) -> nn.Module:
     """Build Detectron2's ResNet of the recipe's depth and width, stride in the 3x3 convolution."""
-    from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, BottleneckBlock, ResNet
+    from transfer.detection import compat  # before any part of detectron2
+
+    with compat.quiet():
+        from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, BottleneckBlock, ResNet
 
     from core.backbones.resnet import BLOCKS
 

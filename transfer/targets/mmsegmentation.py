@@ -37,7 +37,10 @@ class Mmsegmentation(Target):
     @classmethod
     def stages(cls, file: Path, tensors: dict[str, Tensor], recipe: Recipe, images: Tensor) -> list[Tensor]:
         """Run MMSegmentation's ``ResNet(style='pytorch')``, undilated, and return its four stages."""
-        from mmseg.models.backbones import ResNet
+        from transfer.segmentation import compat  # before any mm* package
+
+        with compat.quiet():
+            from mmseg.models.backbones import ResNet
 
         network = ResNet(
             depth=recipe.depth,

@@ -1,0 +1,110 @@
+"""Settings: bases, overrides, and every problem named at once."""
+
+from pathlib import Path
+
+import pytest
+
+from core.config import Settings, dump, load, parse
+from core.errors import InputError
+from core.plugins import choice, find, names
+from pretrain.config import PretrainSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = sorted((ROOT / "configs/pretrain").glob("*.yaml"))
+
+
+class Pair(Settings):
+    left: int
+    right: int = 2
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_a_config_is_its_bases_with_its_own_keys_and_the_overrides_on_top(tmp_path):
+    write(tmp_path / "a.yaml", "x: {one: 1, two: 2}")
+    write(tmp_path / "b.yaml", "y: 3")
+    top = write(tmp_path / "top.yaml", "_base_: [a.yaml, b.yaml]\nx: {two: 20}")
+    assert load(top, ["y=30", "x.three=[1,2]"]) == {"x": {"one": 1, "two": 20, "three": [1, 2]}, "y": 30}
+
+
+def test_two_bases_that_set_the_same_key_are_refused(tmp_path):
+    write(tmp_path / "a.yaml", "x: {one: 1}")
+    write(tmp_path / "b.yaml", "x: {one: 2}")
+    top = write(tmp_path / "top.yaml", "_base_: [a.yaml, b.yaml]")
+    with pytest.raises(InputError, match=r"a\.yaml and b\.yaml both set x\.one"):
+        load(top)
+
+
+def test_a_config_that_is_its_own_base_is_refused(tmp_path):
+    write(tmp_path / "a.yaml", "_base_: b.yaml")
+    write(tmp_path / "b.yaml", "_base_: a.yaml")
+    with pytest.raises(InputError, match="is its own base"):
+        load(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [1", "not valid YAML"), ("- 1", "not a mapping"), ("_base_: none.yaml", "a _base_ of")],
+)
+def test_an_unreadable_config_is_named(tmp_path, text, message):
+    with pytest.raises(InputError, match=message):
+        load(write(tmp_path / "bad.yaml", text))
+
+
+def test_an_override_without_an_equals_sign_is_refused(tmp_path):
+    with pytest.raises(InputError, match="write key=value"):
+        load(write(tmp_path / "a.yaml", "x: 1"), ["x"])
+
+
+def test_all_problems_are_named_at_once_with_their_paths():
+    values = {
+        "backbone": {"name": "resnet", "depth": 19},
+        "data": {"name": "shapes", "siez": 3},
+        "method": {"name": "mooco"},
+        "branches": {"filled": {"name": "mixmask", "mask": {"name": "block", "ratio": 1.5}}},
+    }
+    with pytest.raises(InputError) as caught:
+        parse(PretrainSettings, values, "my.yaml")
+    text = str(caught.value)
+    assert "my.yaml has 5 problem(s)" in text  # ratio is neither a share nor a range: two lines
+    assert "backbone.depth: Input should be 18, 34, 50 or 101, got 19" in text
+    assert "data.siez: no such setting" in text
+    assert "method: no 'mooco' in pretrain.methods; there are: moco (did you mean 'moco'?)" in text
+    assert "branches.filled.mask.ratio" in text
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_config_survives_being_written_and_read_again(path, tmp_path):
+    settings = parse(PretrainSettings, load(path), path)
+    again = write(tmp_path / "again.yaml", dump(settings))
+    assert parse(PretrainSettings, load(again), again) == settings
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(ValueError, match="frozen"):
+        Pair(left=1).left = 2
+
+
+@pytest.mark.parametrize(
+    "package",
+    ["core.backbones", "pretrain.data", "pretrain.methods", "pretrain.branches", "pretrain.masks", "pretrain.fills"],
+)
+def test_every_plug_in_exports_one_class_named_like_its_file_with_settings_that_name_it(package):
+    found = {name: find(package, name) for name in names(package)}
+    assert found, package
+    for name, member in found.items():
+        assert member.Config.model_fields["name"].default == name
+        assert member.__doc__, name
+        assert __import__(member.__module__, fromlist=["x"]).__doc__, name
+
+
+def test_a_plug_in_choice_needs_a_name():
+    class Chooses(Settings):
+        mask: choice("pretrain.masks")
+
+    with pytest.raises(InputError, match="give a mapping with the key 'name'; pretrain.masks has: block"):
+        parse(Chooses, {"mask": {"cells": 4}})

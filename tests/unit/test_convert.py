@@ -1,0 +1,172 @@
+"""Conversion: every tensor or nothing, and equal features in the frameworks' own networks."""
+
+import json
+
+import pytest
+import torch
+import torchvision
+
+from core.backbones.resnet import ResNet
+from core.checkpoint import save_backbone
+from core.files import FileError, read_weights_file
+from transfer.convert import convert
+from transfer.load_check import LoadError, compare
+from transfer.recipe import Recipe, read
+
+
+def moco_release(depth: int) -> dict:
+    """Lay tensors out as MoCo's and MixMask's releases do."""
+    network = getattr(torchvision.models, f"resnet{depth}")(num_classes=128)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):  # fresh statistics are all zeros and ones and would prove nothing
+            module.running_mean.uniform_(-0.5, 0.5)
+            module.running_var.uniform_(0.5, 2.0)
+    state = network.state_dict()
+    both = {f"module.encoder_{side}.{key}": value for side in "qk" for key, value in state.items()}
+    both |= {"module.queue": torch.randn(128, 64), "module.queue_ptr": torch.zeros(1, dtype=torch.long)}
+    return {"epoch": 200, "arch": f"resnet{depth}", "state_dict": both, "optimizer": {}}
+
+
+def usual_name(key: str) -> str:
+    """The field's usual renaming, written as MoCo's detection script describes it: one replacement after another."""
+    if "layer" not in key:
+        key = "stem." + key
+    for number in (1, 2, 3, 4):
+        key = key.replace(f"layer{number}", f"res{number + 1}")
+    for number in (1, 2, 3):
+        key = key.replace(f"bn{number}", f"conv{number}.norm")
+    return key.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
+
+
+@pytest.mark.parametrize(("depth", "count"), [(18, 100), (34, 180), (50, 265)])
+def test_a_moco_release_becomes_the_usual_detectron2_tensors_with_equal_features(tmp_path, depth, count):
+    checkpoint = moco_release(depth)
+    torch.save(checkpoint, tmp_path / "moco.pth")
+    proof = convert(tmp_path / "moco.pth", tmp_path / "out.pkl", target="detectron2")
+    file = read_weights_file(tmp_path / "out.pkl")
+    expected = {
+        usual_name(key.removeprefix("module.encoder_q.")): value
+        for key, value in checkpoint["state_dict"].items()
+        if key.startswith("module.encoder_q.") and ".fc." not in key and "num_batches" not in key
+    }
+    assert file["model"].keys() == expected.keys()
+    assert all(torch.equal(torch.as_tensor(file["model"][key]), expected[key]) for key in expected)
+    assert (proof.tensors_mapped, proof.tensors_expected, proof.source, proof.arch) == (
+        count,
+        count,
+        "moco",
+        f"resnet{depth}",
+    )
+    assert max(proof.max_abs_feature_difference.values()) < 1e-5
+    assert list(proof.max_abs_feature_difference) == ["layer1", "layer2", "layer3", "layer4"]
+    assert (file["__author__"], file["matching_heuristics"]) == ("masktransfer", True)
+    assert proof.dropped["module.queue"] == "not of the query backbone"
+    assert proof.dropped["module.encoder_q.fc.weight"] == "projector or classifier"
+
+
+@pytest.mark.parametrize("depth", [18, 34, 50])
+def test_mmsegmentation_takes_torchvisions_names_and_gives_equal_features(tmp_path, depth):
+    checkpoint = moco_release(depth)
+    torch.save(checkpoint, tmp_path / "moco.pth")
+    proof = convert(tmp_path / "moco.pth", tmp_path / "out.pth", target="mmsegmentation")
+    tensors = torch.load(tmp_path / "out.pth", weights_only=True)["state_dict"]
+    assert torch.equal(
+        tensors["layer4.1.conv2.weight"], checkpoint["state_dict"]["module.encoder_q.layer4.1.conv2.weight"]
+    )
+    assert max(proof.max_abs_feature_difference.values()) < 1e-5
+
+
+def test_the_recipe_inside_the_file_tells_how_to_use_it(tmp_path):
+    network = ResNet(ResNet.Config(depth=18, width=8))
+    save_backbone(tmp_path / "a.pth", network.state_dict(), {"backbone": {"name": "resnet", "depth": 18, "width": 8}})
+    for name, target in (("a.pkl", "detectron2"), ("b.pth", "detectron2"), ("c.pth", "mmsegmentation")):
+        proof = convert(tmp_path / "a.pth", tmp_path / name, target=target)
+        recipe = read(tmp_path / name)
+        assert recipe == Recipe(
+            depth=18, width=8, source="ours", source_sha256=proof.source_sha256,
+            pretrain={"method": "random", "branches": [], "dataset": None, "epochs": 0, "steps": 0},
+        )  # fmt: skip
+
+
+def backbone(**changes) -> dict:
+    state = {k: v for k, v in ResNet(ResNet.Config(depth=18, width=8)).state_dict().items()}
+    for key, value in changes.items():
+        key = key.replace("__", ".")
+        if value is None:
+            state = {name: tensor for name, tensor in state.items() if not name.startswith(key)}
+        else:
+            state[key] = value
+    return state
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (backbone(layer4=None), "lacks layer4; save the whole backbone"),
+        (backbone(layer3__0__bn1__weight=None), r"lacks 1 of 100 backbone tensors, first layer3\.0\.bn1\.weight"),
+        (backbone(layer1__0__conv1__weight=torch.ones(8, 8, 3, 3).mT[:, :, :2]), r"layer1\.0\.conv1\.weight has shape"),
+        (backbone(layer2__0__bn1__bias=torch.full((16,), float("nan"))), r"layer2\.0\.bn1\.bias holds NaN"),
+        (backbone(conv1__weight=torch.ones(8, 1, 7, 7)), r"takes 1 channel\(s\), not 3"),
+        (backbone(conv1__weight=torch.ones(8, 3, 3, 3)), "has the 3x3 CIFAR stem"),
+        (backbone(conv1=None), r"has no ResNet stem \(conv1\.weight\)"),
+        (backbone(layer1__7__conv1__weight=torch.ones(1)), "is no ResNet-18/34/50/101"),
+        ({"projector.0.weight": torch.ones(2, 2)}, r"holds no backbone in a known layout \(first keys: projector"),
+        (
+            {"cls_token": torch.ones(1), "blocks.0.attn.qkv.weight": torch.ones(1)},
+            "holds no backbone in a known layout",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_checkpoint_that_is_not_whole_is_refused_and_nothing_is_written(tmp_path, state, message):
+    torch.save(state, tmp_path / "bad.pth")
+    with pytest.raises(FileError if "known" not in message and "CIFAR" not in message else ValueError, match=message):
+        convert(tmp_path / "bad.pth", tmp_path / "out" / "x.pkl", target="detectron2")
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_half_precision_is_widened_and_said(tmp_path):
+    torch.save(
+        {key: value.half() if value.is_floating_point() else value for key, value in backbone().items()},
+        tmp_path / "h.pth",
+    )
+    proof = convert(tmp_path / "h.pth", tmp_path / "h.pkl", target="detectron2")
+    assert proof.notes == ["torch.float16 tensors widened to float32"]
+
+
+def test_another_architecture_than_asked_for_is_refused(tmp_path):
+    torch.save(backbone(), tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="holds a resnet18-width8, not a resnet50"):
+        convert(tmp_path / "a.pth", tmp_path / "a.pkl", target="detectron2", arch="resnet50")
+
+
+def test_a_wrong_dialect_or_suffix_is_refused(tmp_path):
+    torch.save(backbone(), tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="is not in the layout of moco"):
+        convert(tmp_path / "a.pth", tmp_path / "a.pkl", target="detectron2", dialect="moco")
+    with pytest.raises(ValueError, match=r"must end in \.pth for mmsegmentation"):
+        convert(tmp_path / "a.pth", tmp_path / "a.pkl", target="mmsegmentation")
+
+
+def test_the_load_check_names_the_first_tensor_that_differs():
+    expected = {"a": torch.ones(2), "b": torch.zeros(3)}
+    assert compare({"a": torch.ones(2), "b": torch.zeros(3), "c": torch.ones(1)}, expected) == 2
+    with pytest.raises(LoadError, match="b differs"):
+        compare({"a": torch.ones(2), "b": torch.full((3,), 1e-7)}, expected)
+    with pytest.raises(LoadError, match="b of my file is not in the network"):
+        compare({"a": torch.ones(2)}, expected, "my file")
+    with pytest.raises(LoadError, match=r"a has shape \(3,\) in the network and \(2,\)"):
+        compare({"a": torch.ones(3)}, expected)
+    with pytest.raises(LoadError, match="holds no backbone tensor"):
+        compare({"a": torch.ones(2)}, {})
+
+
+def test_the_tool_writes_a_proof_and_exits_2_on_a_bad_file(tmp_path, run_tool):
+    torch.save(backbone(), tmp_path / "a.pth")
+    run_tool("tools/convert_to_d2.py", "a.pth", "a.pkl", "--json", "proof.json")
+    assert json.loads((tmp_path / "proof.json").read_text())["tensors_mapped"] == 100
+    run_tool("tools/convert_to_mmseg.py", "a.pth", "a-mm.pth")
+    torch.save({"projector.weight": torch.ones(2)}, tmp_path / "bad.pth")
+    done = run_tool("tools/convert_to_d2.py", "bad.pth", "bad.pkl", check=2)
+    assert done.stderr.strip().splitlines()[-1].startswith("error: bad.pth holds no backbone")
+    assert not (tmp_path / "bad.pkl").exists()

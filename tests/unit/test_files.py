@@ -1,0 +1,93 @@
+"""Files are written whole or not at all, and read without running anything in them."""
+
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from core.files import FileError, read_weights_file, replacing, sha256, write_atomic, write_json
+
+
+class Payload:
+    """Would create a file if it were ever unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "file.txt"
+    write_atomic(path, "old")
+    with pytest.raises(KeyError), replacing(path) as file:
+        file.write(b"half")
+        raise KeyError
+    assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+    assert path.read_text() == "old"
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path):
+    with pytest.raises(FileError, match="No space left on device; free some space"), replacing(tmp_path / "x"):
+        raise OSError(28, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nan_is_refused_in_json(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "x.json", {"a": float("nan")})
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_sha256_is_that_of_the_bytes(tmp_path):
+    write_atomic(tmp_path / "x", "abc")
+    assert sha256(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_arrays_in_a_pickle_are_read(tmp_path):
+    for protocol in (2, 4, 5):
+        path = tmp_path / "x.pkl"
+        path.write_bytes(pickle.dumps({"model": {"a": np.arange(6.0).reshape(2, 3)}, "ok": True}, protocol=protocol))
+        assert read_weights_file(path)["model"]["a"].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+@pytest.mark.parametrize("suffix", [".pkl", ".pth"])
+def test_a_pickled_object_is_refused_and_not_run(tmp_path, suffix):
+    path, trace = tmp_path / f"evil{suffix}", tmp_path / "ran"
+    content = {"state_dict": Payload(trace)}
+    if suffix == ".pkl":
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path)
+    with pytest.raises(FileError, match=r"evil.*holds a pickled object"):
+        read_weights_file(path)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("suffix", [".pkl", ".pth"])
+@pytest.mark.parametrize("keep", [0.0, 0.5, 0.99])
+def test_a_truncated_checkpoint_is_named(tmp_path, suffix, keep):
+    path = tmp_path / f"cut{suffix}"
+    content = {"model": {"a": np.ones(1000)}} if suffix == ".pkl" else {"a": torch.ones(1000)}
+    if suffix == ".pkl":
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * keep)])
+    with pytest.raises(FileError, match=r"cut.*is truncated or not"):
+        read_weights_file(path)
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(FileError, match=r"no checkpoint at .*none\.pth"):
+        read_weights_file(tmp_path / "none.pth")
+
+
+def test_a_bare_tensor_is_not_a_checkpoint(tmp_path):
+    torch.save(torch.ones(3), tmp_path / "x.pth")
+    with pytest.raises(FileError, match="holds a Tensor, not a mapping"):
+        read_weights_file(tmp_path / "x.pth")
