@@ -15,7 +15,7 @@ def main() -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over those of the file")
     parser.add_argument("--plan", action="store_true", help="print every item and whether it is done, and run nothing")
     parser.add_argument("--out", type=Path, metavar="DIR", help="results folder; results/NAME by default")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     settings = suite.read(given.suite, given.overrides)
     folder = given.out or settings.folder
     console = Console()

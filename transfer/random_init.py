@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("output", type=Path, help="file to write, for example random.pth")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("backbone", nargs="*", metavar="key=value", help="for example depth=18 width=16 stem=imagenet")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     pairs = (pair.partition("=") for pair in arguments.backbone)
     values: dict[str, Any] = {key: int(value) if value.isdigit() else value for key, _, value in pairs}
     make(arguments.output, values, arguments.seed)

@@ -53,9 +53,8 @@ def _benchmark(name: str) -> str:
 
 
 def _random(values: dict[str, Any]) -> dict[str, Any]:
-    name = values.get("name", "resnet")
-    if not isinstance(name, str) or name not in plugins.names("core.backbones"):
-        raise InputError(f"no backbone {name!r}; there are: {', '.join(plugins.names('core.backbones'))}")
+    settings = plugins.find("core.backbones", str(values.get("name", "resnet"))).Config
+    config.parse(settings, values, "backbone")
     return values
 
 

@@ -30,9 +30,12 @@ def result(name="A", benchmark="shapes_detection", trial=0, metrics=None, **chan
         | {"config": "configs/x.yaml", "train": "shapes_train", "test": "shapes_val"},
         "framework": framework,
         "checkpoint": {"name": name, "sha256": name.encode().hex().ljust(64, "0"), "method": method}
-        | {"branches": branches, "pretrain": {"method": method, "branches": branches, "dataset": "shapes", "epochs": 12}},
+        | {
+            "branches": branches,
+            "pretrain": {"method": method, "branches": branches, "dataset": "shapes", "epochs": 12},
+        },
         "trial": trial,
-        "seed": 1000 * (trial + 1),
+        "seed": 1000,
         "metrics": metrics or dict.fromkeys(known, 1.0),
         "cost": {"seconds": 61.5, "peak_memory_mib": 900.0, "device": "cpu"},
         "recipe": {"effective": {"batch": 4, "lr": 0.02}, "published": {"batch": 4, "lr": 0.02}},
@@ -70,7 +73,9 @@ def suite(folder: Path, trials=3, pictures=False, seed=0):
                 _journal(folder / place / "run" / "journal.jsonl", 150, 2.0, 8 / (level + 8), generator)
                 if pictures and trial == 0:
                     _predictions(folder / place / "run" / "predictions", level, generator)
-                items.append({"checkpoint": name, "benchmark": benchmark, "trial": trial, "folder": place, "command": []})
+                items.append(
+                    {"checkpoint": name, "benchmark": benchmark, "trial": trial, "folder": place, "command": []}
+                )
     manifest = {"name": "demo", "baseline": BASELINE, "checkpoints": checkpoints, "items": items}
     (folder / "suite.json").write_text(json.dumps(manifest))
     return folder
@@ -106,7 +111,7 @@ def _picture(panels, level, generator):
     for panel in range(panels):
         for _ in range(6):
             x, y, r = generator.randint(20, 140) + 160 * panel, generator.randint(20, 108), generator.randint(8, 26)
-            colour = "#%06x" % generator.randint(0, 0xFFFFFF)
+            colour = f"#{generator.randint(0, 0xFFFFFF):06x}"
             draw.ellipse((x - r, y - r, x + r, y + r), fill=colour)
             draw.rectangle((x - r, y - r, x + r, y + r), outline="#ffdd00", width=int(level) // 4)
     return image

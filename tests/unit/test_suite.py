@@ -1,7 +1,7 @@
 """Suites are checked before anything runs, executed in order, survive failures and stops, and never repeat work."""
 
+import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from core import files
 from core.errors import InputError
 from core.provenance import ROOT
-from transfer import benchmarks, execution, frameworks, process, results, runner, suite
+from transfer import benchmarks, execution, frameworks, process, random_init, results, runner, suite
 from transfer.suite import Item
 from transfer.trial import protocol_of, seed_of
 
@@ -104,7 +105,7 @@ def _suite(home, **changes):
 
 
 def _run(settings, folder=Path("out")):
-    return runner.run(settings, folder, Console(file=open(os.devnull, "w"), force_terminal=False))
+    return runner.run(settings, folder, Console(file=io.StringIO(), force_terminal=False))
 
 
 def test_a_suite_runs_every_item_once_and_the_second_start_repeats_nothing(home):
@@ -294,6 +295,20 @@ def test_a_folder_of_another_trial_is_refused(home):
     again = subprocess.run([*command, "--trial", "1", "--out", "one"], capture_output=True, text=True, timeout=30)
     assert again.returncode == 2
     assert "one holds a trial of another trial; remove it or choose another folder" in again.stderr
+
+
+def test_a_random_backbone_is_the_same_file_for_the_same_seed(home, monkeypatch):
+    entry = {"random": {"backbone": {"name": "resnet", "depth": 18, "width": 4, "stem": "imagenet"}, "seed": 3}}
+    (item, *_) = suite.plan(_suite(home, checkpoints={"r": entry}, trials=1), Path("out"))
+    monkeypatch.setattr(sys, "argv", list(item.command[2:]))
+    random_init.main()
+    assert suite.finished(item)
+    weights = files.read_weights_file(item.checkpoint_file)
+    assert weights["config"]["seed"] == 3
+    assert weights["backbone"]["conv1.weight"].shape == (4, 3, 7, 7)
+    random_init.make(Path("again.pth"), entry["random"]["backbone"], 3)
+    again = files.read_weights_file(Path("again.pth"))["backbone"]
+    assert all((again[name] == tensor).all() for name, tensor in weights["backbone"].items())
 
 
 def test_seeds_of_trials_leave_room_for_ranks():

@@ -1,0 +1,341 @@
+"""Reports say the same in every form, escape what users wrote, and never claim more than the trials show."""
+
+import base64
+import csv
+import hashlib
+import html.parser
+import json
+import re
+import resource
+import subprocess
+import sys
+
+import pytest
+from made_results import BASELINE, result, suite, write
+from rich.console import Console
+
+from core.provenance import ROOT
+from transfer import published
+from transfer import report as reports
+from transfer.report import assembly, charts, markdown, terminal
+from transfer.statistics import difference
+
+ATTACK = "<script>alert(1)</script>\"'|`$\\x"
+
+
+def _texts(folder, baseline=None, out=None):
+    out = out or folder / "report"
+    reports.write(assembly.build(folder, baseline), out)
+    return {path.suffix[1:]: path.read_text() for path in sorted(out.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = suite(tmp_path_factory.mktemp("made"), pictures=True)
+    return folder, _texts(folder)
+
+
+class _Page(html.parser.HTMLParser):
+    """Collect a page's text, open elements and links; fail on elements that do not close."""
+
+    VOID = frozenset({"meta", "img", "link", "br", "hr", "input"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.links, self.sources, self.words, self.tags = [], set(), [], [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.tags.append(tag)
+        self.ids |= {values["id"]} if "id" in values else set()
+        self.links += [values["href"]] if "href" in values else []
+        self.sources += [values["src"]] if "src" in values else []
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_every_form_holds_the_same_means_and_verdicts(made):
+    folder, texts = made
+    report = assembly.build(folder)
+    assert report.baseline.label == BASELINE
+    for row in report.rows:
+        for column in report.columns:
+            cell = report.cell(row, column)
+            summary = cell.summary(column.headline)
+            shown = f"{summary.mean:.2f} ± {summary.std:.2f}"
+            assert shown in texts["md"]
+            assert shown in texts["html"]
+            assert rf"${summary.mean:.2f} \pm {summary.std:.2f}$" in texts["tex"]
+    rows = list(csv.DictReader(texts["csv"].splitlines()))
+    assert len(rows) == 3 * 3 * (4 + 3)
+    assert {row["kind"] for row in rows} == {"measured"}
+    assert texts["md"].count("▲") == 3  # twice in the table, once in the legend
+    assert texts["html"].count("▲ better") == 5  # the same two, again in the forest plot, and the legend
+    assert texts["tex"].count(r"$^{\blacktriangle}$") == 3
+
+
+def test_differences_are_welchs_against_the_baseline(made):
+    report = assembly.build(made[0])
+    column = report.columns[0]
+    rows = {row.label: report.cell(row, column) for row in report.rows}
+    expected = difference(rows["MoCo v2 + MixMask"].values("bbox/AP"), rows[BASELINE].values("bbox/AP"))
+    found = rows["MoCo v2 + MixMask"].difference
+    assert (found.mean, found.p) == (pytest.approx(expected.mean), pytest.approx(expected.p))
+    assert found.corrected_p >= found.p
+    assert rows[BASELINE].difference is None
+
+
+def test_the_page_is_one_well_formed_file_without_requests(made):
+    text = made[1]["html"]
+    page = _Page(text)
+    assert {link[1:] for link in page.links} <= page.ids
+    assert all(link.startswith("#") for link in page.links)
+    assert page.sources
+    assert all(source.startswith("data:image/webp;base64,") for source in page.sources)
+    assert not re.search(r"url\(|@import|https?://", text)
+    script = re.search(r"<script>(.*?)</script>", text, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in text
+    assert len(text) < 8_000_000
+
+
+def test_curves_pictures_cost_recipes_commands_and_environment_are_in_the_page(made):
+    text = made[1]["html"]
+    words = " ".join(" ".join(_Page(text).words).split())
+    assert len(_Page(text).sources) == 2 + 2 * 2 * 3
+    for part in ("Pre-training", "Shapes detection: fine-tuning", "1 min 02 s", "cpu, 900 MiB", "tensors checked"):
+        assert part in words
+    for part in ("python tools/run_benchmark.py x.pth", "git_commit", "c0ffee", "Nothing: every cell"):
+        assert part in words
+    assert text.count("<path class=") >= 2 + 3 * 3 * 2
+
+
+def test_what_users_wrote_is_escaped_everywhere(tmp_path):
+    for trial in range(2):
+        values = result(ATTACK, ATTACK, trial, {ATTACK: 1.0 + trial, "b": 2.0})
+        values["checkpoint"] |= {"method": ATTACK, "branches": [ATTACK], "notes": ATTACK, "pretrain": {ATTACK: ATTACK}}
+        values |= {"environment": {ATTACK: ATTACK}, "command": ATTACK, "finished": ATTACK}
+        values["recipe"] = {"effective": {ATTACK: ATTACK}, "published": {ATTACK: "x"}}
+        values["protocol"] |= {"title": ATTACK, "config": ATTACK, "options": [ATTACK]}
+        write(tmp_path / str(trial), values)
+    write(tmp_path / ATTACK.replace("/", ""), "no")
+    texts = _texts(tmp_path, ATTACK)
+    page = _Page(texts["html"])
+    assert page.tags.count("script") == 1
+    assert "alert(1)" in " ".join(page.words)
+    outside_code = re.sub(r"(`+).*?\1", "", texts["md"].replace("\\`", ""))
+    assert "<script" not in outside_code
+    assert "<script" not in texts["tex"]
+    assert {line["checkpoint"] for line in csv.DictReader(texts["csv"].splitlines())} == {ATTACK}
+
+
+def test_a_formula_in_a_name_stays_text_in_the_csv(tmp_path):
+    write(tmp_path / "a", result("=1+1"))
+    assert next(csv.DictReader(_texts(tmp_path)["csv"].splitlines()))["checkpoint"] == "'=1+1"
+
+
+def test_without_the_baseline_there_are_no_differences_and_the_top_says_so(made):
+    texts = _texts(made[0], "SimCLR", made[0] / "other")
+    said = (
+        "The baseline 'SimCLR' is not among the results, so no differences are shown; there are: Random initialisation"
+    )
+    assert said in texts["md"].split("## Results")[0]
+    assert said in " ".join(_Page(texts["html"]).words).replace("\n", " ")
+    assert "better" not in texts["md"].split("## Results")[1].split("Mean ±")[0]
+    assert 'id="differences"' not in texts["html"]
+
+
+def test_a_single_trial_is_never_better_however_large_the_gap(tmp_path):
+    for name, value in (("A", 10.0), ("B", 90.0)):
+        write(tmp_path / name, result(name, metrics={"bbox/AP": value}))
+    report = assembly.build(tmp_path, "A")
+    cell = report.cell(report.rows[1], report.columns[0])
+    assert (cell.difference.mean, cell.difference.verdict) == (80.0, "undecided")
+    assert report.conclusions == [
+        "B against A on Shapes detection: +80.00 box AP; single trials, or trials without any spread, "
+        "cannot tell this from chance."
+    ]
+    assert "2 cell(s) rest on one trial" in _texts(tmp_path, "A")["md"]
+
+
+def test_missing_failed_and_skipped_are_named_with_their_reasons_and_the_tool_exits_zero(tmp_path):
+    suite(tmp_path, trials=2)
+    place = tmp_path / "x--shapes_detection--trial1--00000000"
+    (place / "result.json").unlink()
+    (place / "failure.json").write_text(json.dumps({"reason": "exit code 1: RuntimeError: no memory"}))
+    (tmp_path / "m--shapes_detection--trial0--00000000" / "result.json").unlink()
+    write(tmp_path / "hand", '{"schema_version": 1, ')
+    command = [sys.executable, str(ROOT / "tools" / "write_report.py"), str(tmp_path), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "- MoCo v2 + MixMask on Shapes detection: trial 1: exit code 1: RuntimeError: no memory" in text
+    assert "- MoCo v2 + MSCN on Shapes detection: trial 0: not run yet" in text
+    assert "hand/result.json`: not JSON, perhaps truncated" in text
+    assert str(tmp_path / "out" / "report.html") in done.stdout
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "RuntimeError: no memory" in page
+    assert "1 of 2 trials" in page
+
+
+def test_trials_without_a_value_are_left_out_of_the_mean_and_counted(tmp_path):
+    for trial, value in enumerate((10.0, float("nan"), 12.0)):
+        write(tmp_path / str(trial), result("A", trial=trial, metrics={"bbox/AP": value}))
+    report = assembly.build(tmp_path, "A")
+    assert report.cell(report.rows[0], report.columns[0]).summary("bbox/AP").mean == 11.0
+    assert any("1 cell(s) have metrics without a value" in notice for notice in report.notices)
+
+
+def test_a_benchmark_that_never_had_a_value_is_a_dash_and_breaks_nothing(tmp_path):
+    write(tmp_path / "a", result("A", metrics={"bbox/AP": None}))
+    assert "| A (baseline) | – (1 trial) |" in _texts(tmp_path, "A")["md"]
+
+
+def test_results_of_another_file_under_the_same_name_are_another_row(tmp_path):
+    write(tmp_path / "a", result("A", trial=0))
+    values = result("A", trial=1)
+    values["checkpoint"]["sha256"] = "f" * 64
+    write(tmp_path / "b", values)
+    report = assembly.build(tmp_path, "A")
+    assert [row.label for row in report.rows] == ["A @41000000", "A @ffffffff"]
+    assert report.baseline is None
+    assert "2 checkpoint files are named 'A'" in report.notices[0]
+
+
+def test_results_of_an_earlier_state_of_the_suite_are_skipped(tmp_path):
+    suite(tmp_path, trials=2)
+    old = result(BASELINE, trial=0, metrics={"bbox/AP": 99.0})
+    old["checkpoint"]["sha256"] = "f" * 64
+    write(tmp_path / "m--shapes_detection--trial0--ffffffff", old)
+    report = assembly.build(tmp_path)
+    assert len(report.rows) == 3
+    assert "of an earlier state of the suite" in report.skipped[0].reason
+
+
+def test_recipes_that_differ_are_marked_and_spoil_the_conclusion(tmp_path):
+    suite(tmp_path, trials=2)
+    path = tmp_path / "x--shapes_detection--trial0--00000000" / "result.json"
+    values = json.loads(path.read_text())
+    values["recipe"]["effective"]["lr"] = 0.01
+    path.write_text(json.dumps(values))
+    texts = _texts(tmp_path)
+    assert "- MoCo v2 + MixMask: lr is 0.01, published 0.02" in texts["md"]
+    assert '<td class="warned">⚠ 0.01</td>' in texts["html"]
+    assert "Their recipes differ, so this is not the pre-training alone" in texts["md"]
+
+
+def _voc(tmp_path, **changes):
+    values = result("ours", "voc0712_detection", metrics={"bbox/AP": 57.5, "bbox/AP50": 82.0})
+    values["protocol"]["headline"] = "bbox/AP"
+    write(tmp_path / "a", values | changes)
+    return _texts(tmp_path)
+
+
+def test_published_numbers_stand_in_their_own_column_with_their_source(tmp_path):
+    texts = _voc(tmp_path)
+    assert "| published |" in texts["md"]
+    assert (
+        "57 (ImageNet-1K, 200 epochs, MoCo repository); 57.4 (ImageNet-1K, 800 epochs, MoCo repository)" in texts["md"]
+    )
+    rows = [row for row in csv.DictReader(texts["csv"].splitlines()) if row["metric"] == "bbox/AP"]
+    assert [row["value"] for row in rows if row["kind"] == "measured"] == ["57.5"]
+    assert any(row["kind"] == "published, other protocol" for row in rows)
+    assert "not comparable" in texts["html"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "shown"),
+    [
+        ({"effective": {"batch": 4, "lr": 0.005}, "published": {"batch": 16, "lr": 0.02}}, False),
+        ({"effective": {"devices": 1, "norm": "BN"}, "published": {"devices": 8, "norm": "SyncBN"}}, True),
+    ],
+)
+def test_published_numbers_disappear_when_the_protocol_was_changed(tmp_path, recipe, shown):
+    assert ("| published |" in _voc(tmp_path, recipe=recipe)["md"]) is shown
+
+
+def test_every_published_row_belongs_to_a_benchmark_and_cites_a_source():
+    known = {path.stem for path in (ROOT / "transfer" / "benchmarks").glob("*.py")}
+    assert {group.benchmark for group in published.groups()} <= known
+    assert sum(len(group.rows) for group in published.groups()) == 60
+    assert published.matching("voc0712_detection", "moco", ("mscn",), "bbox/AP") == []  # its protocol was not stated
+    assert published.matching("voc12_segmentation", "moco", (), "seg/mIoU")[0][0] == 67.5
+
+
+def test_damaged_pictures_are_named_and_left_out(tmp_path):
+    suite(tmp_path, trials=1, pictures=True)
+    (tmp_path / "checkpoints" / "m" / "views.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    assert "Pictures that could not be read" in _texts(tmp_path)["html"]
+
+
+def test_an_empty_folder_gives_a_report_that_says_so(tmp_path):
+    assert "No results in" in _texts(tmp_path)["md"]
+
+
+def test_the_terminal_shows_the_table_and_the_files(made, tmp_path):
+    with open(tmp_path / "out.txt", "w") as file:
+        report = assembly.build(made[0])
+        terminal.show(report, [made[0] / "report" / "report.html"], Console(file=file, width=200))
+    text = (tmp_path / "out.txt").read_text()
+    assert f"{BASELINE} (baseline)" in text
+    assert "▲" in text
+    assert text.rstrip().endswith("report.html")
+
+
+def test_help_takes_less_than_a_second_and_imports_no_torch():
+    before = _seconds_of_children()
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "write_report.py"), "--help"], stdout=subprocess.DEVNULL
+    )
+    assert done.returncode == 0
+    assert _seconds_of_children() - before < 1.0
+    code = (
+        "import sys; from transfer.report import assembly, page, markdown, tidy, latex; print('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+def _seconds_of_children():
+    """Return processor time, which does not depend on what else the machine does."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.0, 10.0, [0.0, 5.0, 10.0]),
+        (-0.13, 0.22, [-0.2, -0.1, 0.0, 0.1, 0.2, 0.3]),
+        (3.0, 3.0, [2.6, 2.8, 3.0, 3.2, 3.4]),
+    ],
+)
+def test_ticks_are_round_and_cover_the_range(low, high, expected):
+    assert charts.ticks(low, high) == pytest.approx(expected)
+
+
+def test_a_chart_leaves_out_what_is_not_finite_and_is_none_without_points():
+    points = [(1.0, 2.0), (2.0, float("nan")), (3.0, 1.0)]
+    chart = charts.line_chart("t", "step", "loss", [("a", 1, points), ("b", 2, [])])
+    assert [line.label for line in chart.lines] == ["a"]
+    assert chart.lines[0].path.count("L") == 1
+    assert charts.line_chart("t", "step", "loss", [("a", 1, [(1.0, float("inf"))])]) is None
+
+
+def test_smoothing_keeps_constants_and_length():
+    points = [(float(x), 2.0) for x in range(100)]
+    assert charts.smoothed(points) == points
+
+
+def test_markdown_code_survives_backticks():
+    assert markdown.code("a ` b `` c") == "``` a ` b `` c ```"

@@ -1,0 +1,83 @@
+"""Result files are read strictly, folders tolerantly: a bad file is named with its reason and stops nothing."""
+
+import json
+
+import pytest
+from made_results import result, write
+
+from core.errors import InputError
+from transfer import results
+from transfer.results import Result
+
+
+def test_a_written_result_reads_back_equal_and_is_never_overwritten(tmp_path):
+    made = Result.model_validate(result())
+    results.write(tmp_path / "a" / "result.json", made)
+    assert results.read(tmp_path / "a" / "result.json") == made
+    with pytest.raises(InputError, match="results are written once"):
+        results.write(tmp_path / "a" / "result.json", made)
+
+
+def test_a_hand_made_file_needs_only_name_benchmark_trial_and_metrics(tmp_path):
+    values = {
+        "schema_version": 1,
+        "benchmark": "mine",
+        "checkpoint": {"name": "A"},
+        "trial": 0,
+        "metrics": {"score": 3},
+    }
+    found = results.read(write(tmp_path, values | {"note": "typed by hand"}))
+    assert (found.checkpoint.name, found.metrics, found.seed, found.cost.seconds) == ("A", {"score": 3.0}, None, None)
+
+
+def test_nan_and_null_are_metrics_without_a_value(tmp_path):
+    text = json.dumps(result(metrics={"bbox/AP": float("nan"), "bbox/AP50": None, "segm/AP": 1.0}))
+    assert "NaN" in text
+    found = results.read(write(tmp_path, text))
+    assert found.metrics == {"bbox/AP": None, "bbox/AP50": None, "segm/AP": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ('{"schema_version": 1, "bench', "not JSON, perhaps truncated"),
+        ("[1, 2]", "holds a list, not an object"),
+        ("\x00\x01", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        (result(schema_version=2), "schema_version is 2; this version reads 1"),
+        (result(metrics={"bbox/AP": "12.3"}), "metrics.bbox/AP: Input should be a valid number"),
+        (result(metrics={"bbox/AP": float("inf")}), "bbox/AP is infinite"),
+        (result(trial=-1), "trial: Input should be greater than or equal to 0"),
+        (result(trial="0"), "trial: Input should be a valid integer"),
+        (result(name=""), "checkpoint.name: String should have at least 1 character"),
+        (result(status="running"), "status: Input should be 'finished'"),
+        (result(cost={"seconds": -1.0}), "cost.seconds"),
+        (result(metrics={"bbox/AP": 1.0}, recipe={"effective": 3}), "recipe.effective"),
+    ],
+)
+def test_a_bad_file_is_skipped_with_its_reason_and_the_others_are_read(tmp_path, values, reason):
+    write(tmp_path / "bad", values)
+    write(tmp_path / "good", result())
+    found = results.read_folder(tmp_path)
+    assert [path.parent.name for path in found.results] == ["good"]
+    assert [skipped.path.parent.name for skipped in found.skipped] == ["bad"]
+    assert reason in found.skipped[0].reason
+
+
+def test_a_second_file_of_the_same_trial_is_skipped_and_names_the_first(tmp_path):
+    first, second = write(tmp_path / "a", result()), write(tmp_path / "b", result(metrics={"bbox/AP": 99.0}))
+    found = results.read_folder(tmp_path)
+    assert list(found.results) == [first]
+    assert [(s.path, s.reason) for s in found.skipped] == [(second, f"the same trial as {first}")]
+
+
+def test_files_below_a_result_are_the_frameworks_own(tmp_path):
+    write(tmp_path / "suite" / "item", result())
+    write(tmp_path / "suite" / "item" / "run", "not a result")
+    found = results.read_folder(tmp_path)
+    assert (len(found.results), found.skipped) == (1, [])
+
+
+def test_a_missing_folder_tells_the_next_step(tmp_path):
+    with pytest.raises(InputError, match="run a suite first"):
+        results.read_folder(tmp_path / "none")
