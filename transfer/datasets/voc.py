@@ -1,0 +1,173 @@
+"""The PASCAL VOC layout: ``JPEGImages``, ``Annotations``, ``SegmentationClass`` and ``ImageSets/{Main,Segmentation}``."""
+
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from core.errors import InputError
+from transfer.datasets import Counts
+from transfer.datasets.images import require_image
+from transfer.datasets.progress import track
+
+CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
+    "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+VOID = 255
+SPLITS = ("train", "val", "trainval", "test")
+NEXT = "unpack VOCdevkit there, or make one with: python tools/prepare_data.py coco-to-voc COCO FOLDER"
+
+Labels = NDArray[np.uint8]  # [height, width]: 0 background, 1 + class index, 255 void
+
+
+class Box(NamedTuple):
+    """An object's class name and box in pixels; right and bottom are exclusive."""
+
+    name: str
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+def check(root: Path, classes: Sequence[str] = CLASSES) -> Counts:
+    """Check a VOC folder: lists, images, XML boxes, palette PNGs; return counts per list."""
+    if not root.is_dir():
+        raise InputError(f"no folder {root}; {NEXT}")
+    if not (root / "JPEGImages").is_dir():
+        raise InputError(f"no folder {root / 'JPEGImages'}; {NEXT}")
+    counts: Counts = {}
+    for kind in ("Main", "Segmentation"):
+        for path in (root / "ImageSets" / kind / f"{split}.txt" for split in SPLITS):
+            if path.is_file():
+                counts[f"{kind}/{path.stem}"] = _check_list(root, path, classes)
+    if not counts:
+        raise InputError(f"no {root / 'ImageSets'}/{{Main,Segmentation}}/{{{','.join(SPLITS)}}}.txt; {NEXT}")
+    return counts
+
+
+def _check_list(root: Path, path: Path, classes: Sequence[str]) -> dict[str, int]:
+    names = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+    if not names:
+        raise InputError(f"{path} lists no images; make or unpack the set again")
+    segmentation = path.parent.name == "Segmentation"
+    objects = 0
+    for name in track(names, f"checking {path}", len(names)):
+        image = root / "JPEGImages" / f"{name}.jpg"
+        require_image(image, str(path))
+        if segmentation:
+            objects += _check_labels(root / "SegmentationClass" / f"{name}.png", image, len(classes))
+        else:
+            objects += _check_boxes(root / "Annotations" / f"{name}.xml", classes)
+    return {"images": len(names), "classes seen" if segmentation else "objects": objects}
+
+
+def _check_labels(path: Path, image: Path, classes: int) -> int:
+    """Check a palette PNG against its image; return how many classes it shows."""
+    require_image(path, "an ImageSets/Segmentation list")
+    with Image.open(path) as labels, Image.open(image) as photo:
+        if labels.mode != "P":
+            raise InputError(
+                f"{path} is a PNG of mode {labels.mode}, not a palette PNG (P); convert it with the VOC colours"
+            )
+        if labels.size != photo.size:
+            raise InputError(f"{path} is {labels.size}, its image {photo.size} pixels (width, height); make it again")
+        values = np.unique(np.asarray(labels))
+    bad = values[(values > classes) & (values != VOID)]
+    if len(bad):
+        raise InputError(f"{path} holds the value {bad[0]}; allowed are 0 to {classes} and {VOID} (void)")
+    return int(((values > 0) & (values <= classes)).sum())
+
+
+def _check_boxes(path: Path, classes: Sequence[str]) -> int:
+    """Check an XML annotation; return how many objects it has."""
+    if not path.is_file():
+        raise InputError(f"{path} is missing but an ImageSets/Main list names it; copy it there or remove the line")
+    try:
+        objects = ET.parse(path).findall("object")
+    except ET.ParseError as error:
+        raise InputError(f"{path} is not XML ({error}); copy or make it again") from error
+    for number, record in enumerate(objects):
+        if record.findtext("name") not in classes:
+            raise InputError(
+                f"object {number} of {path} is a '{record.findtext('name')}'; classes are: {', '.join(classes)}"
+            )
+        try:
+            xmin, ymin, xmax, ymax = (float(record.findtext(f"bndbox/{key}", "")) for key in _CORNERS)
+        except ValueError as error:
+            raise InputError(f"object {number} of {path} lacks a corner of its bndbox; repair or remove it") from error
+        if not (xmin <= xmax and ymin <= ymax):
+            raise InputError(f"object {number} of {path} has an empty bndbox; repair or remove it")
+    return len(objects)
+
+
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+def palette() -> list[int]:
+    """Return the VOC colour map as 256 x (red, green, blue): the bits of the index dealt out to the channels."""
+    index = np.arange(256)
+    colours = np.zeros((256, 3), dtype=np.int64)
+    for step in range(8):
+        for channel in range(3):
+            colours[:, channel] |= (index >> (3 * step + channel) & 1) << (7 - step)
+    return colours.reshape(-1).tolist()
+
+
+def write_labels(path: Path, labels: Labels, compress_level: int = 6) -> None:
+    """Write labels as a palette PNG in the VOC colours."""
+    image = Image.fromarray(labels)
+    image.putpalette(palette())
+    image.save(path, compress_level=compress_level)
+
+
+def write_boxes(path: Path, image_name: str, height: int, width: int, boxes: Iterable[Box]) -> None:
+    """Write an annotation XML; VOC counts pixels from 1, both corners inside."""
+    root = ET.Element("annotation")
+    for tag, text in (("folder", path.parent.parent.name), ("filename", image_name), ("segmented", "1")):
+        ET.SubElement(root, tag).text = text
+    size = ET.SubElement(root, "size")
+    for tag, value in (("width", width), ("height", height), ("depth", 3)):
+        ET.SubElement(size, tag).text = str(value)
+    for box in boxes:
+        record = ET.SubElement(root, "object")
+        cut = box.left <= 0 or box.top <= 0 or box.right >= width or box.bottom >= height
+        for tag, text in (
+            ("name", box.name),
+            ("pose", "Unspecified"),
+            ("truncated", str(int(cut))),
+            ("difficult", "0"),
+        ):
+            ET.SubElement(record, tag).text = text
+        corners = ET.SubElement(record, "bndbox")
+        for tag, value in zip(_CORNERS, (box.left + 1, box.top + 1, box.right, box.bottom), strict=True):
+            ET.SubElement(corners, tag).text = str(value)
+    ET.indent(root)
+    path.write_bytes(ET.tostring(root) + b"\n")
+
+
+def write_lists(root: Path, train: Sequence[str], val: Sequence[str]) -> None:
+    """Write train, val and trainval lists of image names for detection and segmentation."""
+    for kind in ("Main", "Segmentation"):
+        (root / "ImageSets" / kind).mkdir(parents=True, exist_ok=True)
+        for split, names in (("train", train), ("val", val), ("trainval", [*train, *val])):
+            (root / "ImageSets" / kind / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
+
+
+def make_folders(root: Path) -> None:
+    """Create the folders that hold one file per image."""
+    for name in ("JPEGImages", "Annotations", "SegmentationClass"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+
+
+def borders(instances: NDArray[np.uint16]) -> NDArray[np.bool_]:
+    """Mark the pixels beside a change of instance number, as VOC voids them: about 1/125 of the image side in all."""
+    side = 2 * max(1, max(instances.shape) // 250) + 1
+    square = np.ones((side, side), dtype=np.uint8)
+    return np.asarray(cv2.dilate(instances, square) != cv2.erode(instances, square), dtype=np.bool_)
