@@ -114,7 +114,15 @@ def test_curves_pictures_cost_recipes_commands_and_environment_are_in_the_page(m
     text = made[1]["html"]
     words = " ".join(" ".join(_Page(text).words).split())
     assert len(_Page(text).sources) == 2 + 2 * 2 * 3
-    for part in ("Pre-training", "Shapes detection: fine-tuning", "1 min 02 s", "cpu, 900 MiB", "tensors checked"):
+    for part in (
+        "Pre-training",
+        "Shapes detection: fine-tuning",
+        "1 min 02 s",
+        "4 min 25 s",
+        "2 query + 1 key",
+        "cpu, 900 MiB",
+        "tensors checked",
+    ):
         assert part in words
     for part in ("python tools/run_benchmark.py x.pth", "git_commit", "c0ffee", "Nothing: every cell"):
         assert part in words

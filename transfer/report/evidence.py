@@ -51,11 +51,12 @@ class Cost:
     """What a checkpoint's pre-training took, as far as its summary says."""
 
     row: Row
-    epochs: Any = None
-    forwards_per_step: Any = None
-    images_per_second: float | None = None
-    final_loss: float | None = None
-    knn_top1: float | None = None
+    epochs: float | None
+    forwards: str
+    images_per_second: float | None
+    seconds: float | None
+    final_loss: float | None
+    knn_top1: float | None
 
 
 def styles(report: Report) -> dict[Row, int]:
@@ -131,16 +132,27 @@ def costs(report: Report) -> list[Cost]:
     """Read the summaries of the pre-training runs."""
     found = []
     for row in report.rows:
-        values: dict[str, Any] = {}
-        if row.run is not None:
-            try:
-                values = dict(json.loads((row.run / "summary.json").read_text()))
-            except (OSError, ValueError, TypeError):
-                values = {}
-        rest = {name: _number(values.get(name)) for name in ("images_per_second", "final_loss", "knn_top1")}
+        values = _summary(row)
         epochs = _number(values.get("epochs", _pretrain(report, row).get("epochs")))
-        found.append(Cost(row, epochs, _number(values.get("forwards_per_step")), **rest))
+        rest = ("images_per_second", "seconds", "final_loss", "knn_top1")
+        numbers = {name: _number(values.get(name)) for name in rest}
+        found.append(Cost(row, epochs, _forwards(values.get("forwards_per_step")), **numbers))
     return found
+
+
+def _summary(row: Row) -> dict[str, Any]:
+    try:
+        values = json.loads((row.run / "summary.json").read_text()) if row.run is not None else {}
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _forwards(value: Any) -> str:
+    """Write a count, or counts by encoder: ``2 query + 1 key``."""
+    if isinstance(value, dict):
+        return " + ".join(f"{count} {encoder}" for encoder, count in value.items())
+    return "" if value is None else str(value)
 
 
 def _pretrain(report: Report, row: Row) -> dict[str, Any]:

@@ -89,12 +89,12 @@ def _benchmark(report: Report, column: Column) -> Iterator[str]:
 
 def _cost(report: Report) -> Iterator[str]:
     yield from ("## Cost", "")
-    heads = ["checkpoint", "pre-training epochs", "forwards a step", "images/s"]
+    heads = ["checkpoint", "pre-training epochs", "forwards a step", "images/s", "pre-training time"]
     heads += [f"{column.label}: time a trial" for column in report.columns]
     rows = []
     for cost in evidence.costs(report):
-        seen = (cost.epochs, cost.forwards_per_step, cost.images_per_second)
-        line = [cost.row.label, *("–" if value is None else f"{value:g}" for value in seen)]
+        epochs, speed = ("–" if value is None else f"{value:g}" for value in (cost.epochs, cost.images_per_second))
+        line = [cost.row.label, epochs, cost.forwards or "–", speed, duration(cost.seconds)]
         for column in report.columns:
             seconds, memory, device = evidence.trial_cost(report.cell(cost.row, column))
             where = f" on {device}" if device else ""
