@@ -22,13 +22,10 @@ def main() -> int:
     try:
         trainer = make_trainer(arguments.config, arguments.overrides)
         trainer.run()
+        if distributed.is_main():
+            print(f"{trainer.folder}: {trainer.step} of {trainer.total} steps")
     finally:
         distributed.stop()
-    if trainer.damaged and distributed.is_main():
-        names = sorted(trainer.damaged)
-        print(f"skipped {len(names)} damaged image(s): {', '.join(names[:5])}", file=sys.stderr)
-    if distributed.is_main():
-        print(f"{trainer.folder}: {trainer.step} of {trainer.total} steps")
     return 128 + trainer.stopped_by if trainer.stopped_by else 0
 
 

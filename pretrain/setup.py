@@ -36,10 +36,6 @@ def make_trainer(path: Path, overrides: Sequence[str] = ()) -> Trainer:
     folder = settings.run.folder or Path("runs") / path.stem
     last = open_folder(folder, settings)
     trainer = Trainer(settings, objective, pairs, folder, device)
-    if trainer.total == 0:
-        raise InputError(
-            f"{len(pairs)} images are fewer than one batch of {settings.train.batch_size}; lower train.batch_size"
-        )
     if last is not None:
         trainer.restore(last)
     if distributed.is_main():
@@ -80,6 +76,8 @@ def build_parts(settings: PretrainSettings) -> tuple[Objective, Pairs]:
     for branch in branches.values():
         branch.check(settings.views.size, batch // world // method.groups)
     images = build("pretrain.data", settings.data)
+    if len(images) < batch:
+        raise InputError(f"{len(images)} images are fewer than one batch of {batch}; lower train.batch_size")
     pairs = Pairs(images, settings.views, settings.run.seed, settings.data.damaged == "skip")
     return Objective(method, branches, settings.plain_weight, settings.run.seed), pairs
 

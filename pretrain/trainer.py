@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,6 +64,7 @@ class Trainer:
         norms = [b for name, b in self.objective.named_buffers() if name.endswith(("running_mean", "running_var"))]
         distributed.average(norms)  # every process normalised its own rows
         states = distributed.gather_objects({"torch": torch.get_rng_state()})
+        self.damaged.update(*distributed.gather_objects(self.damaged))
         if not distributed.is_main():
             distributed.barrier()
             return
@@ -152,6 +154,8 @@ class Trainer:
                 return
 
     def _step(self, batch: Batch) -> tuple[Scored, float]:
+        for name in sorted(set(batch.damaged) - self.damaged):
+            print(f"skipping a damaged image: {name}", file=sys.stderr)
         self.damaged.update(batch.damaged)
         first, second = self._views(batch)
         progress = self.step / self.total

@@ -1,0 +1,139 @@
+"""The real script in subprocesses: stopped in every way and resumed, on one process and on two."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = """
+backbone: {name: resnet, depth: 18, width: 4}
+data: {name: shapes, count: 64, size: 32}
+views: {size: 32}
+method: {name: moco, queue: 32, dim: 8}
+branches:
+  filled: {name: mixmask, mask: {name: block, cells: 4, ratio: 0.5}}
+train: {epochs: 4, batch_size: 8, workers: 0, log_every: 1}
+optimizer: {lr: 0.01}
+"""
+STEPS = 32
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "small.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+def start(config: Path, folder: Path, *overrides: str, torchrun: bool = False) -> subprocess.Popen:
+    script = [str(ROOT / "pretrain/run.py"), str(config), f"run.folder={folder}", *overrides]
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"] if torchrun else []
+    return subprocess.Popen(
+        [sys.executable, *launcher, *script], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def finish(process: subprocess.Popen, code: int = 0) -> str:
+    out, error = process.communicate(timeout=300)
+    assert process.returncode == code, error
+    return out + error
+
+
+def wait_for_steps(folder: Path, steps: int) -> None:
+    journal = folder / "journal.jsonl"
+    for _ in range(1200):
+        if journal.exists() and len(journal.read_text().splitlines()) >= steps:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{journal} did not reach {steps} lines")
+
+
+def state(folder: Path) -> dict:
+    return torch.load(folder / "checkpoints" / "last.pth", weights_only=True)
+
+
+def journal(folder: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "images_per_second"} for line in lines]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    first, second = state(one), state(other)
+    assert first["method"].keys() == second["method"].keys()
+    different = [key for key, value in first["method"].items() if not torch.equal(value, second["method"][key])]
+    assert different == []
+    momenta = [[entry["momentum_buffer"] for entry in s["optimizer"]["state"].values()] for s in (first, second)]
+    assert all(torch.equal(a, b) for a, b in zip(*momenta, strict=True))
+    assert first["progress"] == second["progress"]
+    assert journal(one) == journal(other)
+
+
+def test_a_run_killed_or_stopped_and_resumed_equals_the_uninterrupted_one_bit_for_bit(config, tmp_path):
+    whole = tmp_path / "whole"
+    finish(start(config, whole))
+    assert [line["step"] for line in journal(whole)] == list(range(1, STEPS + 1))
+    assert json.loads((whole / "summary.json").read_text())["status"] == "finished"
+
+    for number, code in ((signal.SIGKILL, -9), (signal.SIGTERM, 143)):
+        folder = tmp_path / number.name
+        process = start(config, folder)
+        wait_for_steps(folder, 11)
+        os.kill(process.pid, number)
+        finish(process, code)
+        reached = state(folder)["progress"]["step"]
+        assert 0 < reached < STEPS
+        assert reached % 8 == 0 or number == signal.SIGTERM  # SIGTERM saves where it stands
+        if number == signal.SIGTERM:
+            assert json.loads((folder / "summary.json").read_text())["status"] == "stopped"
+        assert f"going on at step {reached} of {STEPS}" in finish(start(config, folder))
+        assert_same_run(whole, folder)
+        assert not list(folder.rglob("*.tmp"))
+
+
+def test_two_gloo_processes_equal_one_with_the_batch_split_in_two(config, tmp_path):
+    """Losses agree to 1e-5 and tensors to 1e-4 (relative) after 4 steps: only the order of summation differs."""
+    quick = (
+        "train.epochs=2",
+        "train.batch_size=32",
+        "method.split_bn=2",
+        "method.queue=64",
+        "views.size=64",
+        "data.size=64",
+    )
+    one, two = tmp_path / "one", tmp_path / "two"
+    finish(start(config, one, *quick))
+    finish(start(config, two, *quick, torchrun=True))
+    losses = [[line["loss/filled"] for line in journal(folder)] for folder in (one, two)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    first, second = state(one)["method"], state(two)["method"]
+    for key, value in first.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(
+                value, second[key], atol=1e-4, rtol=1e-4, msg=lambda text, key=key: f"{key}: {text}"
+            )
+    assert torch.equal(first["queue_pointer"], second["queue_pointer"])
+
+
+def test_bf16_channels_last_and_compile_are_switches_that_train(config, tmp_path):
+    folder = tmp_path / "fast"
+    finish(
+        start(config, folder, "train.epochs=1", "run.precision=bf16", "run.channels_last=true", "data.count=16", "views.size=16",
+              "branches.filled.mask.cells=2")
+    )  # fmt: skip
+    assert len(journal(folder)) == 2
+    assert all(line["loss"] < 20 for line in journal(folder))
+
+
+def test_a_mistake_of_the_user_is_one_line_and_exit_code_2(config, tmp_path, run_tool):
+    done = run_tool("pretrain/run.py", config, "method.name=mooco", check=2)
+    assert "method: no 'mooco' in pretrain.methods; there are: moco" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = run_tool("pretrain/run.py", tmp_path / "none.yaml", check=2)
+    assert done.stderr.startswith("error: no config at")

@@ -1,0 +1,209 @@
+"""What a user can get wrong in a pre-training run is refused before anything is written."""
+
+import io
+import tarfile
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from core.checkpoint import load
+from core.config import load as load_config
+from core.config import parse
+from core.errors import InputError
+from core.plugins import build
+from pretrain.config import PretrainSettings
+from pretrain.data import DamagedImage
+from pretrain.loader import Pairs
+from pretrain.setup import build_parts, make_trainer
+from pretrain.views import ViewSettings
+
+CONFIG = """
+backbone: {name: resnet, depth: 18, width: 4}
+data: {name: shapes, count: 24, size: 32}
+views: {size: 32}
+method: {name: moco, queue: 32, dim: 8}
+branches:
+  filled: {name: mixmask, mask: {name: block, cells: 4, ratio: 0.5}}
+train: {epochs: 1, batch_size: 8, workers: 0, log_every: 1}
+optimizer: {lr: 0.01}
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "small.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+def pictures(folder, count=3, size=(20, 16)):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        Image.new("RGB", size, (number * 40, 10, 200)).save(folder / f"{number}.jpg")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train.batch_size": 7}, "method.queue=32 is not a multiple of the 7 keys a step"),
+        ({"train.batch_size": 2, "method.split_bn": 2}, "a group has 1 image; raise train.batch_size"),
+        ({"train.batch_size": 3, "method.queue": 33}, "the middle of 3 images would mix with itself"),
+        ({"branches.filled.mask.cells": 5}, "a 5x5 grid cannot hide exactly 0.5 of its cells; take 0.48 or 0.52"),
+        ({"branches.filled.mask.cells": 6}, "a grid of 6 cells does not fit 32 px images"),
+        ({"branches.filled.mask.ratio": 1.0}, r"branches\.filled\.mask\.ratio"),
+        ({"train.batch_size": 1}, r"train\.batch_size: Input should be greater than or equal to 2"),
+        ({"train.batch_size": 32}, "24 images are fewer than one batch of 32"),
+        ({"method.split_bn": 3}, r"train\.batch_size=8 cannot be split into method\.split_bn=3 parts"),
+        ({"plain_weight": 0, "branches": {}}, "plain_weight=0 and no branches leave nothing to learn"),
+        ({"run": {"precision": "fp16", "device": "cpu"}}, "run.precision=fp16 needs a GPU"),
+        ({"data": {"name": "imagefolder", "root": "nowhere"}}, "no folder nowhere; set data.root"),
+        ({"branches.plain": {"name": "mscn", "cell": 8}}, "the name 'plain' is taken"),
+        ({"branches.masked": {"name": "mscn", "cell": 12}}, "a grid of 12 px cells does not fit 32 px images"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused_with_the_next_step(tmp_path, changes, message):
+    values = yaml.safe_load(CONFIG)
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        place = values
+        for parent in parents:
+            place = place[parent]
+        place[last] = value
+    path = tmp_path / "changed.yaml"
+    path.write_text(yaml.safe_dump(values))
+    with pytest.raises(InputError, match=message):
+        make_trainer(path, [f"run.folder={tmp_path / 'run'}"])
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_a_folder_holding_another_config_is_refused_unless_overwritten(config, tmp_path):
+    folder = f"run.folder={tmp_path / 'run'}"
+    make_trainer(config, [folder]).run()
+    with pytest.raises(InputError, match=r"holds a run of another config \(different: optimizer\.lr\)"):
+        make_trainer(config, [folder, "optimizer.lr=0.02"])
+    assert make_trainer(config, [folder, "optimizer.lr=0.02", "run.overwrite=true"]).step == 0
+
+
+def test_a_finished_run_started_again_stays_as_it_is(config, tmp_path):
+    folder = f"run.folder={tmp_path / 'run'}"
+    make_trainer(config, [folder]).run()
+    before = (tmp_path / "run" / "summary.json").read_bytes()
+    again = make_trainer(config, [folder])
+    again.run()
+    assert again.step == again.total == 3
+    assert (tmp_path / "run" / "summary.json").read_bytes() == before
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_names_the_branch_and_keeps_the_last_good_checkpoint(config, tmp_path):
+    trainer = make_trainer(config, [f"run.folder={tmp_path / 'run'}", "train.epochs=2"])
+    step = trainer._step
+
+    def poisoned(batch):
+        if trainer.step == 4:
+            with torch.no_grad():
+                trainer.objective.method.query_encoder.projector[0].weight.fill_(float("nan"))
+        return step(batch)
+
+    trainer._step = poisoned
+    with pytest.raises(InputError, match=r"loss/plain is not finite at step 5; the last good checkpoint is kept"):
+        trainer.run()
+    kept = load(tmp_path / "run" / "checkpoints" / "last.pth")
+    assert kept["progress"]["step"] == 3
+    assert torch.isfinite(kept["method"]["query_encoder.projector.0.weight"]).all()
+
+
+def test_an_empty_image_folder_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    settings = {"name": "imagefolder", "root": str(tmp_path / "empty")}
+    with pytest.raises(InputError, match=r"empty holds no images \(\.bmp, \.jpeg, \.jpg"):
+        build("pretrain.data", parse_data(settings))
+
+
+def parse_data(values):
+    from core.plugins import find
+
+    return parse(find("pretrain.data", values["name"]).Config, values)
+
+
+def test_images_nested_in_any_way_are_found_and_the_top_folder_is_the_class(tmp_path):
+    for folder in ("b/deep/er", "a"):
+        pictures(tmp_path / folder, 2)
+    images = build("pretrain.data", parse_data({"name": "imagefolder", "root": str(tmp_path)}))
+    assert [images.label(i) for i in range(len(images))] == [0, 0, 1, 1]
+    assert images.image(3).shape == (3, 16, 20)
+
+
+@pytest.mark.parametrize("rule", ["skip", "refuse"])
+def test_a_truncated_jpeg_is_named_and_skipped_or_refused_by_setting(tmp_path, rule):
+    pictures(tmp_path, 3)
+    whole = (tmp_path / "1.jpg").read_bytes()
+    (tmp_path / "1.jpg").write_bytes(whole[: len(whole) // 2])
+    images = build("pretrain.data", parse_data({"name": "imagefolder", "root": str(tmp_path)}))
+    pairs = Pairs(images, ViewSettings(size=8), seed=0, skip_damaged=rule == "skip")
+    if rule == "refuse":
+        with pytest.raises(DamagedImage, match=r"1\.jpg cannot be decoded .*data\.damaged=skip"):
+            pairs[(0, 1)]
+    else:
+        crops, _, damaged = pairs[(0, 1)]
+        assert damaged == [str(tmp_path / "1.jpg")]
+        assert crops.shape == (2, 3, 8, 8)
+
+
+def test_a_folder_of_nothing_but_damaged_images_is_refused(tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number}.jpg").write_bytes(b"no image")
+    images = build("pretrain.data", parse_data({"name": "imagefolder", "root": str(tmp_path)}))
+    with pytest.raises(DamagedImage, match=r"none of the 3 images can be decoded, the first is .*1\.jpg"):
+        Pairs(images, ViewSettings(size=8), seed=0, skip_damaged=True)[(0, 1)]
+
+
+def test_tar_shards_give_the_same_pixels_as_the_folder_they_were_made_from(tmp_path):
+    folder = pictures(tmp_path / "set" / "class", 4)
+    with tarfile.open(tmp_path / "set.tar", "w") as shard:
+        shard.add(folder, "set/class")
+    shards = build("pretrain.data", parse_data({"name": "tar_shards", "root": str(tmp_path / "set.tar")}))
+    files = build("pretrain.data", parse_data({"name": "imagefolder", "root": str(tmp_path / "set")}))
+    names = sorted(range(4), key=lambda i: shards.members[i].name)
+    assert all(torch.equal(shards.image(names[i]), files.image(i)) for i in range(4))
+
+
+def test_a_compressed_or_empty_tar_is_refused(tmp_path):
+    with tarfile.open(tmp_path / "z.tar", "w:gz") as shard:
+        shard.addfile(tarfile.TarInfo("a.jpg"), io.BytesIO())
+    with pytest.raises(InputError, match=r"z\.tar is truncated or not an uncompressed tar"):
+        build("pretrain.data", parse_data({"name": "tar_shards", "root": str(tmp_path / "z.tar")}))
+    with tarfile.open(tmp_path / "e.tar", "w"):
+        pass
+    with pytest.raises(InputError, match="holds no images"):
+        build("pretrain.data", parse_data({"name": "tar_shards", "root": str(tmp_path / "e.tar")}))
+
+
+def test_the_cost_of_a_step_is_counted_in_forwards(config, tmp_path):
+    cases = {
+        "mixmask": ([], {"query": 2, "key": 1}),
+        "plain": (["branches=null"], {"query": 1, "key": 1}),
+        "symmetric": (["method.symmetric=true"], {"query": 4, "key": 2}),
+    }
+    for name, (overrides, expected) in cases.items():
+        values = load_config(config, [o for o in overrides if "null" not in o])
+        if "branches=null" in overrides:
+            values["branches"] = {}
+        settings = parse(PretrainSettings, values)
+        objective, _ = build_parts(settings)
+        images = torch.randn(2, 8, 3, 32, 32)
+        objective(images[0], images[1], 0)
+        assert objective.forwards == expected, name
+
+
+def test_mscn_alone_masks_both_views_and_makes_no_clean_key(config):
+    values = load_config(config, ["plain_weight=0"])
+    values["branches"] = {"masked": {"name": "mscn", "cell": 8}}
+    objective, _ = build_parts(parse(PretrainSettings, values))
+    scored = objective(*torch.randn(2, 8, 3, 32, 32), step=0)
+    assert objective.forwards == {"query": 1, "key": 1}
+    assert scored.parts["lam/masked"] == 1
+    assert set(scored.parts) == {"loss/masked", "lam/masked"}
+    assert len(scored.keys) == 1
