@@ -32,7 +32,8 @@ class ProvenCheckpointer(DetectionCheckpointer):
         content = read_weights_file(filename)
         content = content if "model" in content else {"model": content}
         self.read = backbone(content["model"])
-        return content
+        # bare names, as in a converted file, are to be matched by their ends; those of a detector are whole
+        return {"matching_heuristics": "stem.conv1.weight" in content["model"], **content}
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         """Go on from the last checkpoint, or load ``path`` and compare every backbone tensor with it.
