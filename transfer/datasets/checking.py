@@ -13,9 +13,11 @@ PLACES: dict[str, Callable[[Path], Counts]] = {
 
 
 def check(root: Path) -> dict[str, Counts]:
-    """Check every known dataset under ``root``, or ``root`` itself where it has a COCO or VOC layout."""
+    """Check every known dataset under ``root``, or ``root`` itself where it is the embedded set or has a COCO or VOC layout."""
     if not root.is_dir():
         raise InputError(f"no folder {root}; make the embedded set with: python tools/prepare_data.py shapes {root}")
+    if (root / "unlabelled").is_dir():
+        return {str(root): shapes.check(root)}
     if (root / "annotations").is_dir():
         return {str(root): coco.check(root)}
     if (root / "JPEGImages").is_dir():

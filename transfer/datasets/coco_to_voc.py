@@ -49,7 +49,8 @@ def _write(folder: Path, splits: dict[str, coco.Split]) -> None:
 
 
 def _write_split(folder: Path, split: coco.Split) -> None:
-    categories: dict[int, str] = {record["id"]: RENAMED.get(record["name"], record["name"]) for record in split.categories}
+    names = {record["id"]: str(record["name"]) for record in split.categories}
+    categories = {number: RENAMED.get(name, name) for number, name in names.items()}
     by_image: dict[int, list[coco.Record]] = defaultdict(list)
     for annotation in split.annotations:
         if categories[annotation["category_id"]] in voc.CLASSES:

@@ -130,7 +130,7 @@ def write_labels(path: Path, labels: Labels, compress_level: int = 6) -> None:
 def write_boxes(path: Path, image_name: str, height: int, width: int, boxes: Iterable[Box]) -> None:
     """Write an annotation XML; VOC counts pixels from 1, both corners inside."""
     root = ET.Element("annotation")
-    for tag, text in (("folder", path.parent.parent.name), ("filename", image_name), ("segmented", "1")):
+    for tag, text in (("folder", "VOC"), ("filename", image_name), ("segmented", "1")):
         ET.SubElement(root, tag).text = text
     size = ET.SubElement(root, "size")
     for tag, value in (("width", width), ("height", height), ("depth", 3)):
