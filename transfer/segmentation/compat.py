@@ -60,8 +60,9 @@ with quiet(), contextlib.redirect_stdout(io.StringIO()):
 
 def _load_without_executing(file: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
     """Stand in for MMEngine's loader, which falls back to ``weights_only=False`` and so runs code found in a file."""
-    # getattr is on MMEngine's list of admitted globals, and nothing it saves needs it: not admitted here.
-    admitted = [item for item in mmengine_checkpoint.get_torch_safe_globals() if item is not getattr]
+    # MMEngine's own list of what its checkpoints hold. It has getattr (for HistoryBuffer's methods), which is harmless:
+    # torch's unpickler calls only what is on the list, never what getattr returned.
+    admitted = mmengine_checkpoint.get_torch_safe_globals()
     try:
         with torch.serialization.safe_globals(admitted):
             return torch.load(file, map_location=map_location, weights_only=True)

@@ -1,0 +1,131 @@
+"""tools/train_seg.py as a user runs it: a few iterations on a generated VOC folder, resumed, and on two processes."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from core.backbones.resnet import ResNet
+from core.shapes import CLASSES
+from transfer.recipe import Recipe
+
+ROOT = Path(__file__).parents[2]
+TOOL = "tools/train_seg.py"
+CONFIG = next((ROOT / "configs" / "transfer" / "segmentation").glob("fcn_r18w16-*shapes*.py"))
+STEPS = 4
+SHORT = [
+    f"train_cfg.max_iters={STEPS}",
+    "train_cfg.val_interval=1000",
+    "train_dataloader.batch_size=2",
+    "auto_scale_lr.base_batch_size=2",
+    "default_hooks.logger.interval=1",
+    "default_hooks.checkpoint.interval=2",
+    "model.decode_head.dropout_ratio=0",
+]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a VOC-layout set of six plain images in place of ``shapes``, and a converted backbone."""
+    root = tmp_path_factory.mktemp("world")
+    voc, generator = root / "shapes" / "VOC", np.random.default_rng(0)
+    lists = {"train": ["a", "b", "c", "d"], "val": ["e", "f"]}
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (voc / folder).mkdir(parents=True)
+    for split, names in lists.items():
+        (voc / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("\n".join(names) + "\n")
+        for name in names:
+            label, mask = int(generator.integers(1, len(CLASSES) + 1)), np.zeros((128, 128), np.uint8)
+            mask[30:90, 40:100] = label
+            pixels = generator.integers(0, 80, (128, 128, 3), dtype=np.uint8) + (mask * 20)[..., None]
+            Image.fromarray(pixels).save(voc / "JPEGImages" / f"{name}.jpg")
+            Image.fromarray(mask).save(voc / "SegmentationClass" / f"{name}.png")
+    torch.manual_seed(0)
+    tensors = ResNet(ResNet.Config(depth=18, width=16, stem="imagenet")).state_dict()
+    state = {name: tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
+    recipe = Recipe(depth=18, width=16, source="ours").to_dict()
+    torch.save({"state_dict": state, "meta": {}, "recipe": recipe}, root / "backbone.pth")
+    return root
+
+
+def command(world: Path, work_dir: Path, *arguments: str) -> list[str]:
+    known = [str(CONFIG), "--work-dir", str(work_dir), "--weights", str(world / "backbone.pth"), "--seed", "7"]
+    return [*known, *arguments, "--cfg-options", *SHORT]
+
+
+def journal(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+
+
+def test_train_measure_and_resume(world: Path, tmp_path: Path, run_tool: Callable) -> None:
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    done = run_tool(TOOL, *command(world, whole), DETECTRON2_DATASETS=str(world))
+    assert "SyncBN becomes BN (on one device)" in done.stdout
+    evaluation = json.loads((whole / "evaluation.json").read_text())
+    assert set(evaluation["metrics"]) == {
+        *("seg/mIoU", "seg/mAcc", "seg/aAcc", "seg/IoU-background"),
+        *(f"seg/IoU-{name}" for name in CLASSES),
+    }
+    assert evaluation["metrics"]["seg/mIoU"] > 0
+    assert (evaluation["tensors_checked"], evaluation["device"]) == (100, "cpu")
+    assert evaluation["recipe"]["effective"]["norm"] == "BN"
+    assert [line["step"] for line in journal(whole)] == [1, 2, 3, 4]
+    pictures = sorted((whole / "predictions").glob("*.png"))
+    assert [picture.stem for picture in pictures] == ["e"]  # both images are in one batch; its first is drawn
+    with Image.open(pictures[0]) as picture:
+        assert picture.size == (3 * 128 + 8, 128)
+
+    first = command(world, halves)
+    first[first.index(f"train_cfg.max_iters={STEPS}")] = "train_cfg.max_iters=2"
+    run_tool(TOOL, *first, DETECTRON2_DATASETS=str(world))
+    resumed = run_tool(TOOL, *command(world, halves, "--resume"), DETECTRON2_DATASETS=str(world))
+    assert "resuming from" in resumed.stdout
+    assert [line["step"] for line in journal(halves)] == [1, 2, 3, 4]
+    assert json.loads((halves / "evaluation.json").read_text())["tensors_checked"] == 100
+    assert [path.name for path in halves.glob("iter_*.pth")] == [f"iter_{STEPS}.pth"]
+
+
+def test_two_gloo_processes_train_and_measure_together(world: Path, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)]
+    arguments = command(world, tmp_path, "--launcher", "pytorch")
+    arguments[arguments.index("train_dataloader.batch_size=2")] = "train_dataloader.batch_size=1"
+    environment = {**os.environ, "DETECTRON2_DATASETS": str(world), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*torchrun, str(ROOT / TOOL), *arguments], capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("SyncBN becomes BN (SyncBN needs CUDA; statistics stay per process)") == 1
+    evaluation = json.loads((tmp_path / "evaluation.json").read_text())
+    assert evaluation["recipe"]["effective"]["batch"] == 2
+    assert evaluation["recipe"]["effective"]["devices"] == 2
+    assert evaluation["tensors_checked"] == 100
+    assert evaluation["metrics"]["seg/mIoU"] > 0
+    assert [line["step"] for line in journal(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_help_is_fast_and_what_is_missing_takes_one_line(world: Path, tmp_path: Path, run_tool: Callable) -> None:
+    began = time.monotonic()
+    assert "--weights" in run_tool(TOOL, "--help").stdout
+    assert time.monotonic() - began < 2.0  # torch is not imported
+    elsewhere = "train_dataloader.dataset.data_root=nowhere"
+    no_data = run_tool(TOOL, *command(world, tmp_path / "a"), elsewhere, check=2, DETECTRON2_DATASETS=str(world))
+    assert no_data.stderr.startswith("error: no dataset folder nowhere; ")
+    assert no_data.stderr.count("\n") == 1
+    arguments = command(world, tmp_path / "b")
+    arguments[arguments.index("--weights") + 1] = "nowhere.pth"
+    no_weights = run_tool(TOOL, *arguments, check=2, DETECTRON2_DATASETS=str(world))
+    assert no_weights.stderr.strip() == "error: no checkpoint at nowhere.pth; check the path"
+    assert not (tmp_path / "a").exists()
+    assert not (tmp_path / "b").exists()
