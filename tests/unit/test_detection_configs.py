@@ -64,14 +64,14 @@ def test_nothing_is_frozen_and_all_norms_are_trained_and_synchronised(config: tu
 def test_c4_has_the_extra_norm(config: tuple[Any, re.Match[str]]) -> None:
     cfg, name = config
     heads = parts.Res5ROIHeadsExtraNorm.__name__ if name["neck"] == "c4" else "StandardROIHeads"
-    assert cfg.MODEL.ROI_HEADS.NAME == heads
+    assert heads == cfg.MODEL.ROI_HEADS.NAME
 
 
 def test_method_batch_schedule_and_data_are_those_of_the_name(config: tuple[Any, re.Match[str]]) -> None:
     cfg, name = config
     assert cfg.MODEL.MASK_ON is (name["method"] == "mask")
     assert int(name["devices"]) == cfg.SOLVER.REFERENCE_WORLD_SIZE
-    assert cfg.SOLVER.IMS_PER_BATCH == int(name["devices"]) * int(name["images"])
+    assert int(name["devices"]) * int(name["images"]) == cfg.SOLVER.IMS_PER_BATCH
     assert int(name["iterations"].replace("k", "000")) == cfg.SOLVER.MAX_ITER
     assert DATA[name["data"]] == (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
     assert max(cfg.SOLVER.STEPS) < cfg.SOLVER.MAX_ITER
@@ -83,7 +83,7 @@ def test_published_schedules_are_the_published_ones() -> None:
     voc = read_config(str(FOLDER / "faster-rcnn_r50-c4_8xb2-24k_voc0712.yaml"), [])[0]
     assert (coco.BASE_LR, coco.STEPS, coco.WARMUP_ITERS) == (0.02, (60000, 80000), 1000)
     assert (voc.SOLVER.BASE_LR, voc.SOLVER.STEPS, voc.SOLVER.WARMUP_ITERS) == (0.02, (18000, 22000), 100)
-    assert voc.INPUT.MIN_SIZE_TRAIN == tuple(range(480, 801, 32))
+    assert tuple(range(480, 801, 32)) == voc.INPUT.MIN_SIZE_TRAIN
     assert (voc.MODEL.RPN.PRE_NMS_TOPK_TEST, voc.MODEL.RPN.POST_NMS_TOPK_TEST) == (6000, 1000)
 
 

@@ -57,7 +57,7 @@ def test_mixed_precision_is_switched_off_on_the_cpu(voc: Any) -> None:
 
 def test_a_batch_that_no_device_count_divides_is_refused(voc: Any) -> None:
     voc.SOLVER.IMS_PER_BATCH = 15
-    with pytest.raises(InputError, match="IMS_PER_BATCH 15 is not a multiple of SOLVER.REFERENCE_WORLD_SIZE 8"):
+    with pytest.raises(InputError, match=r"IMS_PER_BATCH 15 is not a multiple of SOLVER\.REFERENCE_WORLD_SIZE 8"):
         adapt(voc, 1, cuda=False)
 
 

@@ -80,5 +80,5 @@ def test_basic_blocks_through_c4_are_refused(cfg: Any, depth: int) -> None:
 def test_an_unknown_key_and_a_missing_file_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"SOLVER\.BASE_LRR"):
         read_config("", ["SOLVER.BASE_LRR", "1"])
-    with pytest.raises(InputError, match="no config file .*nowhere.yaml"):
+    with pytest.raises(InputError, match=r"no config file .*nowhere\.yaml"):
         read_config(str(tmp_path / "nowhere.yaml"), [])
