@@ -24,7 +24,7 @@ def contact_sheet(
     ]
     for label, branch in objective.branches.items():
         mixed = branch.mix(query, key, Draws(objective.seed, 0, f"{label}/0"))
-        columns.append((f"{label}: mask", _masks(mixed.mask)))
+        columns.append((f"{label}: black = hidden", _masks(mixed.mask)))
         if mixed.partner is not None:
             columns.append(("partner", _pictures(query[mixed.partner], views)))
         shown = _pictures(mixed.query, views)

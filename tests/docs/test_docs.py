@@ -1,0 +1,87 @@
+"""The documentation names only what exists."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+FENCE = re.compile(r"```(?:bash|sh|console)\n(.*?)```", re.S)
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def commands(page: Path) -> list[str]:
+    text = "\n".join(FENCE.findall(page.read_text())).replace("\\\n", " ")
+    return [line.split(" #")[0].strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+
+
+def page_id(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_every_link_into_the_project_leads_somewhere(page):
+    for target in LINK.findall(page.read_text()):
+        if target.startswith(("http://", "https://", "mailto:")):
+            continue
+        path, _, anchor = target.partition("#")
+        place = (page.parent / path).resolve() if path else page
+        assert place.exists(), f"{page_id(page)} links to {target}"
+        if anchor and place.suffix == ".md":
+            assert anchor in anchors(place), f"{page_id(page)} links to {target}"
+
+
+def anchors(page: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_every_command_names_scripts_configs_options_and_targets_that_exist(page):
+    makefile = (ROOT / "Makefile").read_text()
+    for command in commands(page):
+        words = command.split()
+        for word in words:
+            if re.match(r"(tools|pretrain|configs|benchmarks)/", word):
+                assert list(ROOT.glob(word)), f"{page_id(page)}: {command}: no {word}"
+        if words[0] == "make":
+            for target in words[1:]:
+                assert "=" in target or re.search(rf"^{target}:", makefile, re.M), f"{page_id(page)}: {command}"
+        scripts = [ROOT / word for word in words if word.startswith(("tools/", "pretrain/")) and word.endswith(".py")]
+        for option in re.findall(r"(?<=\s)--[a-z][a-z0-9-]*", command):
+            if len(scripts) == 1 and option not in ("--nproc_per_node", "--standalone"):
+                assert option in help_text(scripts[0]), f"{page_id(page)}: {command}: no option {option}"
+
+
+_HELP: dict[Path, str] = {}
+
+
+def help_text(script: Path) -> str:
+    if script not in _HELP:
+        done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+        _HELP[script] = done.stdout
+        for name in re.findall(r"\{([a-z0-9,-]+)\}", done.stdout):  # subcommands have options of their own
+            for sub in name.split(","):
+                more = subprocess.run([sys.executable, str(script), sub, "--help"], capture_output=True, text=True, cwd=ROOT)
+                _HELP[script] += more.stdout
+    return _HELP[script]
+
+
+def test_the_readme_has_what_a_newcomer_looks_for():
+    text = (ROOT / "README.md").read_text()
+    for part in ("make demo", "make test", "docs/pictures/", "pretrain/run.py", "tools/convert_to_d2.py", "How to add"):
+        assert part in text, part
+
+
+def test_every_dependency_is_accounted_for():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    page = (ROOT / "docs" / "dependencies.md").read_text()
+    for need in project["dependencies"] + project["optional-dependencies"]["dev"]:
+        name = re.split(r"[<>=~!; \[]", need)[0]
+        assert f"| {name} |" in page, f"docs/dependencies.md has no line for {name}"

@@ -1,0 +1,34 @@
+"""Draw what a config's branches do to images: python tools/preview_views.py CONFIG [key=value ...] --out views.png"""
+
+import argparse
+from pathlib import Path
+
+from core.errors import cli
+
+
+def main() -> None:
+    """Render the contact sheet and print its path."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", type=Path, help="a file of configs/pretrain/")
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument("--out", type=Path, default=Path("views.png"), help="PNG to write (default: views.png)")
+    parser.add_argument("--rows", type=int, default=4, help="number of images (default: 4)")
+    parser.add_argument("--side", type=int, default=112, help="pixels a picture (default: 112)")
+    arguments = parser.parse_args()
+
+    from core import config
+    from core.files import replacing
+    from pretrain.config import PretrainSettings
+    from pretrain.preview import contact_sheet
+    from pretrain.setup import build_parts
+
+    settings = config.parse(PretrainSettings, config.load(arguments.config, arguments.overrides), arguments.config)
+    objective, pairs = build_parts(settings)
+    sheet = contact_sheet(objective, pairs, settings.views, arguments.rows, arguments.side)
+    with replacing(arguments.out) as file:
+        sheet.save(file, format="PNG")
+    print(arguments.out)
+
+
+if __name__ == "__main__":
+    cli(main)
