@@ -15,7 +15,9 @@ LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 def commands(page: Path) -> list[str]:
     text = "\n".join(FENCE.findall(page.read_text())).replace("\\\n", " ")
-    return [line.split(" #")[0].strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    return [
+        line.split(" #")[0].strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")
+    ]
 
 
 def page_id(page: Path) -> str:
@@ -66,7 +68,9 @@ def help_text(script: Path) -> str:
         _HELP[script] = done.stdout
         for name in re.findall(r"\{([a-z0-9,-]+)\}", done.stdout):  # subcommands have options of their own
             for sub in name.split(","):
-                more = subprocess.run([sys.executable, str(script), sub, "--help"], capture_output=True, text=True, cwd=ROOT)
+                more = subprocess.run(
+                    [sys.executable, str(script), sub, "--help"], capture_output=True, text=True, cwd=ROOT
+                )
                 _HELP[script] += more.stdout
     return _HELP[script]
 

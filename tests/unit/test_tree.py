@@ -14,7 +14,11 @@ PYTHON = [Path(name) for name in TRACKED if name.endswith(".py") and (ROOT / nam
 
 def test_no_file_in_a_script_folder_hides_a_standard_module():
     """``python pretrain/run.py`` puts that folder first on sys.path."""
-    hiding = [p for p in PYTHON if p.parts[0] in ("pretrain", "tools") and len(p.parts) == 2 and p.stem in sys.stdlib_module_names]
+    hiding = [
+        p
+        for p in PYTHON
+        if p.parts[0] in ("pretrain", "tools") and len(p.parts) == 2 and p.stem in sys.stdlib_module_names
+    ]
     assert hiding == []
 
 
@@ -28,8 +32,12 @@ def test_files_stay_short_enough_to_read():
 
 
 def test_no_file_names_a_registry_host():
-    hosts = re.compile("|".join(["pythonhosted" + r"\.org", "pypi" + r"\.org", "deb" + r"\.debian", "registry" + r"\.npmjs"]))
-    texts = [n for n in TRACKED if n.endswith((".py", ".md", ".toml", ".txt", ".yaml", ".cff", ".sh")) or n == "Makefile"]
+    hosts = re.compile(
+        "|".join(["pythonhosted" + r"\.org", "pypi" + r"\.org", "deb" + r"\.debian", "registry" + r"\.npmjs"])
+    )
+    texts = [
+        n for n in TRACKED if n.endswith((".py", ".md", ".toml", ".txt", ".yaml", ".cff", ".sh")) or n == "Makefile"
+    ]
     assert [n for n in texts if (ROOT / n).exists() and hosts.search((ROOT / n).read_text())] == []
 
 
