@@ -19,6 +19,7 @@ from transfer import process, results
 from transfer.durations import duration
 from transfer.execution import State, Statuses
 from transfer.suite import Item
+from transfer.trial import LOG
 
 MAKING = "pre-training"
 STYLE = {"running": "bold cyan", "failed": "bold red", "blocked": "red", "done": "green", "waiting": "dim"}
@@ -66,7 +67,8 @@ class Progress:
         if status.state == "done" and status.seconds is not None:
             self.durations.setdefault(item.sort, []).append(status.seconds)
         took = f" in {duration(status.seconds)}" if status.seconds is not None else ""
-        reason = f": {status.reason}; log {item.folder / 'log.txt'}" if status.reason else ""
+        log = f"; log {item.folder / LOG}" if status.state == "failed" else ""
+        reason = f": {status.reason}{log}" if status.reason else ""
         left = self.left() if status.state == "running" else None
         self._say(f"{status.state:<8}{item.name}{took}{reason}{f' · about {duration(left)} left' if left else ''}")
 

@@ -103,7 +103,7 @@ def run_trial(
             trial=trial,
             seed=seed_of(trial),
             environment=provenance.environment(),
-            command=shlex.join(["python", *sys.argv]),
+            command=_own_command(),
             started=started,
             finished=_now(),
             **_evaluation(folder / RUN / "evaluation.json", seconds),
@@ -182,6 +182,12 @@ def _described(checkpoint: Path, digest: str, description: Description, pretrain
         pretrain=pretrain,
         notes=description.notes,
     )
+
+
+def _own_command() -> str:
+    script = Path(sys.argv[0])
+    inside = script.is_absolute() and script.is_relative_to(provenance.ROOT)
+    return shlex.join(["python", str(script.relative_to(provenance.ROOT) if inside else script), *sys.argv[1:]])
 
 
 def _now() -> str:

@@ -66,32 +66,30 @@ def journal(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
 
 
-def test_train_measure_and_resume(world: Path, tmp_path: Path, run_tool: Callable) -> None:
-    whole, halves = tmp_path / "whole", tmp_path / "halves"
-    done = run_tool(TOOL, *command(world, whole), DETECTRON2_DATASETS=str(world))
+def test_train_resume_and_measure(world: Path, tmp_path: Path, run_tool: Callable) -> None:
+    folder = tmp_path / "run"
+    first = command(world, folder)
+    first[first.index(f"train_cfg.max_iters={STEPS}")] = "train_cfg.max_iters=2"
+    done = run_tool(TOOL, *first, DETECTRON2_DATASETS=str(world))
     assert "SyncBN becomes BN (on one device)" in done.stdout
-    evaluation = json.loads((whole / "evaluation.json").read_text())
-    assert set(evaluation["metrics"]) == {
+    begun = json.loads((folder / "evaluation.json").read_text())
+    assert (begun["tensors_checked"], begun["device"], begun["recipe"]["effective"]["norm"]) == (100, "cpu", "BN")
+    assert set(begun["metrics"]) == {
         *("seg/mIoU", "seg/mAcc", "seg/aAcc", "seg/IoU-background"),
         *(f"seg/IoU-{name}" for name in CLASSES),
     }
-    assert evaluation["metrics"]["seg/mIoU"] > 0
-    assert (evaluation["tensors_checked"], evaluation["device"]) == (100, "cpu")
-    assert evaluation["recipe"]["effective"]["norm"] == "BN"
-    assert [line["step"] for line in journal(whole)] == [1, 2, 3, 4]
-    pictures = sorted((whole / "predictions").glob("*.png"))
+    pictures = sorted((folder / "predictions").glob("*.png"))
     assert [picture.stem for picture in pictures] == ["e"]  # both images are in one batch; its first is drawn
     with Image.open(pictures[0]) as picture:
         assert picture.size == (3 * 128 + 8, 128)
 
-    first = command(world, halves)
-    first[first.index(f"train_cfg.max_iters={STEPS}")] = "train_cfg.max_iters=2"
-    run_tool(TOOL, *first, DETECTRON2_DATASETS=str(world))
-    resumed = run_tool(TOOL, *command(world, halves, "--resume"), DETECTRON2_DATASETS=str(world))
+    resumed = run_tool(TOOL, *command(world, folder, "--resume"), DETECTRON2_DATASETS=str(world))
     assert "resuming from" in resumed.stdout
-    assert [line["step"] for line in journal(halves)] == [1, 2, 3, 4]
-    assert json.loads((halves / "evaluation.json").read_text())["tensors_checked"] == 100
-    assert [path.name for path in halves.glob("iter_*.pth")] == [f"iter_{STEPS}.pth"]
+    assert [line["step"] for line in journal(folder)] == [1, 2, 3, 4]
+    ended = json.loads((folder / "evaluation.json").read_text())
+    assert ended["tensors_checked"] == 100
+    assert ended["metrics"]["seg/mIoU"] > 0
+    assert [path.name for path in folder.glob("iter_*.pth")] == [f"iter_{STEPS}.pth"]
 
 
 def test_two_gloo_processes_train_and_measure_together(world: Path, tmp_path: Path) -> None:

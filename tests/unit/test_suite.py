@@ -120,6 +120,7 @@ def test_a_suite_runs_every_item_once_and_the_second_start_repeats_nothing(home)
     ]
     assert {r.checkpoint.method for r in found} == {"moco"}
     assert {r.checkpoint.branches for r in found} == {("mscn",)}
+    assert all(r.command.startswith("python tools/run_benchmark.py ") for r in found)
     assert _run(settings) == 0
     assert len((home / "calls.txt").read_text().splitlines()) == 4
 

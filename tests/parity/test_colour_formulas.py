@@ -1,0 +1,94 @@
+"""Batched colour changes equal torchvision's, one image and one operation at a time."""
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as tv
+
+from pretrain.views import ORDERS, ViewSettings, blur, colour, jitter, luma
+
+CLOSE = {"rtol": 0, "atol": 5e-5}  # torchvision rounds the luma weight of red to 0.2989
+OPERATIONS: tuple[Callable[[Tensor, float], Tensor], ...] = (
+    tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue,
+)  # fmt: skip
+
+
+@pytest.fixture
+def images() -> Tensor:
+    """Return four images: noise, a dark one, gray with equal channels, and pure colours that tie in hue."""
+    generator = torch.Generator().manual_seed(2)
+    noise = torch.rand(4, 3, 24, 20, generator=generator)
+    noise[1] *= 0.05
+    noise[2] = noise[2, :1]
+    noise[3] = (noise[3] > 0.5).float()
+    return noise
+
+
+@pytest.mark.parametrize("which", range(4), ids=["brightness", "contrast", "saturation", "hue"])
+@pytest.mark.parametrize("strength", [-1.0, -0.35, 0.001, 0.6, 1.0])
+def test_each_change_equals_torchvisions(images: Tensor, which: int, strength: float) -> None:
+    factor = strength * 0.5 if which == 3 else 1 + strength * 0.4
+    factors = torch.tensor([1.0, 1.0, 1.0, 0.0]).repeat(4, 1)
+    factors[:, which] = factor
+    found = jitter(images, factors, torch.zeros(4, dtype=torch.long))
+    torch.testing.assert_close(found, OPERATIONS[which](images, factor), **CLOSE)
+
+
+def test_changes_are_made_in_the_drawn_order(images: Tensor) -> None:
+    factors = torch.tensor([1.3, 0.7, 1.25, 0.08])
+    for number, order in enumerate(itertools.permutations(range(4))):
+        expected = images
+        for which in order:
+            expected = OPERATIONS[which](expected, factors[which].item())
+        found = jitter(images, factors.repeat(4, 1), torch.full((4,), number))
+        torch.testing.assert_close(found, expected, rtol=0, atol=2e-4)  # four changes pass the luma difference on
+    assert len(ORDERS) == 24
+
+
+def test_rows_with_different_orders_do_not_mix(images: Tensor) -> None:
+    factors = torch.tensor([[1.3, 0.7, 1.2, 0.1], [0.8, 1.4, 0.6, -0.1], [1.0, 1.0, 1.0, 0.0], [1.1, 0.9, 1.0, 0.05]])
+    orders = torch.tensor([0, 23, 7, 11])
+    together = jitter(images, factors, orders)
+    apart = [jitter(images[row : row + 1], factors[row : row + 1], orders[row : row + 1]) for row in range(4)]
+    torch.testing.assert_close(together, torch.cat(apart), rtol=0, atol=1e-6)
+    assert torch.equal(together[2], images[2])
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.5, 1.0, 1.7, 2.0])
+def test_blur_equals_torchvisions_with_the_same_kernel(images: Tensor, sigma: float) -> None:
+    found = blur(images, torch.full((4,), sigma), 2.0)
+    torch.testing.assert_close(found, tv.gaussian_blur(images, [13, 13], [sigma, sigma]), **CLOSE)
+
+
+def test_each_row_is_blurred_by_its_own_sigma_and_zero_is_left_alone(images: Tensor) -> None:
+    found = blur(images, torch.tensor([0.4, 0.0, 1.5, 2.0]), 2.0)
+    assert torch.equal(found[1], images[1])
+    for row, sigma in ((0, 0.4), (2, 1.5), (3, 2.0)):
+        torch.testing.assert_close(found[row], tv.gaussian_blur(images[row], [13, 13], [sigma, sigma]), **CLOSE)
+
+
+def test_luma_equals_torchvisions_grayscale(images: Tensor) -> None:
+    torch.testing.assert_close(luma(images), tv.rgb_to_grayscale(images), rtol=0, atol=1.1e-4)
+
+
+def test_whole_colour_step_equals_torchvisions_operations_in_a_row() -> None:
+    pixels = torch.randint(0, 256, (4, 3, 20, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(8))
+    drawn = torch.tensor([
+        [1.2, 0.8, 1.3, 0.05, 3, 0, 0.0], [0.7, 1.1, 0.9, -0.1, 20, 1, 1.2],
+        [1.0, 1.0, 1.0, 0.0, 5, 1, 0.0], [1.0, 1.0, 1.0, 0.0, 0, 0, 0.7],
+    ])  # fmt: skip
+    settings = ViewSettings(size=20)
+    found = colour(pixels, drawn, settings)
+    for row, (image, values) in enumerate(zip(pixels, drawn.tolist(), strict=True)):
+        expected = tv.to_dtype(image, torch.float32, scale=True)
+        for which in ORDERS[int(values[4])].tolist():
+            expected = OPERATIONS[which](expected, values[which])
+        if values[5]:
+            expected = tv.rgb_to_grayscale(expected, num_output_channels=3)
+        if values[6]:
+            expected = tv.gaussian_blur(expected, [13, 13], [values[6], values[6]])
+        expected = tv.normalize(expected, list(settings.mean), list(settings.std))
+        torch.testing.assert_close(found[row], expected, rtol=0, atol=1e-3)  # 2e-4 / 0.229
