@@ -79,7 +79,7 @@ def test_each_pixel_comes_from_anchor_or_partner_and_lam_is_the_anchors_share(
     assert apart.sum() >= count - 1
     share = own.double().mean(dim=(1, 2, 3))
     assert mixed.lam[apart].tolist() == pytest.approx(share[apart].tolist(), abs=1e-6)
-    assert ((0 < mixed.lam) & (mixed.lam < 1)).all()
+    assert ((mixed.lam > 0) & (mixed.lam < 1)).all()
     if scope == "batch":
         assert (mixed.mask == mixed.mask[0]).all()
 

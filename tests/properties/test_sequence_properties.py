@@ -1,5 +1,7 @@
 """Things that go on step by step: queue, momentum, schedules, the order of an epoch, and crops."""
 
+from itertools import chain
+
 import pytest
 import torch
 from hypothesis import assume, example, given
@@ -93,7 +95,7 @@ def test_ranks_together_see_what_one_process_sees_and_resuming_gives_the_tail(
     alone = batches(0, 1)
     assert len(alone) == count // batch
     ranks = [batches(rank, world) for rank in range(world)]
-    assert [sum(parts, []) for parts in zip(*ranks, strict=True)] == alone
+    assert [list(chain.from_iterable(parts)) for parts in zip(*ranks, strict=True)] == alone
     seen = [index for one in alone for _, index in one]
     assert len(set(seen)) == len(seen) == count // batch * batch
     assert set(seen) <= set(range(count))
