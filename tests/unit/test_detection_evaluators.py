@@ -44,8 +44,11 @@ def predict(box: list[float]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("box", "expected"),
     [
-        ([10.0, 10.0, 49.0, 49.0], (100.0, 100.0, 100.0)),  # the annotated box, in 0-based coordinates
-        ([10.0, 10.0, 49.0, 36.0], (40.0, 100.0, 0.0)),  # IoU 27 / 40: found at 0.50, 0.55, 0.60, 0.65 of ten
+        (
+            [10.0, 10.0, 50.0, 50.0],
+            (100.0, 100.0, 100.0),
+        ),  # the annotated box; Detectron2 counts from 0, its end is exclusive
+        ([10.0, 10.0, 50.0, 37.0], (40.0, 100.0, 0.0)),  # IoU 27 / 40: found at 0.50, 0.55, 0.60, 0.65 of ten
     ],
 )
 def test_voc_scores_a_detection_by_its_overlap(voc: str, box: list[float], expected: tuple[float, ...]) -> None:
