@@ -288,6 +288,7 @@ def manifest(suite: Suite, items: Sequence[Item], folder: Path) -> dict[str, Any
             }
             for label, entry in suite.checkpoints.items()
         ],
+        "benchmarks": {label: protocol_of(measure.name)[0].title for label, measure in suite.benchmarks.items()},
         "items": [
             {
                 "checkpoint": item.checkpoint,

@@ -77,6 +77,7 @@ def suite(folder: Path, trials=3, pictures=False, seed=0):
                     {"checkpoint": name, "benchmark": benchmark, "trial": trial, "folder": place, "command": []}
                 )
     manifest = {"name": "demo", "baseline": BASELINE, "checkpoints": checkpoints, "items": items}
+    manifest["benchmarks"] = {label: title for label, (_, title, _) in METRICS.items()}
     (folder / "suite.json").write_text(json.dumps(manifest))
     return folder
 

@@ -197,6 +197,15 @@ def test_missing_failed_and_skipped_are_named_with_their_reasons_and_the_tool_ex
     assert "1 of 2 trials" in page
 
 
+def test_a_benchmark_without_any_result_is_a_column_of_missing_cells_under_its_title(tmp_path):
+    suite(tmp_path, trials=1)
+    for path in tmp_path.glob("*--shapes_segmentation--*/result.json"):
+        path.unlink()
+    text = _texts(tmp_path)["md"]
+    assert "| checkpoint | Shapes detection, box AP | difference to MoCo v2 + MSCN | Shapes segmentation |" in text
+    assert text.count("– (missing)") == 3
+
+
 def test_trials_without_a_value_are_left_out_of_the_mean_and_counted(tmp_path):
     for trial, value in enumerate((10.0, float("nan"), 12.0)):
         write(tmp_path / str(trial), result("A", trial=trial, metrics={"bbox/AP": value}))
@@ -285,6 +294,14 @@ def test_damaged_pictures_are_named_and_left_out(tmp_path):
     suite(tmp_path, trials=1, pictures=True)
     (tmp_path / "checkpoints" / "m" / "views.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     assert "Pictures that could not be read" in _texts(tmp_path)["html"]
+
+
+def test_a_damaged_suite_description_is_named_and_the_results_are_reported(tmp_path):
+    suite(tmp_path, trials=2)
+    (tmp_path / "suite.json").write_text('{"checkpoints": [{"name": 3}]')
+    report = assembly.build(tmp_path, BASELINE)
+    assert len(report.rows) == 3
+    assert "so missing cells are not known" in report.skipped[0].reason
 
 
 def test_an_empty_folder_gives_a_report_that_says_so(tmp_path):

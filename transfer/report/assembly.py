@@ -2,7 +2,8 @@
 
 import json
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel, ValidationError
 
 from transfer import results, statistics
 from transfer.report.model import Cell, Column, Report, Row
@@ -13,17 +14,17 @@ from transfer.statistics import Difference
 def build(folder: Path, baseline: str | None = None) -> Report:
     """Read a results folder and compare; ``baseline`` is a checkpoint's name or suite label, or the suite's own."""
     collection = results.read_folder(folder)
-    suite = _suite(folder)
     skipped = list(collection.skipped)
+    suite = _suite(folder, skipped)
     found = _current(collection.results, suite, folder, skipped)
-    wanted = baseline or suite.get("baseline")
-    wanted = next((c["name"] for c in suite["checkpoints"] if c["label"] == wanted), wanted)
-    rows, columns = _rows(found, suite, folder, wanted), _columns(found)
+    wanted = baseline or suite.baseline
+    wanted = next((c.name for c in suite.checkpoints if c.label == wanted), wanted)
+    rows, columns = _rows(found, suite, folder, wanted), _columns(found, suite)
     cells = _cells(found, rows, columns)
     columns += _explain_missing(cells, rows, columns, suite, folder)
     chosen = [row for row in rows if row.baseline]
     report = Report(
-        title=str(suite.get("name") or folder.name),
+        title=suite.name or folder.resolve().name,
         folder=folder,
         rows=rows,
         columns=columns,
@@ -37,22 +38,48 @@ def build(folder: Path, baseline: str | None = None) -> Report:
     return report
 
 
-def _suite(folder: Path) -> dict[str, Any]:
+class _Checkpoint(BaseModel):
+    label: str
+    name: str
+    method: str = ""
+    branches: list[str] = []
+    notes: str = ""
+    run: str | None = None
+
+
+class _Item(BaseModel):
+    checkpoint: str
+    benchmark: str
+    trial: int
+    folder: str
+
+
+class _Suite(BaseModel):
+    """What the report needs of ``suite.json``, which ``transfer.suite.manifest`` writes; hand-made results have none."""
+
+    name: str = ""
+    baseline: str | None = None
+    checkpoints: list[_Checkpoint] = []
+    benchmarks: dict[str, str] = {}
+    items: list[_Item] = []
+
+
+def _suite(folder: Path, skipped: list[Skipped]) -> _Suite:
+    path = folder / "suite.json"
+    if not path.exists():
+        return _Suite()
     try:
-        values = json.loads((folder / "suite.json").read_text())
-        assert isinstance(values["checkpoints"], list)
-        assert isinstance(values["items"], list)
-        return dict(values)
-    except (OSError, ValueError, KeyError, TypeError, AssertionError):
-        return {"checkpoints": [], "items": []}  # hand-made results need no suite
+        return _Suite.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        skipped.append(Skipped(path, f"not a suite's description, so missing cells are not known ({reason})"))
+        return _Suite()
 
 
-def _current(
-    found: dict[Path, Result], suite: dict[str, Any], folder: Path, skipped: list[Skipped]
-) -> dict[Path, Result]:
+def _current(found: dict[Path, Result], suite: _Suite, folder: Path, skipped: list[Skipped]) -> dict[Path, Result]:
     """Leave out results of an earlier state of the suite: a changed checkpoint or protocol under the same names."""
-    folders = {folder / item["folder"] for item in suite["items"]}
-    asked = {(item["checkpoint"], item["benchmark"]) for item in suite["items"]}
+    folders = {folder / item.folder for item in suite.items}
+    asked = {(item.checkpoint, item.benchmark) for item in suite.items}
     kept = {}
     for path, result in found.items():
         if path.parent in folders or (result.checkpoint.name, result.benchmark) not in asked:
@@ -62,8 +89,8 @@ def _current(
     return kept
 
 
-def _rows(found: dict[Path, Result], suite: dict[str, Any], folder: Path, baseline: str | None) -> list[Row]:
-    said = {checkpoint["name"]: checkpoint for checkpoint in suite["checkpoints"]}
+def _rows(found: dict[Path, Result], suite: _Suite, folder: Path, baseline: str | None) -> list[Row]:
+    said = {checkpoint.name: checkpoint for checkpoint in suite.checkpoints}
     keys = dict.fromkeys((r.checkpoint.name, r.checkpoint.sha256) for r in found.values())
     unseen = [(name, "") for name in said if not any(name == seen for seen, _ in keys)]
     names = [name for name, _ in (*keys, *unseen)]
@@ -71,16 +98,16 @@ def _rows(found: dict[Path, Result], suite: dict[str, Any], folder: Path, baseli
     rows = []
     for name, digest in sorted((*keys, *unseen), key=lambda key: (order.get(key[0], len(order)), key)):
         checkpoint = next((r.checkpoint for r in found.values() if _made_by(r, name, digest)), None)
-        entry = said.get(name, {})
+        entry = said.get(name, _Checkpoint(label=name, name=name))
         rows.append(
             Row(
                 label=name if names.count(name) == 1 else f"{name} @{digest[:8] or 'unknown file'}",
                 name=name,
                 sha256=digest,
-                method=checkpoint.method if checkpoint else entry.get("method", ""),
-                branches=checkpoint.branches if checkpoint else tuple(entry.get("branches", ())),
-                notes=checkpoint.notes if checkpoint else entry.get("notes", ""),
-                run=folder / entry["run"] if entry.get("run") else None,
+                method=checkpoint.method if checkpoint else entry.method,
+                branches=checkpoint.branches if checkpoint else tuple(entry.branches),
+                notes=checkpoint.notes if checkpoint else entry.notes,
+                run=folder / entry.run if entry.run else None,
                 baseline=name == baseline,
             )
         )
@@ -91,8 +118,10 @@ def _made_by(result: Result, name: str, digest: str) -> bool:
     return (result.checkpoint.name, result.checkpoint.sha256) == (name, digest)
 
 
-def _columns(found: dict[Path, Result]) -> list[Column]:
+def _columns(found: dict[Path, Result], suite: _Suite) -> list[Column]:
+    order = {label: index for index, label in enumerate(suite.benchmarks)}
     keys = list(dict.fromkeys((r.benchmark, r.protocol.hash) for r in found.values()))
+    keys.sort(key=lambda key: order.get(key[0], len(order)))
     names = [benchmark for benchmark, _ in keys]
     columns = []
     for benchmark, digest in keys:
@@ -121,23 +150,24 @@ def _cells(found: dict[Path, Result], rows: list[Row], columns: list[Column]) ->
 
 
 def _explain_missing(
-    cells: dict[tuple[Row, Column], Cell], rows: list[Row], columns: list[Column], suite: dict[str, Any], folder: Path
+    cells: dict[tuple[Row, Column], Cell], rows: list[Row], columns: list[Column], suite: _Suite, folder: Path
 ) -> list[Column]:
     """Add why items that the suite asked for have no result; return the columns without any result."""
     added: dict[str, Column] = {}
-    for item in suite["items"]:
-        place = folder / item["folder"]
+    for item in suite.items:
+        place = folder / item.folder
         failure = _failure(place)
         if (place / results.FILE).exists() and not failure:
             continue
-        name = item["benchmark"]
+        name = item.benchmark
         column = next((c for c in (*columns, *added.values()) if c.benchmark == name), None)
         if column is None:
-            column = added[name] = Column(name, name, "", name, "", (), name)
-        row = next((row for row in rows if row.name == item["checkpoint"]), None)
+            title = suite.benchmarks.get(name, name)
+            column = added[name] = Column(title, name, "", title, "", (), name)
+        row = next((row for row in rows if row.name == item.checkpoint), None)
         if row is not None:
             reason = failure or "not run yet"
-            cells.setdefault((row, column), Cell()).missing.append(f"trial {item['trial']}: {reason}")
+            cells.setdefault((row, column), Cell()).missing.append(f"trial {item.trial}: {reason}")
     return list(added.values())
 
 
