@@ -9,7 +9,7 @@ class TinyCocoC4(Benchmark):
     protocol = Protocol(
         title="tiny COCO C4",
         framework="detectron2",
-        config="configs/transfer/detection/mask-rcnn_r50-c4_tiny_coco.yaml",
+        config="configs/transfer/detection/mask-rcnn_r50-c4_1xb2-100_tiny-coco.yaml",
         train="tiny_coco_train",
         test="tiny_coco_val",
         metrics=BOX_AND_MASK,
