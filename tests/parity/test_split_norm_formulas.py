@@ -54,14 +54,16 @@ def test_tensor_names_do_not_change() -> None:
     assert list(parted.state_dict()) == list(plain.state_dict())
 
 
-def test_split_keys_are_those_of_the_rows_that_the_shuffle_puts_together() -> None:
-    method = tiny.shipped_moco(split_bn=2)
-    images = tiny.pair(count=4)[0]
-    order = torch.randperm(4, generator=torch.Generator().manual_seed(77)).tolist()
-    wanted = np.zeros((4, 4))
-    for part in (order[:2], order[2:]):
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_split_keys_are_those_of_the_rows_that_the_shuffle_puts_together(seed: int) -> None:
+    images = tiny.pair(count=6)[0]
+    order = torch.randperm(6, generator=torch.Generator().manual_seed(seed))
+    assert not torch.equal(order, order.argsort())  # or undoing the shuffle could not be told from doing it again
+    wanted = np.zeros((6, 4))
+    for part in order.view(2, 3).tolist():
         wanted[part] = tiny.features(tiny.moco().key_encoder, images[part])
-    np.testing.assert_allclose(method.encode_key(images.float(), shuffle_seed=77).numpy(), wanted, atol=1e-6)
+    found = tiny.shipped_moco(split_bn=2).encode_key(images.float(), shuffle_seed=seed)
+    np.testing.assert_allclose(found.numpy(), wanted, atol=1e-6)
 
 
 def test_split_queries_are_normalised_in_the_order_they_come() -> None:
