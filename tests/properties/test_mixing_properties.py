@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from core.errors import InputError
-from pretrain.branches import Draws, check_partners, reversed_partner, shuffled_partner
+from pretrain.branches import Draws, check_partners, reversed_partner, shuffled_partner, visible_share
 from pretrain.branches.mixmask import MixMask
 from pretrain.branches.mscn import Mscn
 from pretrain.losses import info_nce
@@ -92,6 +92,13 @@ def test_erasing_branches_report_that_nothing_was_mixed_in(count: int, seed: int
     hidden = mixed.mask.flatten(2).sum(dim=2)
     assert (hidden == hidden[:, :1]).all()
     assert ((hidden > 0) & (hidden < 64)).all()
+
+
+@given(st.integers(1, 4), st.sampled_from([1, 3]), SEEDS)
+def test_lam_counts_every_channel_also_where_channels_hide_unequally(count: int, channels: int, seed: int) -> None:
+    mask = torch.rand(count, channels, 5, 5, generator=torch.Generator().manual_seed(seed)) < 0.5
+    shares = [sum(not hidden for hidden in row.flatten().tolist()) / (channels * 25) for row in mask]
+    assert visible_share(mask).tolist() == pytest.approx(shares, abs=1e-6)
 
 
 @given(st.integers(2, 9), SEEDS, st.randoms(use_true_random=False))
