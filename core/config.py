@@ -15,7 +15,7 @@ from core.errors import InputError
 class Settings(BaseModel):
     """Base of all settings: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class PluginSettings(Settings):
@@ -34,7 +34,8 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """
     merged: Any = _read(Path(path), ())
     for override in overrides:
-        if "=" not in override:
+        key, found, value = override.partition("=")
+        if not found or not all(key.split(".")) or value == "???":
             raise InputError(f"cannot read the override {override!r}; write key=value, for example train.epochs=10")
     try:
         merged = OmegaConf.merge(merged, OmegaConf.from_dotlist(list(overrides)))
@@ -59,9 +60,13 @@ def _read(path: Path, seen: tuple[Path, ...]) -> DictConfig:
     if not isinstance(own, DictConfig):
         raise InputError(f"{path} holds a {type(own).__name__}, not a mapping of settings")
     bases = own.pop("_base_", [])
+    bases = OmegaConf.to_container(bases) if OmegaConf.is_config(bases) else bases
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise InputError(f"{path}: _base_ is {bases!r}; give the path of a file, or a list of paths")
     merged = OmegaConf.create({})
     owner: dict[str, str] = {}
-    for base in [bases] if isinstance(bases, str) else bases:
+    for base in bases:
         part = _read(path.parent / base, (*seen, path))
         for key in _leaves(OmegaConf.to_container(part)):
             if key in owner:
@@ -101,5 +106,17 @@ def _say(error: Any) -> str:
 
 
 def dump(settings: Settings) -> str:
-    """Write settings as YAML; ``parse(load(dump(s))) == s``."""
-    return OmegaConf.to_yaml(OmegaConf.create(settings.model_dump(mode="json")))
+    """Write settings as YAML; ``parse(load(dump(s))) == s``. Raises InputError for text that YAML and OmegaConf would change."""
+    values = settings.model_dump(mode="json")
+    for text in _texts(values):
+        if "${" in text or "\x85" in text:
+            raise InputError(f"{text!r} cannot be kept in a config: it holds ${{ or a next-line character; rename it")
+    return OmegaConf.to_yaml(OmegaConf.create(values))
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [text for part in value.items() for text in _texts(list(part))]
+    if isinstance(value, list):
+        return [text for part in value for text in _texts(part)]
+    return [value] if isinstance(value, str) else []

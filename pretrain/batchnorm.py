@@ -14,6 +14,7 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
         """Normalise [batch, channels, height, width]."""
         if not self.training or self.parts == 1:
             return super().forward(input)
+        assert len(input) % self.parts == 0, "Method.check refuses such batches"
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None

@@ -19,7 +19,8 @@ from pretrain.objective import Objective
 from pretrain.preview import contact_sheet
 from pretrain.trainer import Trainer
 
-HOW = ("device", "threads", "tensorboard", "overwrite", "folder")  # settings that may differ when a run goes on
+# Settings that may differ when a run goes on: they change how it is computed or shown, not what is learned.
+HOW = {"run": ("device", "threads", "tensorboard", "overwrite", "folder"), "train": ("workers", "log_every")}
 
 
 def make_trainer(path: Path, overrides: Sequence[str] = ()) -> Trainer:
@@ -110,7 +111,8 @@ def open_folder(folder: Path, settings: PretrainSettings) -> Path | None:
 
 def _what(settings: PretrainSettings) -> dict:
     values = settings.model_dump(mode="json")
-    values["run"] = {key: value for key, value in values["run"].items() if key not in HOW}
+    for section, keys in HOW.items():
+        values[section] = {key: value for key, value in values[section].items() if key not in keys}
     return values
 
 

@@ -57,6 +57,10 @@ class Trainer:
         """Return the number of finished epochs."""
         return self.step // self.order.steps
 
+    def _due(self, every: int) -> bool:
+        """Tell whether an epoch ends here that is the last one, or a multiple of ``every``."""
+        return self.step % self.order.steps == 0 and (self.epoch % every == 0 or self.step == self.total)
+
     # ---- state ----
 
     def save(self) -> None:
@@ -78,9 +82,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "rng": states,
         }
-        train = self.settings.train
-        at_epoch_end = self.step % self.order.steps == 0
-        if at_epoch_end and (self.epoch % train.keep_every == 0 or self.step == self.total):
+        if self._due(self.settings.train.keep_every):
             checkpoint.save(self.folder / "checkpoints" / f"epoch_{self.epoch:04d}.pth", state)
         checkpoint.save(self.folder / "checkpoints" / "last.pth", state)
         distributed.barrier()
@@ -113,7 +115,8 @@ class Trainer:
         with _stop_signals(self), journal or contextlib.nullcontext():
             while self.step < self.total and not self.stopped_by:
                 self._epoch(journal)
-                if self.stopped_by or self.epoch % self.settings.train.checkpoint_every == 0 or self.step == self.total:
+                train = self.settings.train
+                if self.stopped_by or self._due(train.checkpoint_every) or self._due(train.keep_every):
                     self.save()
         if main:
             seconds = time.monotonic() - began
@@ -136,18 +139,17 @@ class Trainer:
         train = self.settings.train
         self.order.epoch, self.order.first = divmod(self.step, self.order.steps)
         batches = loader(self.pairs, self.order, train.workers, pin=self.device.type == "cuda")
-        logged = time.monotonic()
+        logged, logged_step = time.monotonic(), self.step
         for batch in batches:
             scored, lr = self._step(batch)
             self.step += 1
             if self.step % train.log_every == 0 or self.step == self.total or self.step % self.order.steps == 0:
                 values = self._values(scored)
                 now = time.monotonic()
-                since = self.step % train.log_every or train.log_every
                 if journal is not None:
-                    rate = since * train.batch_size / (now - logged)
+                    rate = (self.step - logged_step) * train.batch_size / (now - logged)
                     journal.log(self.step, epoch=self.epoch, **values, lr=lr, images_per_second=round(rate, 1))
-                logged = now
+                logged, logged_step = now, self.step
             if distributed.any_process(self.stopped_by is not None, self.device):
                 self.stopped_by = self.stopped_by or signal.SIGTERM
                 self._values(scored)

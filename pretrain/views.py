@@ -6,11 +6,12 @@ an image come from its own generator, so a view is the same on any number of wor
 
 import itertools
 import math
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
-from pydantic import Field
+from pydantic import AfterValidator, Field, field_validator
 from torch import Generator, Tensor
 from torchvision.transforms.v2 import functional as geometry
 
@@ -20,11 +21,22 @@ ORDERS = torch.tensor(list(itertools.permutations(range(4))))  # orders of brigh
 GRAY = torch.tensor([0.299, 0.587, 0.114])  # ITU-R BT.601 luma, as Pillow and torchvision use
 
 
+def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < bounds[0] <= bounds[1]:
+        raise ValueError(f"needs 0 < low <= high, got {list(bounds)}")
+    return bounds
+
+
+Ascending = Annotated[tuple[float, float], AfterValidator(_ascending)]
+UpToOne = Annotated[float, Field(ge=0, le=1)]
+AboveZero = Annotated[float, Field(gt=0, le=1)]
+
+
 class ViewSettings(Settings):
     """``size`` in pixels; ``mean`` and ``std`` on the 0-1 scale; each ``_probability`` is per view."""
 
     size: int = Field(224, ge=8)
-    scale: tuple[float, float] = (0.2, 1.0)
+    scale: Ascending = (0.2, 1.0)
     flip_probability: float = Field(0.5, ge=0, le=1)
     jitter_probability: float = Field(0.8, ge=0, le=1)
     brightness: float = Field(0.4, ge=0, le=1)
@@ -33,9 +45,16 @@ class ViewSettings(Settings):
     hue: float = Field(0.1, ge=0, le=0.5)
     gray_probability: float = Field(0.2, ge=0, le=1)
     blur_probability: float = Field(0.5, ge=0, le=1)
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    blur_sigma: Ascending = (0.1, 2.0)
+    mean: tuple[UpToOne, UpToOne, UpToOne] = (0.485, 0.456, 0.406)
+    std: tuple[AboveZero, AboveZero, AboveZero] = (0.229, 0.224, 0.225)
+
+    @field_validator("scale")
+    @classmethod
+    def _a_share(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if scale[1] > 1:
+            raise ValueError(f"is a share of the image: at most 1, got {list(scale)}")
+        return scale
 
 
 def crop(

@@ -4,12 +4,12 @@ There is no public code. The shares of the mask kinds (0.2, 0.3, 0.7) and the no
 third-party re-implementation; all of them are settings.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Generator, Tensor
 
 from core.errors import InputError
@@ -21,6 +21,12 @@ from pretrain.masks import RatioRange
 from pretrain.masks.channelwise import Channelwise
 from pretrain.masks.discrete import Discrete
 from pretrain.masks.focal import Focal
+
+
+def _odd(size: int) -> int:
+    if size % 2 == 0:
+        raise ValueError(f"needs a middle pixel: take an odd number, got {size}")
+    return size
 
 
 class Mscn(Branch):
@@ -35,7 +41,7 @@ class Mscn(Branch):
         focal_share: float = Field(0.2, ge=0, le=1)
         channelwise_share: float = Field(0.7, ge=0, le=1)  # of the grid masks; the others are spatial
         high_pass: bool = True
-        high_pass_kernel: int = Field(11, ge=3)
+        high_pass_kernel: Annotated[int, Field(ge=3), AfterValidator(_odd)] = 11
         high_pass_sigma: float = Field(5.0, gt=0)
         fill: choice("pretrain.fills") = Noise.Config()
         sides: Literal["both", "query"] = "both"

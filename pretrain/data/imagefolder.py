@@ -1,5 +1,7 @@
 """A folder of image files, nested in any way; the ImageNet layout (one folder a class) is one of them."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -7,7 +9,7 @@ from torch import Tensor
 
 from core.config import PluginSettings
 from core.errors import InputError
-from pretrain.data import SUFFIXES, Images, decode
+from pretrain.data import SUFFIXES, DamagedImage, Images, decode
 
 
 class ImageFolder(Images):
@@ -26,7 +28,7 @@ class ImageFolder(Images):
     def _list(self, root: Path) -> None:
         if not root.is_dir():
             raise InputError(f"no folder {root}; set data.root to a folder of images")
-        self.paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
+        self.paths = sorted(_walk(root))
         if not self.paths:
             raise InputError(
                 f"{root} holds no images ({', '.join(sorted(SUFFIXES))}); set data.root to a folder of images"
@@ -40,8 +42,25 @@ class ImageFolder(Images):
 
     def image(self, index: int) -> Tensor:
         """Read and decode one file."""
-        return decode(self.paths[index].read_bytes(), self.paths[index])
+        path = self.paths[index]
+        try:
+            return decode(path.read_bytes(), path)
+        except OSError as error:
+            raise DamagedImage(f"{path} cannot be decoded ({error.strerror}); check the link and its rights") from error
 
     def label(self, index: int) -> int:
         """Return the number of the image's top folder."""
         return self.labels[index]
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """Find image files below ``root``, also behind links; hidden files and folders are left out."""
+    seen = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link to a folder above it
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(folder, n) for n in files if Path(n).suffix.lower() in SUFFIXES and not n.startswith("."))

@@ -19,7 +19,7 @@ class Shapes(Images):
 
         name: Literal["shapes"] = "shapes"
         count: int = Field(2000, ge=1)
-        size: int = Field(96, ge=16)
+        size: int = Field(96, ge=32)
         scene_seed: int = 1000
         damaged: Literal["skip", "refuse"] = "refuse"
 

@@ -47,11 +47,12 @@ class TarShards(Images):
     def _index(self, number: int, under: str) -> list[Member]:
         try:
             with tarfile.open(self.shards[number], "r:") as shard:
-                return [
-                    Member(number, item.offset_data, item.size, item.name)
-                    for item in shard
-                    if item.isfile() and item.name.startswith(under) and Path(item.name).suffix.lower() in SUFFIXES
-                ]
+                kept = [item for item in shard if _belongs(item.name, under)]
+                if links := [item.name for item in kept if item.islnk() or item.issym()]:
+                    raise InputError(
+                        f"{self.shards[number]}: {links[0]} is a link; make the tar of files, with --dereference"
+                    )
+                return [Member(number, item.offset_data, item.size, item.name) for item in kept if item.isfile()]
         except tarfile.TarError as error:
             raise InputError(
                 f"{self.shards[number]} is truncated or not an uncompressed tar ({error}); make it again, without compression"
@@ -71,3 +72,10 @@ class TarShards(Images):
     def label(self, index: int) -> int:
         """Return the number of the image's folder."""
         return self.labels[index]
+
+
+def _belongs(name: str, under: str) -> bool:
+    """Tell whether a member is an image below the folder ``under`` of the archive."""
+    name, folder = name.removeprefix("./"), under.removeprefix("./").strip("/")
+    inside = not folder or name.startswith(f"{folder}/")
+    return inside and Path(name).suffix.lower() in SUFFIXES and not Path(name).name.startswith(".")

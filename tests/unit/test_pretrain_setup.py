@@ -49,7 +49,7 @@ def pictures(folder, count=3, size=(20, 16)):
     ("changes", "message"),
     [
         ({"train.batch_size": 7}, "method.queue=32 is not a multiple of the 7 keys a step"),
-        ({"train.batch_size": 2, "method.split_bn": 2}, "a group has 1 image; raise train.batch_size"),
+        ({"train.batch_size": 2, "method.split_bn": 2}, "leaves fewer than 2 images to normalise together"),
         ({"train.batch_size": 3, "method.queue": 33}, "the middle of 3 images would mix with itself"),
         ({"branches.filled.mask.cells": 5}, "a 5x5 grid cannot hide exactly 0.5 of its cells; take 0.48 or 0.52"),
         ({"branches.filled.mask.cells": 6}, "a grid of 6 cells does not fit 32 px images"),
