@@ -11,6 +11,6 @@ model = dict(
     decode_head=dict(
         num_classes=9,
         # Without weights a short schedule ends with background everywhere, whatever the backbone.
-        loss_decode=dict(class_weight=[0.1, 1, 1, 1, 1, 1, 1, 1, 1]),
+        loss_decode=dict(class_weight=[0.15, 1, 1, 1, 1, 1, 1, 1, 1]),
     ),
 )

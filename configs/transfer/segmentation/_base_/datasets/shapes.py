@@ -17,7 +17,7 @@ crop_size = (64, 64)
 train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations"),
-    dict(type="RandomCrop", crop_size=crop_size, cat_max_ratio=0.75),  # nine pixels in ten are background otherwise
+    dict(type="RandomCrop", crop_size=crop_size, cat_max_ratio=0.9),  # nine pixels in ten are background otherwise
     dict(type="RandomFlip", prob=0.5),
     dict(type="PackSegInputs"),
 ]

@@ -2,7 +2,7 @@
 
 optim_wrapper = dict(
     type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=0.003, weight_decay=0.01),  # SGD is still on its plateau when this schedule ends
+    optimizer=dict(type="AdamW", lr=0.005, weight_decay=0.01),  # SGD is still on its plateau when this schedule ends
     clip_grad=None,
 )
 param_scheduler = [
