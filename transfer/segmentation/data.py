@@ -39,9 +39,9 @@ def check_classes(classes: tuple[str, ...], num_classes: int, source: Path) -> N
 
 
 def _render() -> None:
-    from transfer.datasets import shapes  # here: only the embedded set needs its renderer
+    from transfer.datasets.shapes import ensure  # here: only the embedded set needs its renderer
 
-    shapes.ensure(datasets_root())
+    ensure(datasets_root())
 
 
 def _check_lists(dataset: ConfigDict, root: Path) -> None:
