@@ -9,7 +9,7 @@ class ShapesDetection(Benchmark):
     protocol = Protocol(
         title="Shapes detection",
         framework="detectron2",
-        config="configs/transfer/detection/mask-rcnn_r18w16-fpn_1xb8-240_shapes.yaml",
+        config="configs/transfer/detection/mask-rcnn_r18w16-fpn_1xb4-400_shapes.yaml",
         train="shapes_train",
         test="shapes_val",
         metrics=BOX_AND_MASK,

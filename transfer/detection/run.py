@@ -91,6 +91,7 @@ def prepare(arguments: argparse.Namespace) -> Plan:
 def read_config(file: str, options: list[str]) -> tuple[CfgNode, set[str]]:
     """Return Detectron2's config and the keys that the file, its bases and the command line set."""
     cfg = get_cfg()
+    cfg.SOLVER.OPTIMIZER = "SGD"  # our one key beyond Detectron2's; the short protocols for CPUs set AdamW
     if file and not Path(file).is_file():
         raise InputError(f"no config file {file}; there are configs in configs/transfer/detection")
     written = CfgNode.load_yaml_with_base(file) if file else {}

@@ -7,11 +7,15 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import torch
 from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.evaluation import DatasetEvaluator
+from detectron2.solver.build import get_default_optimizer_params
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, TensorboardXWriter
+from torch import nn
 
+from core.errors import InputError
 from core.journal import Journal
 from transfer.detection import evaluators
 from transfer.detection.checkpoint import ProvenCheckpointer
@@ -38,6 +42,16 @@ class Trainer(DefaultTrainer):
     def build_evaluator(cls, cfg: Any, dataset_name: str) -> DatasetEvaluator:
         """Return the evaluator of one test set."""
         return evaluators.build(cfg, dataset_name)
+
+    @classmethod
+    def build_optimizer(cls, cfg: Any, model: nn.Module) -> torch.optim.Optimizer:
+        """Return Detectron2's SGD, or AdamW where ``SOLVER.OPTIMIZER`` asks for it (arXiv 1711.05101)."""
+        if cfg.SOLVER.OPTIMIZER == "SGD":
+            return super().build_optimizer(cfg, model)
+        if cfg.SOLVER.OPTIMIZER != "AdamW":
+            raise InputError(f"SOLVER.OPTIMIZER is {cfg.SOLVER.OPTIMIZER!r}; there are 'SGD' and 'AdamW'")
+        parameters = get_default_optimizer_params(model, weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM)
+        return torch.optim.AdamW(parameters, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
 
     @property
     def results(self) -> dict[str, Any]:
