@@ -3,8 +3,9 @@
 An image is a function of (seed, index, size) and of nothing else: random integers come from PCG64, and every step from
 the outline to the pixel is integer arithmetic (``core.contours``, ``core.textures``), so all machines render the same.
 
-The class is decided by the outline. Texture only hints at it: three objects in ten wear their class's favourite
-texture, all others a random one, and clutter and background wear the same. Colours are independent of the class.
+The class is decided by the outline. Texture and colour only hint at it: seven objects in ten wear their class's favourite
+texture, seven in ten its favourite colour, the others any; clutter and background wear any too. So a small network learns
+something in a minute, and nothing less than the outline is always right.
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,17 @@ from core.textures import TEXTURES, Colour, draw_colours, mix
 
 CLASSES: tuple[str, ...] = tuple(OUTLINES)
 FAVOURITES = ("gradient", "checks", "stripes", "noise", "marble", "dots", "flat", "stripes")  # in the order of CLASSES
+COLOURS = (
+    (200, 60, 60),
+    (70, 170, 70),
+    (60, 90, 200),
+    (220, 200, 70),
+    (170, 70, 190),
+    (70, 190, 190),
+    (235, 235, 225),
+    (60, 50, 50),
+)
+HINTS = 7  # of ten objects wear the favourite texture, and as many, drawn apart, the favourite colour
 MIN_VISIBLE = 30  # pixels; an object that shows less is not drawn
 FULL_BITS = FULL.bit_length() - 1  # FULL is a power of two
 MIN_SHARE = 30  # percent; one that is hidden further cannot be recognised and is not drawn either
@@ -90,11 +102,11 @@ def _period(rng: np.random.Generator, size: int) -> int:
 
 
 def _place_objects(rng: np.random.Generator, size: int) -> list[Part]:
-    """Place 1 to 3 objects of 14 to 60 % of the image side, back to front, preferring places that overlap little."""
+    """Place 1 to 3 objects of 20 to 60 % of the image side, back to front, preferring places that overlap little."""
     parts: list[Part] = []
     circles: list[tuple[int, int, int]] = []
     for _ in range(int(rng.integers(1, 4))):
-        diameter = 14 + int(rng.integers(0, 47, 2).min() + rng.integers(0, 47)) // 2  # percent, small ones more often
+        diameter = 20 + int(rng.integers(0, 41, 2).min() + rng.integers(0, 41)) // 2  # percent, small ones more often
         radius = size * PIXEL * diameter // 200
         margin = radius * 7 // 10  # so that the border cuts some objects
         for _ in range(4):
@@ -160,10 +172,12 @@ def _paint(rng: np.random.Generator, canvas: Canvas, part: Part, tone: Colour, l
     _blend(canvas[window], coverage * 2 // 5, np.int32(0))
     names = list(TEXTURES)
     name = names[int(rng.integers(0, len(names)))]
-    if part.label >= 0 and rng.integers(0, 10) < 3:
+    if part.label >= 0 and rng.integers(0, 10) < HINTS:
         name = FAVOURITES[part.label]
     period = max(4, _period(rng, size) * 2 // 3)
-    colours = draw_colours(rng, spread=90, away_from=tone)
+    favourite = part.label >= 0 and rng.integers(0, 10) < HINTS
+    near = np.array(COLOURS[part.label]) if favourite else None
+    colours = draw_colours(rng, spread=90, away_from=tone, near=near)
     if part.coverage.any():
         height, width = part.coverage.shape
         field = TEXTURES[name](rng, height, width, period)

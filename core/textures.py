@@ -102,10 +102,15 @@ def mix(field: Field, first: Colour, second: Colour) -> NDArray[np.int32]:
     return first + (field[..., None] * (second - first) >> 8)
 
 
-def draw_colours(rng: np.random.Generator, spread: int, away_from: Colour | None = None) -> tuple[Colour, Colour]:
-    """Draw two colours at most ``spread`` apart per channel, in the mean well away from a given colour."""
+def draw_colours(
+    rng: np.random.Generator, spread: int, away_from: Colour | None = None, near: Colour | None = None
+) -> tuple[Colour, Colour]:
+    """Draw two colours at most ``spread`` apart per channel, in the mean well away from one colour, the first near another."""
     for _ in range(12):
-        first = rng.integers(10, 246, 3).astype(np.int32)
+        if near is None:
+            first = rng.integers(10, 246, 3).astype(np.int32)
+        else:
+            first = np.clip(near + rng.integers(-30, 31, 3), 0, 255).astype(np.int32)
         second = np.clip(first + rng.integers(-spread, spread + 1, 3), 0, 255).astype(np.int32)
         if away_from is None or int(np.abs((first + second) // 2 - away_from).sum()) >= CONTRAST:
             break

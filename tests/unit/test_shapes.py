@@ -13,8 +13,8 @@ from core.shapes import CLASSES, FAVOURITES, MIN_VISIBLE, render
 from core.textures import TEXTURES
 from transfer.datasets.shapes import jpeg
 
-PIXELS = "1b20d9fb8a6f5a32ec92bbf291e77f89e91b40cf153ce6764e53643ecd442755"
-FILES = "d6e177ce132ac36b2f3e9c32d621be45b9a0163b5a448f91d640f8b8bafd1b4f"
+PIXELS = "0c9c3e551487e3265b04e44b602498ac1923b3964006b78ea41b1a20e9429107"
+FILES = "19675b0bc9d9db955d2ef6698b355e7fec816873db0964818c81b141fdc3f465"
 
 
 def hashes() -> list[str]:

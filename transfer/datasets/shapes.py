@@ -19,8 +19,8 @@ from core.shapes import CLASSES, Scene, render
 from transfer.datasets import Counts, coco, folders, voc
 from transfer.datasets.progress import track
 
-VERSION = 1  # raise it with every change of what is rendered or how it is written
-DIGEST = "432e0560b85541dc59dd76bc30ce5c75fe43d967e61b9e2862d251c245c7044a"  # of all files of PLAN
+VERSION = 2  # raise it with every change of what is rendered or how it is written
+DIGEST = "f7556e14a621de478c6af6f99439d7ce5708c2b0a805e5a66cece7ab4398e875"  # of all files of PLAN
 
 
 @dataclass(frozen=True)
