@@ -1,6 +1,7 @@
 """Run the demo: pre-train, convert, detect, segment, and report, on the embedded set; start it again to go on."""
 
 import argparse
+import os
 from pathlib import Path
 
 from rich.console import Console
@@ -10,6 +11,7 @@ from core.provenance import ROOT
 from transfer import runner, suite
 
 SUITE = ROOT / "configs" / "suites" / "demo.yaml"
+JOBS = min(2, os.cpu_count() or 1)  # of one thread each, which is faster than one item on two threads
 
 
 def main() -> int:
@@ -19,7 +21,8 @@ def main() -> int:
     settings = suite.read(SUITE)
     folder = given.out or settings.folder
     console = Console()
-    failed = runner.run(settings, folder, console)
+    with runner.partners(JOBS - 1, SUITE, [], folder):
+        failed = runner.run(settings, folder, console)
     from transfer.report import assembly, terminal, write
 
     report = assembly.build(folder)

@@ -87,7 +87,13 @@ def _datasets() -> list[Row]:
     rows = []
     for place in PLACES:
         found = (root / place).is_dir()
-        step = "" if found else "rendered when first used" if place.startswith("shapes") else "tools/prepare_data.py --help"
+        step = (
+            ""
+            if found
+            else "rendered when first used"
+            if place.startswith("shapes")
+            else "tools/prepare_data.py --help"
+        )
         rows.append(Row(f"dataset {place}", str(root / place) if found else "not there", found, False, step))
     return rows
 

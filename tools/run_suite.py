@@ -15,6 +15,7 @@ def main() -> int:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over those of the file")
     parser.add_argument("--plan", action="store_true", help="print every item and whether it is done, and run nothing")
     parser.add_argument("--out", type=Path, metavar="DIR", help="results folder; results/NAME by default")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runners that share the work (default: 1)")
     given = parser.parse_intermixed_args()
     settings = suite.read(given.suite, given.overrides)
     folder = given.out or settings.folder
@@ -22,7 +23,8 @@ def main() -> int:
     if given.plan:
         runner.print_plan(settings, folder, console)
         return 0
-    failed = runner.run(settings, folder, console)
+    with runner.partners(given.jobs - 1, given.suite, given.overrides, folder):
+        failed = runner.run(settings, folder, console)
     return 1 if failed else 0
 
 

@@ -28,17 +28,7 @@ def run(
     ``watch`` is called every ``every`` seconds. When it, or a signal handler, raises, the process group is stopped
     first. When we are killed outright, Linux sends the command SIGTERM.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "ab") as output:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
-            start_new_session=True,
-            preexec_fn=_die_with(os.getpid()),
-        )
+    process = start(command, log, environment)
     try:
         while True:
             try:
@@ -47,7 +37,22 @@ def run(
                 if watch is not None:
                     watch()
     finally:
-        _stop(process)
+        stop(process)
+
+
+def start(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> "subprocess.Popen[bytes]":
+    """Start a command in a process group of its own that ends with us, its output appended to ``log``."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "ab") as output:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
+            start_new_session=True,
+            preexec_fn=_die_with(os.getpid()),
+        )
 
 
 def _die_with(parent: int) -> Callable[[], None] | None:
@@ -62,7 +67,7 @@ def _die_with(parent: int) -> Callable[[], None] | None:
     return prepare
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[bytes]) -> None:
     """End what is left of the process group: first politely, while its leader lives, then for certain."""
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
