@@ -16,7 +16,8 @@ from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
 from core.files import write_atomic
 
-CONFIDENT = 0.3  # predictions below are not drawn
+CONFIDENT = 0.3  # predictions below are not drawn,
+AT_LEAST = 2  # except an image's best (Detectron2 sorts by score): a short training is not confident
 AT_MOST = 12  # predictions of one image
 PALETTE = ["#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000", "#e0a800", "#f032e6"]
 
@@ -31,7 +32,7 @@ def draw(cfg: Any, model: nn.Module, name: str, folder: Path, count: int = 4) ->
         truth = annotations_to_instances(record["annotations"], image.shape[1:], "bitmask")
         with torch.no_grad():
             found = model([mapper(record)])[0]["instances"].to("cpu")
-        found = found[found.scores > CONFIDENT][:AT_MOST]
+        found = found[(found.scores > CONFIDENT) | (torch.arange(len(found)) < AT_LEAST)][:AT_MOST]
         masks = found.pred_masks if found.has("pred_masks") else None
         labels = [f"{classes[c]} {s:.2f}" for c, s in zip(found.pred_classes, found.scores, strict=True)]
         right = _overlay(image, found.pred_boxes.tensor, masks, found.pred_classes.tolist(), labels)
