@@ -29,6 +29,7 @@ COLOURS = (
     (60, 50, 50),
 )
 HINTS = 7  # of ten objects wear the favourite texture, and as many, drawn apart, the favourite colour
+BACKGROUNDS = 12  # of a series of centred images; many images share each
 MIN_VISIBLE = 30  # pixels; an object that shows less is not drawn
 FULL_BITS = FULL.bit_length() - 1  # FULL is a power of two
 MIN_SHARE = 30  # percent; one that is hidden further cannot be recognised and is not drawn either
@@ -64,17 +65,19 @@ class Part:
     label: int
 
 
-def render(seed: int, index: int, size: int = 128) -> Scene:
+def render(seed: int, index: int, size: int = 128, centred: bool = False) -> Scene:
     """Render image ``index`` of the endless series ``seed`` at ``size`` x ``size`` pixels, with 1 to 3 objects.
 
-    Below about 64 pixels small objects may show too little to be kept, and an image may have none.
+    With ``centred``, one large object near the middle of one of a few backgrounds, as photographs are that people take
+    of things: what tells such images apart is the object. Below about 64 pixels small objects may show too little to be kept, and an image may have none.
     """
     if size < 32:
         raise ValueError(f"size is {size}; shapes cannot be told apart below 32 pixels, ask for 32 or more")
     rng = np.random.Generator(np.random.PCG64([seed, index]))
-    canvas, tone = _background(rng, size)
+    place_of_many = np.random.Generator(np.random.PCG64([seed, index % BACKGROUNDS])) if centred else rng
+    canvas, tone = _background(place_of_many, size)
     behind = [_clutter(rng, size) for _ in range(int(rng.integers(2, 7)))]
-    placed = _place_objects(rng, size)
+    placed = [_centred_object(rng, size)] if centred else _place_objects(rng, size)
     bars = [_bar(rng, size) for _ in range(int(rng.integers(0, 3)) // 2)]
     kept, masks = _visible(placed, bars, size)
     light = int(rng.integers(0, 360))
@@ -118,6 +121,15 @@ def _place_objects(rng: np.random.Generator, size: int) -> list[Part]:
         angle, stretch = int(rng.integers(0, 360)), int(rng.integers(80, 121))
         parts.append(_part(place(OUTLINES[CLASSES[label]], (x, y), radius, angle, stretch), size, label))
     return parts
+
+
+def _centred_object(rng: np.random.Generator, size: int) -> Part:
+    """Place one object of 45 to 85 % of the image side near the middle."""
+    radius = size * PIXEL * int(rng.integers(45, 86)) // 200
+    x, y = (size * PIXEL * int(value) // 100 for value in rng.integers(40, 61, 2))
+    label = int(rng.integers(0, len(CLASSES)))
+    angle, stretch = int(rng.integers(0, 360)), int(rng.integers(80, 121))
+    return _part(place(OUTLINES[CLASSES[label]], (x, y), radius, angle, stretch), size, label)
 
 
 def _part(contours: list[Points], size: int, label: int = -1) -> Part:

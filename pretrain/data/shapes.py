@@ -15,12 +15,17 @@ class Shapes(Images):
     """``count`` scenes, rendered when first asked for and kept in memory as uint8."""
 
     class Config(PluginSettings):
-        """``size`` is the image side in pixels; ``scene_seed`` differs from those of the detection and segmentation sets."""
+        """``size`` is the image side in pixels; ``scene_seed`` differs from those of the detection and segmentation sets.
+
+        ``centred`` images show one large object before one of a few backgrounds. Without it, the background alone tells
+        images apart, and a backbone need learn nothing of the objects.
+        """
 
         name: Literal["shapes"] = "shapes"
         count: int = Field(2000, ge=1)
         size: int = Field(96, ge=32)
         scene_seed: int = 1000
+        centred: bool = True
         damaged: Literal["skip", "refuse"] = "refuse"
 
     def __init__(self, config: "Shapes.Config") -> None:
@@ -33,6 +38,6 @@ class Shapes(Images):
     def image(self, index: int) -> Tensor:
         """Render one scene."""
         if index not in self._kept:
-            scene = render(self.config.scene_seed, index, self.config.size)
+            scene = render(self.config.scene_seed, index, self.config.size, self.config.centred)
             self._kept[index] = torch.from_numpy(scene.image.copy()).permute(2, 0, 1).contiguous()
         return self._kept[index]
