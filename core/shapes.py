@@ -68,8 +68,8 @@ class Part:
 def render(seed: int, index: int, size: int = 128, centred: bool = False) -> Scene:
     """Render image ``index`` of the endless series ``seed`` at ``size`` x ``size`` pixels, with 1 to 3 objects.
 
-    With ``centred``, one large object near the middle of one of a few backgrounds, as photographs are that people take
-    of things: what tells such images apart is the object. Below about 64 pixels small objects may show too little to be kept, and an image may have none.
+    With ``centred``, one large object near the middle of one of a few backgrounds, as people photograph things: what tells
+    such images apart is the object. Below about 64 pixels small objects may show too little to be kept.
     """
     if size < 32:
         raise ValueError(f"size is {size}; shapes cannot be told apart below 32 pixels, ask for 32 or more")

@@ -108,7 +108,7 @@ def architecture(backbone: dict[str, Tensor], source: Path | str) -> ResNet.Conf
     bottleneck = "layer1.0.conv3.weight" in backbone
     for depth, (block, known) in BLOCKS.items():
         if counts == known and bottleneck == (block.expansion == 4):
-            return ResNet.Config(depth=depth, width=width, stem="imagenet" if kernel == 7 else "cifar")  # type: ignore[arg-type]
+            return ResNet.Config(depth=depth, width=width, stem="imagenet" if kernel == 7 else "cifar")
     raise FileError(
         f"{source} has {counts} blocks a stage, which is no ResNet-18/34/50/101; is it another architecture?"
     )

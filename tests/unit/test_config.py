@@ -106,5 +106,5 @@ def test_a_plug_in_choice_needs_a_name():
     class Chooses(Settings):
         mask: choice("pretrain.masks")
 
-    with pytest.raises(InputError, match="give a mapping with the key 'name'; pretrain.masks has: block"):
+    with pytest.raises(InputError, match=r"give a mapping with the key 'name'; pretrain\.masks has: block"):
         parse(Chooses, {"mask": {"cells": 4}})

@@ -89,7 +89,7 @@ def test_the_recipe_inside_the_file_tells_how_to_use_it(tmp_path):
 
 
 def backbone(**changes) -> dict:
-    state = {k: v for k, v in ResNet(ResNet.Config(depth=18, width=8)).state_dict().items()}
+    state = dict(ResNet(ResNet.Config(depth=18, width=8)).state_dict())
     for key, value in changes.items():
         key = key.replace("__", ".")
         if value is None:

@@ -23,9 +23,8 @@ class Payload:
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "file.txt"
     write_atomic(path, "old")
-    with pytest.raises(KeyError), replacing(path) as file:
-        file.write(b"half")
-        raise KeyError
+    with pytest.raises(TypeError), replacing(path) as file:
+        file.writelines([b"half", None])
     assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
     assert path.read_text() == "old"
 
