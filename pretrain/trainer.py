@@ -51,6 +51,7 @@ class Trainer:
         self.stopped_by: int | None = None
         self._wrapped: nn.Module = self.objective
         self._last: dict[str, float] = {}
+        self._forwards: dict[str, int] = {}  # a step
 
     @property
     def epoch(self) -> int:
@@ -76,7 +77,13 @@ class Trainer:
             "format": checkpoint.RUN,
             "version": checkpoint.VERSION,
             "config": self.settings.model_dump(mode="json"),
-            "progress": {"step": self.step, "epoch": self.epoch, "damaged": sorted(self.damaged)},
+            "progress": {
+                "step": self.step,
+                "epoch": self.epoch,
+                "damaged": sorted(self.damaged),
+                "values": self._last,
+                "forwards_per_step": self._forwards,
+            },
             "method": self.objective.method.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -95,6 +102,7 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         self.step = state["progress"]["step"]
         self.damaged = set(state["progress"]["damaged"])
+        self._last, self._forwards = state["progress"]["values"], state["progress"]["forwards_per_step"]
         if len(state["rng"]) == distributed.world():
             torch.set_rng_state(state["rng"][distributed.rank()]["torch"])
 
@@ -103,7 +111,10 @@ class Trainer:
     def run(self) -> None:
         """Train to the end, or until SIGTERM or SIGINT; ``stopped_by`` tells which."""
         if self.step == self.total:
+            if distributed.is_main() and not (self.folder / "summary.json").exists():
+                self._summary(None, 0)  # killed after the last checkpoint
             return
+        (self.folder / "summary.json").unlink(missing_ok=True)
         self._prepare()
         began, first = time.monotonic(), self.step
         main = distributed.is_main()
@@ -166,8 +177,10 @@ class Trainer:
             group["lr"] = lr
         self.objective.method.begin_step(progress)
         precision = self.settings.run.precision
+        self.objective.forwards = dict.fromkeys(self.objective.forwards, 0)
         with torch.autocast(self.device.type, DTYPES[precision], enabled=precision != "fp32"):
             scored = self._wrapped(first, second, self.step, distributed.rank() * len(first))
+        self._forwards = dict(self.objective.forwards)
         self.scaler.scale(scored.loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -203,7 +216,8 @@ class Trainer:
             )
         return self._last
 
-    def _summary(self, seconds: float, steps: int) -> None:
+    def _summary(self, seconds: float | None, steps: int) -> None:
+        images = steps * self.settings.train.batch_size
         last = self.folder / "checkpoints" / "last.pth"
         write_json(
             self.folder / "summary.json",
@@ -212,9 +226,9 @@ class Trainer:
                 "epochs": self.epoch,
                 "steps": self.step,
                 "final_loss": self._last.get("loss"),
-                "forwards_per_step": {side: count // steps for side, count in self.objective.forwards.items()},
-                "images_per_second": round(steps * self.settings.train.batch_size / seconds, 1),
-                "seconds": round(seconds, 1),
+                "forwards_per_step": self._forwards,
+                "images_per_second": round(images / seconds, 1) if seconds else None,
+                "seconds": round(seconds, 1) if seconds else None,  # of this start
                 "damaged_images": len(self.damaged),
                 "knn_top1": None,
                 "backbone_sha256": _backbone_hash(checkpoint.query_backbone(checkpoint.load(last))),

@@ -1,6 +1,7 @@
 """What a user can get wrong in a pre-training run is refused before anything is written."""
 
 import io
+import json
 import tarfile
 
 import pytest
@@ -95,6 +96,17 @@ def test_a_finished_run_started_again_stays_as_it_is(config, tmp_path):
     again.run()
     assert again.step == again.total == 3
     assert (tmp_path / "run" / "summary.json").read_bytes() == before
+
+
+def test_a_run_killed_between_its_last_checkpoint_and_its_summary_still_gets_one(config, tmp_path):
+    folder, summary = f"run.folder={tmp_path / 'run'}", tmp_path / "run" / "summary.json"
+    make_trainer(config, [folder]).run()
+    before = json.loads(summary.read_text())
+    summary.unlink()
+    make_trainer(config, [folder]).run()
+    after = json.loads(summary.read_text())
+    assert after == before | {"seconds": None, "images_per_second": None}
+    assert (after["status"], after["forwards_per_step"]) == ("finished", {"query": 2, "key": 1})
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_names_the_branch_and_keeps_the_last_good_checkpoint(config, tmp_path):
