@@ -3,15 +3,14 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from running import Run
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and for every subprocess
 
 ROOT = Path(__file__).resolve().parent.parent
-Run = Callable[..., subprocess.CompletedProcess]
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Run
 from PIL import Image
+from running import Run
 
 from core.backbones.resnet import ResNet
 from core.checkpoint import save_backbone
