@@ -1,5 +1,6 @@
 """One way for every tool to end: bad input is one line on stderr and exit code 2."""
 
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -18,6 +19,9 @@ def cli(main: Callable[[], int | None]) -> NoReturn:
             raise  # a ValueError from a library deep inside is our fault: show where it came from
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # the reader of our output is gone, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except KeyboardInterrupt:
         print("stopped by Ctrl-C; start the same command again to go on", file=sys.stderr)
         sys.exit(130)

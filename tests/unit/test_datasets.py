@@ -51,11 +51,11 @@ CIFAR = [
 
 def test_the_rendered_set_has_the_pinned_bytes(rendered):
     assert (
-        folders.read_manifest(rendered)["sha256"] == "a5db19e6ccf222363836f5292258a8f735747b79dcff9f2fc8daf6b40450b906"
+        folders.read_manifest(rendered)["sha256"] == "40e8c2d325cba9ee7e908dd4b6c66515983403c9759f9382de4a96b1186857a5"
     )
     assert (
         sha256(rendered / "VOC" / "SegmentationClass" / "000001.png")
-        == "8f8dcd1004d3206354537bd30165b21f851515f08a9109fbbc80cfea41d2cd13"
+        == "63c04ebcb325912dbcf678ca6edab682a882a5ff4f12e56e7e7f9c06827a59d7"
     )
 
 

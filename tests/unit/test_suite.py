@@ -242,11 +242,17 @@ def test_a_stopped_suite_leaves_no_process_and_goes_on_where_it_was(home, number
     measures = {"fake_task": {"options": ["slow"], "trials": 1}}
     _suite(home, benchmarks=measures, checkpoints={"a": {"path": "good.pth"}})
     command = [sys.executable, str(ROOT / "tools" / "run_suite.py"), "suite.yaml", "--out", "out"]
-    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    started = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # CI may start us with it ignored
+    )
     _wait_for((home / "calls.txt").exists)
     _wait_for(lambda: list(Path("out").glob("a--*/run/last_checkpoint")))
     started.send_signal(number)
-    output, _ = started.communicate(timeout=20)
+    output, _ = started.communicate(timeout=60)
     assert started.returncode == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGKILL: -9}[number], output
     _wait_for(lambda: str(home / "script.py") not in _command_lines())
     assert not list(Path("out").glob("*/result.json"))

@@ -19,8 +19,8 @@ from core.shapes import CLASSES, Scene, render
 from transfer.datasets import Counts, coco, folders, voc
 from transfer.datasets.progress import track
 
-VERSION = 2  # raise it with every change of what is rendered or how it is written
-DIGEST = "f7556e14a621de478c6af6f99439d7ce5708c2b0a805e5a66cece7ab4398e875"  # of all files of PLAN
+VERSION = 3  # raise it with every change of what is rendered or how it is written
+DIGEST = "4087695b03875b66b235a0788783acc509c335eb87da3f646025dd93d20c3e62"  # of all files of PLAN
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _write(folder: Path, plan: Plan) -> None:
     unlabelled = folder / "unlabelled"
     unlabelled.mkdir()
     for index in track(range(plan.unlabelled), "rendering unlabelled shapes", plan.unlabelled):
-        scene = render(plan.seeds[0], index, plan.unlabelled_size)
+        scene = render(plan.seeds[0], index, plan.unlabelled_size, centred=True)
         (unlabelled / f"{index:06d}.jpg").write_bytes(jpeg(scene.image))
     voc.make_folders(folder / "VOC")
     train = _write_split(folder, "train", plan.seeds[1], range(1, 1 + plan.train), plan.size)
