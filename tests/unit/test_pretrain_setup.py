@@ -219,3 +219,14 @@ def test_mscn_alone_masks_both_views_and_makes_no_clean_key(config):
     assert scored.parts["lam/masked"] == 1
     assert set(scored.parts) == {"loss/masked", "lam/masked"}
     assert len(scored.keys) == 1
+
+
+def test_damaged_images_are_named_once_and_counted_in_the_summary(config, tmp_path, capsys):
+    pictures(tmp_path / "set", 16, size=(40, 40))
+    broken = tmp_path / "set" / "3.jpg"
+    broken.write_bytes(broken.read_bytes()[:300])
+    values = yaml.safe_load(CONFIG) | {"data": {"name": "imagefolder", "root": str(tmp_path / "set")}}
+    config.write_text(yaml.safe_dump(values))
+    make_trainer(config, [f"run.folder={tmp_path / 'run'}", "train.epochs=2"]).run()
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["damaged_images"] == 1
+    assert capsys.readouterr().err.count(f"skipping a damaged image: {broken}") == 1
