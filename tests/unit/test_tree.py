@@ -33,7 +33,7 @@ def test_files_stay_short_enough_to_read():
 
 def test_no_file_names_a_registry_host():
     hosts = re.compile(
-        "|".join(["pythonhosted" + r"\.org", "pypi" + r"\.org", "deb" + r"\.debian", "registry" + r"\.npmjs"])
+        "|".join(["python" + r"hosted\.org", "pypi" + r"\.org", "deb" + r"\.debian", "registry" + r"\.npmjs"])
     )
     texts = [
         n for n in TRACKED if n.endswith((".py", ".md", ".toml", ".txt", ".yaml", ".cff", ".sh")) or n == "Makefile"
