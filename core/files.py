@@ -88,9 +88,9 @@ def _read_torch(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         detail = str(error).split("GLOBAL ")[-1].split(" ")[0] if "GLOBAL" in str(error) else ""
-        if detail or "nsupported" in str(error):
+        if detail:
             raise FileError(
-                f"{path} holds a pickled object{f' ({detail})' if detail else ''}, which could run code when loaded; "
+                f"{path} holds a pickled object ({detail}), which could run code when loaded; "
                 "save only tensors and plain values (state_dict) and pass that file"
             ) from error
         raise FileError(f"{path} is truncated or not a checkpoint; copy or download it again") from error

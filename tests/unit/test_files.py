@@ -90,3 +90,9 @@ def test_a_bare_tensor_is_not_a_checkpoint(tmp_path):
     torch.save(torch.ones(3), tmp_path / "x.pth")
     with pytest.raises(FileError, match="holds a Tensor, not a mapping"):
         read_weights_file(tmp_path / "x.pth")
+
+
+def test_a_text_file_is_no_checkpoint_and_not_called_a_pickle(tmp_path):
+    (tmp_path / "README.md").write_text("# MaskTransfer\n")
+    with pytest.raises(FileError, match=r"README\.md is truncated or not a checkpoint"):
+        read_weights_file(tmp_path / "README.md")
