@@ -64,15 +64,28 @@ ConfigFile = Annotated[Path, AfterValidator(_shipped)]
 
 
 class Pretrain(Settings):
-    """A pre-training run still to be made: a config of ``pretrain/run.py`` and ``key=value`` overrides."""
+    """A pre-training run still to be made: a config of ``pretrain/run.py`` and ``key=value`` overrides.
+
+    ``repeat`` makes one run a trial, with the trial's number as ``run.seed``, so that the spread of a cell holds that of
+    pre-training; without it all trials measure the same backbone.
+    """
 
     config: ConfigFile
     overrides: tuple[str, ...] = ()
+    repeat: bool = False
 
     @model_validator(mode="after")
     def _readable(self) -> Self:
         config.load(self.config, self.overrides)
+        if self.repeat and any(override.startswith("run.seed=") for override in self.overrides):
+            raise InputError("repeat=true sets run.seed to the number of the trial; remove run.seed from overrides")
         return self
+
+    def of_trial(self, trial: int) -> "Pretrain":
+        """Return the run that a trial measures."""
+        if not self.repeat:
+            return self
+        return self.model_copy(update={"overrides": (*self.overrides, f"run.seed={trial}")})
 
 
 class RandomInit(Settings):
@@ -175,17 +188,30 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Suite:
 
 
 def plan(suite: Suite, folder: Path | None = None) -> list[Item]:
-    """Return every work item of a suite, pre-training before what depends on it."""
+    """Return every work item of a suite, pre-training before what depends on it.
+
+    All cells come once before their next trial, so that a stopped suite has something of everything.
+    """
     folder = folder or suite.folder
-    sources = {label: _source(suite, label, folder) for label in suite.checkpoints}
-    made = [item for item, _, _ in sources.values() if item is not None]
-    return made + list(_measurements(suite, folder, sources))
+    counts = {name: _trials(suite, measure) for name, measure in suite.benchmarks.items()}
+    items: dict[str, Item] = {}
+    for trial in range(max(counts.values())):
+        sources = {label: _source(suite, label, folder, trial) for label in suite.checkpoints}
+        made = [item for item, _, _ in sources.values() if item is not None]
+        measured = [name for name, count in counts.items() if trial < count]
+        items |= {item.name: item for item in [*made, *_measurements(suite, folder, measured, trial, sources)]}
+    return list(items.values())
+
+
+def _trials(suite: Suite, measure: Measure) -> int:
+    return measure.trials or suite.trials or protocol_of(measure.name)[0].trials
 
 
 Source = tuple[Item | None, Path, str]  # the item that makes the checkpoint, if any; its file; the key of its content
 
 
-def _source(suite: Suite, label: str, folder: Path) -> Source:
+def _source(suite: Suite, label: str, folder: Path, trial: int) -> Source:
+    """Return where a trial's checkpoint comes from; without ``repeat`` the same for all trials."""
     entry, shown = suite.checkpoints[label], suite.shown(label)
     if entry.path is not None:
         return None, entry.path, files.sha256(entry.path)
@@ -197,26 +223,24 @@ def _source(suite: Suite, label: str, folder: Path) -> Source:
         command = (sys.executable, "-m", "transfer.random_init", str(file), "--seed", str(entry.random.seed), *pairs)
         return Item(f"{label} (random)", "random", shown, home, command, checkpoint_file=file), file, key
     assert entry.pretrain is not None
-    key = _key(config.load(entry.pretrain.config, entry.pretrain.overrides))
+    pretrain = entry.pretrain.of_trial(trial)
+    key = _key(config.load(pretrain.config, pretrain.overrides))
     home = folder / CHECKPOINTS / f"{label}--{key[:8]}"
     file = home / "checkpoints" / "last.pth"
     script = str(ROOT / "pretrain" / "run.py")
-    command = (sys.executable, script, str(entry.pretrain.config), *entry.pretrain.overrides, f"run.folder={home}")
-    return Item(f"{label} (pre-training)", "pretrain", shown, home, command, checkpoint_file=file), file, key
+    command = (sys.executable, script, str(pretrain.config), *pretrain.overrides, f"run.folder={home}")
+    name = f"{label} (pre-training{f' {trial}' if pretrain.repeat else ''})"
+    return Item(name, "pretrain", shown, home, command, checkpoint_file=file), file, key
 
 
-def _measurements(suite: Suite, folder: Path, sources: dict[str, Source]) -> Iterator[Item]:
-    """Go through all cells once before their next trial, so that a stopped suite has something of everything."""
-    counts, rules = {}, {}
-    for benchmark, measure in suite.benchmarks.items():
-        protocol, framework = protocol_of(measure.name)
-        counts[benchmark] = measure.trials or suite.trials or protocol.trials
-        rules[benchmark] = protocol_hash(protocol, framework, measure.options)
-    for trial, benchmark, label in itertools.product(range(max(counts.values())), suite.benchmarks, sources):
-        if trial >= counts[benchmark]:
-            continue
+def _measurements(
+    suite: Suite, folder: Path, benchmarks: Sequence[str], trial: int, sources: dict[str, Source]
+) -> Iterator[Item]:
+    for benchmark, label in itertools.product(benchmarks, suite.checkpoints):
+        measure = suite.benchmarks[benchmark]
+        rules = protocol_hash(*protocol_of(measure.name), measure.options)
         maker, file, key = sources[label]
-        home = folder / f"{label}--{benchmark}--trial{trial}--{_key([key, rules[benchmark], trial])[:8]}"
+        home = folder / f"{label}--{benchmark}--trial{trial}--{_key([key, rules, trial])[:8]}"
         yield Item(
             name=f"{label} · {benchmark} · trial {trial}",
             kind="benchmark",
@@ -273,7 +297,7 @@ def _digest(file: Path, _version: os.stat_result) -> str:
 
 def manifest(suite: Suite, items: Sequence[Item], folder: Path) -> dict[str, Any]:
     """Describe a suite for the report: what was asked for, so that what is missing can be named."""
-    sources = {item.checkpoint: item for item in items if item.kind != "benchmark"}
+    sources = {item.checkpoint: item for item in reversed(items) if item.kind != "benchmark"}
     shown = {label: suite.shown(label) for label in suite.checkpoints}
     return {
         "name": suite.name,

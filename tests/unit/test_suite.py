@@ -213,6 +213,18 @@ def _script(home, name, text):
     return (sys.executable, "-S", str(home / name))
 
 
+def test_a_repeated_pre_training_makes_one_run_a_trial_with_its_own_seed_and_folder(home):
+    (home / "pretrain.yaml").write_text("train: {epochs: 3}\n")
+    entry = {"pretrain": {"config": "pretrain.yaml", "repeat": True}}
+    items = suite.plan(_suite(home, checkpoints={"ours": entry}, trials=2))
+    runs = [item for item in items if item.kind == "pretrain"]
+    assert [run.name for run in runs] == ["ours (pre-training 0)", "ours (pre-training 1)"]
+    assert [run.command[-2] for run in runs] == ["run.seed=0", "run.seed=1"]
+    assert len({run.folder for run in runs}) == 2
+    measured = {(item.after, item.checkpoint_file.parents[1], item.trial) for item in items if item.kind == "benchmark"}
+    assert measured == {(run.name, run.folder, trial) for trial, run in enumerate(runs)}
+
+
 def test_what_depends_on_a_failed_item_is_blocked_with_its_reason(home):
     make = Item("make", "random", "r", Path("made"), _script(home, "f.py", "raise ValueError('no luck')"))
     use = Item("use", "benchmark", "r", Path("used"), ("never",), after="make")
