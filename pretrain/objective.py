@@ -16,14 +16,16 @@ from pretrain.methods import Method
 
 
 class Scored(NamedTuple):
-    """``loss`` to minimise, ``parts`` to log (detached scalars), and ``keys`` to remember.
+    """``loss`` to minimise, ``parts`` to log (detached scalars), ``keys`` to remember, ``embeddings`` to watch.
 
-    The keys are those of the clean views, or the masked ones where no clean key is made.
+    The keys are those of the clean views, or the masked ones where no clean key is made; the embeddings are the detached
+    queries of the clean view, or of the first branch where no clean query is made.
     """
 
     loss: Tensor
     parts: dict[str, Tensor]
     keys: list[Tensor]
+    embeddings: Float[Tensor, "rows dim"]
 
 
 def mixed_loss(

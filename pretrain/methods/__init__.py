@@ -21,6 +21,7 @@ class Method(nn.Module, ABC):
     query_encoder: Encoder
     symmetric: bool  # score each view as query and as key
     groups: int  # parts of a one-process batch that are normalised, and mixed, apart
+    constant_lr: tuple[str, ...] = ()  # submodules that are trained at the base learning rate throughout
 
     def begin_step(self, progress: float) -> None:
         """Update the key side; ``progress`` in [0, 1]."""
