@@ -61,7 +61,7 @@ def convert(source: Path | str, output: Path | str, *, target: str, dialect: str
     if arch not in ("auto", _name(config)):
         raise InputError(f"{source} holds a {_name(config)}, not a {arch}; leave --arch out or give the right file")
     tensors, notes = _checked(backbone, config, source)
-    if config.stem != "imagenet":
+    if config.stem not in destination.stems:
         raise InputError(
             f"{source} has the 3x3 CIFAR stem, {target} has a 7x7 one; pre-train with backbone.stem=imagenet"
         )

@@ -16,6 +16,7 @@ class Target(ABC):
     """One framework's file form, and its own network to prove the file with."""
 
     suffixes: tuple[str, ...]  # of the files it reads
+    stems: tuple[str, ...] = ("imagenet",)  # of the networks it can hold
 
     @classmethod
     @abstractmethod
