@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from transfer.statistics import Difference, detectable_gap, difference, hedges_g, holm, summarise
+from transfer.statistics import Difference, detectable_gap, difference, hedges_g, holm, nemenyi, ranking, summarise
 
 A = [57.0, 57.3, 56.8, 57.1, 57.2]
 B = [56.5, 56.9, 56.6, 56.4, 56.8]
@@ -103,3 +103,73 @@ def test_a_clear_loss_is_called_worse():
 
 def test_a_difference_without_correction_is_undecided():
     assert Difference(mean=3.0, low=2.0, high=4.0, p=0.001).verdict == "undecided"
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 9])
+def test_paired_difference_equals_scipys_related_test_and_keeps_welchs_p_beside_it(n):
+    generator = np.random.default_rng(n)
+    shared = generator.normal(0, 2.0, n)  # what the trials of one seed have in common
+    ours, theirs = shared + generator.normal(0.5, 0.2, n), shared + generator.normal(0, 0.2, n)
+    expected = stats.ttest_rel(ours, theirs)
+    interval = expected.confidence_interval(0.95)
+    found = difference(list(ours), list(theirs), paired=True)
+    assert (found.paired, found.freedom) == (True, n - 1)
+    assert found.p == pytest.approx(expected.pvalue, rel=1e-9)
+    assert (found.low, found.high) == (pytest.approx(interval.low), pytest.approx(interval.high))
+    assert found.welch_p == pytest.approx(stats.ttest_ind(ours, theirs, equal_var=False).pvalue, rel=1e-9)
+    assert found.effect == pytest.approx(hedges_g(list(ours), list(theirs)))
+
+
+def test_pairs_find_what_welch_cannot_when_the_seed_moves_all_trials_alike():
+    theirs = [50.0, 54.0, 47.0, 52.0]
+    ours = [value + gap for value, gap in zip(theirs, (0.9, 1.1, 1.0, 1.05), strict=True)]
+    assert holm([difference(ours, theirs, paired=True)])[0].verdict == "better"
+    assert holm([difference(ours, theirs)])[0].verdict == "undecided"
+
+
+def test_pairs_without_any_spread_and_pairs_of_one_trial_are_not_tested():
+    for found in (difference([2.0, 3.0], [1.0, 2.0], paired=True), difference([2.0], [1.0], paired=True)):
+        assert (found.mean, found.p, holm([found])[0].verdict) == (1.0, None, "undecided")
+
+
+def test_pairs_need_as_many_trials_on_both_sides():
+    with pytest.raises(ValueError, match="zip"):
+        difference([1.0, 2.0, 3.0], [1.0, 2.5], paired=True)
+
+
+@pytest.mark.parametrize("freedom", [1.0, 2.7, 4.0, 30.0])
+def test_the_detectable_gap_reaches_the_power_by_scipys_noncentral_t(freedom):
+    gap, critical = detectable_gap(1.0, freedom), stats.t.isf(0.025, freedom)
+    assert stats.nct.sf(critical, freedom, gap) + stats.nct.cdf(-critical, freedom, gap) == pytest.approx(0.8, abs=1e-6)
+
+
+# Demsar (JMLR 7, 2006), table 5a: critical values of the Nemenyi test at 0.05
+@pytest.mark.parametrize(("count", "value"), [(2, 1.960), (3, 2.343), (4, 2.569), (5, 2.728), (7, 2.949), (10, 3.164)])
+def test_nemenyi_equals_the_published_table_and_scipys_studentised_range(count, value):
+    assert nemenyi(count) == pytest.approx(value, abs=1e-3)
+    assert nemenyi(count) == pytest.approx(stats.studentized_range.ppf(0.95, count, np.inf) / math.sqrt(2), rel=1e-6)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_average_ranks_equal_scipys_ranks_and_friedmans_test(ties):
+    table = np.random.default_rng(3).normal([0.0, 0.5, 2.0, 2.1], 0.5, (6, 4))
+    table = np.round(table) if ties else table
+    found = ranking(table.tolist())
+    expected = np.mean([stats.rankdata(-row) for row in table], axis=0)
+    assert found.ranks == pytest.approx(tuple(expected))
+    assert found.p == pytest.approx(stats.friedmanchisquare(*table.T).pvalue, rel=1e-9)
+    assert found.critical == pytest.approx(2.569 * math.sqrt(4 * 5 / (6 * 6)), abs=1e-3)
+
+
+def test_groups_are_the_largest_sets_that_the_critical_difference_does_not_part():
+    table = [[4.0, 3.0, 2.0, 1.0]] * 12  # ranks 1, 2, 3, 4; critical difference 1.35
+    found = ranking(table)
+    assert found.ranks == (1.0, 2.0, 3.0, 4.0)
+    assert found.groups == ((0, 1), (1, 2), (2, 3))
+    assert ranking([[1.0, 1.0, 1.0]] * 3).groups == ((0, 1, 2),)
+    assert ranking([[1.0, 1.0, 1.0]] * 3).p == 1.0
+
+
+@pytest.mark.parametrize("table", [[], [[1.0, 2.0, 3.0]], [[1.0, 2.0], [2.0, 1.0]]])
+def test_too_few_benchmarks_or_checkpoints_have_no_ranking(table):
+    assert ranking(table) is None
