@@ -15,10 +15,11 @@ from transfer.recipe import Recipe
 FOLDER = Path(__file__).parents[2] / "configs" / "transfer" / "detection"
 CONFIGS = sorted(FOLDER.glob("*.yaml"))
 NAME = re.compile(
-    r"(?P<method>mask|faster)-rcnn_r(?P<depth>\d+)(?:w(?P<width>\d+))?-(?P<neck>c4|fpn)"
+    r"(?P<method>mask|faster)-rcnn_r(?P<depth>\d+)(?:w(?P<width>\d+))?-(?P<neck>c4|fpn)(?P<heads>-4conv1fc)?"
     r"_(?P<devices>\d+)xb(?P<images>\d+)-(?P<iterations>\d+k?)_(?P<data>[a-z0-9-]+)"
 )
 DATA = {
+    "voc07": ("voc_2007_trainval", "voc_2007_test"),
     "coco": ("coco_2017_train", "coco_2017_val"),
     "voc0712": ("voc_2007_trainval", "voc_2012_trainval", "voc_2007_test"),
     "shapes": ("shapes_train", "shapes_val"),
@@ -57,8 +58,10 @@ def test_nothing_is_frozen_and_all_norms_are_trained_and_synchronised(config: tu
     assert cfg.TEST.PRECISE_BN.ENABLED
     if name["neck"] == "fpn":
         assert cfg.MODEL.FPN.NORM == "SyncBN"
-    if name["devices"] == "8":  # MoCo's protocol: the heads have no norm but C4's extra one
-        assert (cfg.MODEL.ROI_BOX_HEAD.NORM, cfg.MODEL.ROI_MASK_HEAD.NORM) == ("", "")
+    heads = "SyncBN" if name["heads"] else ""  # MoCo's protocol: the heads have no norm but C4's extra one
+    assert (cfg.MODEL.ROI_BOX_HEAD.NORM, cfg.MODEL.ROI_MASK_HEAD.NORM) == (heads, heads)
+    if name["heads"]:
+        assert (cfg.MODEL.ROI_BOX_HEAD.NUM_CONV, cfg.MODEL.ROI_BOX_HEAD.NUM_FC) == (4, 1)
 
 
 def test_c4_has_the_extra_norm(config: tuple[Any, re.Match[str]]) -> None:

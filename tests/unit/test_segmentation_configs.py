@@ -13,8 +13,9 @@ from transfer.segmentation.data import leaves
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "transfer" / "segmentation").glob("*.py"))
 NAME = re.compile(
-    r"fcn_r(?P<depth>\d+)(?:w(?P<width>\d+))?-d(?P<stride>\d+)_(?P<devices>\d+)xb(?P<batch>\d+)-(?P<count>\d+)(?P<unit>k|i)_"
-    r"(?P<data>[a-z0-9-]+)-(?P<crop>\d+)x(?P=crop)"
+    r"(?P<method>fcn|fcn-16s|upernet)_r(?P<depth>\d+)(?:w(?P<width>\d+))?(?:-d(?P<stride>\d+))?_"
+    r"(?P<devices>\d+)xb(?P<batch>\d+)-(?P<count>\d+)(?P<unit>k|i)_"
+    r"(?P<data>[a-z0-9-]+)-(?P<height>\d+)x(?P<across>\d+)"
 )
 
 
@@ -57,7 +58,7 @@ def test_batch_and_iterations_are_those_of_the_file_name(path: Path) -> None:
     assert cfg.auto_scale_lr.base_batch_size == int(name["batch"]) * int(name["devices"])
     assert cfg.train_cfg.max_iters == iterations
     assert max(scheduler.end for scheduler in cfg.param_scheduler) == iterations
-    assert tuple(cfg.model.data_preprocessor["size"]) == (int(name["crop"]),) * 2
+    assert tuple(cfg.model.data_preprocessor["size"]) == (int(name["height"]), int(name["across"]))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -1,0 +1,18 @@
+"""ADE20K segmentation with UPerNet R50, 80k iterations (arXiv 1807.10221, MMSegmentation's schedule)."""
+
+from transfer.benchmarks import SEGMENTATION, Benchmark, Protocol
+
+
+class Ade20kUpernet(Benchmark):
+    """ADE20K UPerNet 80k: all four stages, not dilated."""
+
+    protocol = Protocol(
+        title="ADE20K UPerNet 80k",
+        framework="mmseg",
+        config="configs/transfer/segmentation/upernet_r50_4xb4-80k_ade20k-512x512.py",
+        train="training",
+        test="validation",
+        metrics=SEGMENTATION,
+        headline="seg/mIoU",
+        trials=5,
+    )
