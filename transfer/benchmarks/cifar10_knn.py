@@ -1,0 +1,18 @@
+"""CIFAR-10 by the nearest training images: nothing is trained."""
+
+from transfer.benchmarks import Benchmark, Protocol
+
+
+class Cifar10Knn(Benchmark):
+    """CIFAR-10 kNN: frozen features, k nearest by cosine, votes weighted."""
+
+    protocol = Protocol(
+        title="CIFAR-10 kNN",
+        framework="classification",
+        config="configs/transfer/classification/knn_cifar10.yaml",
+        train="cifar10/train",
+        test="cifar10/test",
+        metrics=("knn20/top1", "knn200/top1", "knn20-0.1/top1", "knn200-0.1/top1"),
+        headline="knn200/top1",
+        trials=1,
+    )

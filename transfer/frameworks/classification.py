@@ -1,0 +1,33 @@
+"""Classification through ``tools/train_classifier.py``, with this project's own YAML configs."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from core.provenance import ROOT
+from transfer.benchmarks import Protocol
+from transfer.frameworks import Framework, partial_run
+
+
+class Classification(Framework):
+    """Measure with ``CONFIG --weights FILE --work-dir DIR --seed N [--resume]``; options are ``key=value`` of the config."""
+
+    target = "classification"
+    suffix = ".pth"
+
+    def command(
+        self, protocol: Protocol, weights: Path, folder: Path, seed: int, options: Sequence[str] = ()
+    ) -> list[str]:
+        """Return the command of one measurement."""
+        resume = ["--resume"] if partial_run(folder) else []
+        tool = str(ROOT / "tools" / "train_classifier.py")
+        given = [str(ROOT / protocol.config), "--weights", str(weights), "--work-dir", str(folder), "--seed", str(seed)]
+        return [sys.executable, tool, *given, *resume, *options]
+
+    def bases(self, config: Path) -> list[Path]:
+        """Read ``_base_``: a path or a list of paths relative to the file (``core.config``'s rule)."""
+        values = yaml.load(config.read_text(), Loader=yaml.BaseLoader) or {}
+        bases = values.get("_base_", [])
+        return [(config.parent / base).resolve() for base in ([bases] if isinstance(bases, str) else bases)]
