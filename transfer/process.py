@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from core.errors import InputError
+
 GRACE = 30.0  # seconds between SIGTERM and SIGKILL: time to save a checkpoint
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -42,8 +44,12 @@ def run(
 
 def start(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> "subprocess.Popen[bytes]":
     """Start a command in a process group of its own that ends with us, its output appended to ``log``."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "ab") as output:
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        output = open(log, "ab")  # noqa: SIM115 - closed below, after the error that only opening can raise
+    except OSError as error:
+        raise InputError(f"cannot write {log}: {error.strerror}; choose another folder") from error
+    with output:
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -61,6 +67,7 @@ def _die_with(parent: int) -> Callable[[], None] | None:
 
     def prepare() -> None:  # runs in the child between fork and exec
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm's warning before a time limit goes to every process
         if os.getppid() != parent:
             os._exit(143)
 
@@ -69,11 +76,21 @@ def _die_with(parent: int) -> Callable[[], None] | None:
 
 def stop(process: subprocess.Popen[bytes]) -> None:
     """End what is left of the process group: first politely, while its leader lives, then for certain."""
+    terminate(process)
+    finish(process, GRACE)
+
+
+def terminate(process: subprocess.Popen[bytes]) -> None:
+    """Ask a process group to end, if its leader lives."""
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=GRACE)
+
+
+def finish(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """Wait for a group's leader for at most ``seconds``, then kill the whole group."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=max(seconds, 0.0))
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -93,10 +110,13 @@ def sigterm_ends_cleanly() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def threads(count: int | None) -> dict[str, str]:
-    """Return the variables that give a command ``count`` threads; None leaves what the user set, else all cores."""
+def threads(count: int | None, share: int = 1) -> dict[str, str]:
+    """Return the variables that give a command ``count`` threads.
+
+    None leaves what the user set, else gives all cores, divided among ``share`` commands.
+    """
     if count is None:
-        return {} if any(name in os.environ for name in THREADS) else threads(os.cpu_count() or 1)
+        return {} if any(name in os.environ for name in THREADS) else threads(max((os.cpu_count() or 1) // share, 1))
     return dict.fromkeys(THREADS, str(count))
 
 

@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 from types import TracebackType
 from typing import Self
 
@@ -15,24 +14,35 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from transfer import process, results
-from transfer.durations import duration
+from transfer import process
+from transfer.durations import Durations, duration
 from transfer.execution import State, Statuses
-from transfer.suite import Item
+from transfer.items import Item
 from transfer.trial import LOG
 
 MAKING = "pre-training"
-STYLE = {"running": "bold cyan", "failed": "bold red", "blocked": "red", "done": "green", "waiting": "dim"}
+SHOWN = 12  # lines of running and failed items on a terminal; the log has all
+STYLE: dict[State, str] = {
+    "running": "bold cyan",
+    "queued": "cyan",
+    "failed": "bold red",
+    "blocked": "red",
+    "done": "green",
+    "waiting": "dim",
+}
 _LOG = logging.getLogger("transfer.suite")
 
 
 class Progress:
-    """Observe the execution of ``items`` until the ``with`` block ends; ``log`` gets one line per change."""
+    """Observe the execution of ``items`` until the ``with`` block ends; ``log`` gets one line per change.
 
-    def __init__(self, items: Sequence[Item], statuses: Statuses, log: Path, console: Console) -> None:
-        self.items, self.statuses, self.console, self.log = items, statuses, console, log
+    ``width`` is how many are executed at a time, for the time left.
+    """
+
+    def __init__(self, items: Sequence[Item], statuses: Statuses, log: Path, console: Console, width: int = 1) -> None:
+        self.items, self.statuses, self.console, self.log, self.width = items, statuses, console, log, width
         self.begin = time.monotonic()
-        self.durations = _past_durations(items, statuses)
+        self.durations = Durations(items, statuses)
         self.live = Live(console=console, get_renderable=self.table, refresh_per_second=2, transient=False)
 
     def __enter__(self) -> Self:
@@ -65,30 +75,21 @@ class Progress:
             return
         status = self.statuses[item.name]
         if status.state == "done" and status.seconds is not None:
-            self.durations.setdefault(item.sort, []).append(status.seconds)
-        took = f" in {duration(status.seconds)}" if status.seconds is not None else ""
-        log = f"; log {item.folder / LOG}" if status.state == "failed" else ""
+            self.durations.add(item, status.seconds)
+        took = f" in {duration(status.seconds)}" if status.seconds is not None and status.state != "running" else ""
+        log = f"; log {item.folder / LOG}" if status.reason and status.state in ("failed", "waiting") else ""
         reason = f": {status.reason}{log}" if status.reason else ""
-        left = self.left() if status.state == "running" else None
-        self._say(f"{status.state:<8}{item.name}{took}{reason}{f' · about {duration(left)} left' if left else ''}")
+        left = f" · {self.left()}" if status.state == "running" and self.durations.known else ""
+        self._say(f"{status.state:<8}{item.name}{took}{reason}{left}")
 
     def _say(self, line: str) -> None:
         _LOG.info(line)
         if not self.console.is_terminal:
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def left(self) -> float | None:
-        """Estimate the seconds left from how long similar items took; None when one of a kind has not been seen."""
-        total = 0.0
-        for item in self.items:
-            status = self.statuses[item.name]
-            if status.state not in ("waiting", "running"):
-                continue
-            if item.sort not in self.durations:
-                return None
-            spent = time.monotonic() - status.started if status.state == "running" else 0.0
-            total += max(fmean(self.durations[item.sort]) - spent, 0.0)
-        return total
+    def left(self) -> str:
+        """Say how much time is left, as far as known."""
+        return self.durations.left(self.statuses, self.width)
 
     def table(self) -> Group:
         """Draw checkpoints against benchmarks, the running item, failures, and the time left."""
@@ -100,6 +101,13 @@ class Progress:
             mine = [item for item in self.items if item.checkpoint == checkpoint]
             cells = [self._cell([item for item in mine if (item.benchmark or MAKING) == column]) for column in columns]
             table.add_row(Text(checkpoint), *cells)
+        spent = duration(time.monotonic() - self.begin)
+        counts = Counter(status.state for status in self.statuses.values())
+        summary = ", ".join(f"{counts[state]} {state}" for state in STYLE if counts[state])
+        return Group(table, *self._lines(), Text(f"{spent} spent · {summary} · {self.left()}"))
+
+    def _lines(self) -> list[Text]:
+        """Say what runs and what failed, a line each."""
         lines: list[Text] = []
         for item in self.items:
             status = self.statuses[item.name]
@@ -108,19 +116,16 @@ class Progress:
                 lines.append(Text(f"▶ {item.name} · {spent} {journal_line(item)}", STYLE["running"]))
             elif status.state == "failed":
                 lines.append(Text(f"✗ {item.name}: {status.reason}", STYLE["failed"]))
-        left = self.left()
-        spent = duration(time.monotonic() - self.begin)
-        lines.append(
-            Text(f"{spent} spent · {'time left not known yet' if left is None else f'about {duration(left)} left'}")
-        )
-        return Group(table, *lines)
+        more = [Text(f"and {len(lines) - SHOWN} more", "dim")] if len(lines) > SHOWN else []
+        return [*lines[:SHOWN], *more]
 
     def _cell(self, items: Sequence[Item]) -> Text:
         if not items:
             return Text("–", "dim")
         states = Counter(self.statuses[item.name].state for item in items)
         marks: dict[State, str] = {
-            "running": " ▶",
+            "running": f" {states['running']}▶",
+            "queued": f" {states['queued']} queued",
             "failed": f" {states['failed']}✗",
             "blocked": f" {states['blocked']} blocked",
         }
@@ -139,13 +144,3 @@ def journal_line(item: Item) -> str:
         except (ValueError, KeyError, TypeError):
             continue
     return ""
-
-
-def _past_durations(items: Sequence[Item], statuses: Statuses) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {}
-    for item in items:
-        if item.kind == "benchmark" and statuses[item.name].state == "done":
-            seconds = results.read(item.folder / results.FILE).cost.seconds
-            if seconds is not None:
-                found.setdefault(item.sort, []).append(seconds)
-    return found

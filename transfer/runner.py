@@ -8,10 +8,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from core import files
+from core import files, plugins
 from core.provenance import ROOT
-from transfer import execution, process, suite
-from transfer.durations import duration
+from transfer import execution, items, process
+from transfer.durations import Durations, duration
+from transfer.execution import Limits, Work
+from transfer.launchers import Launcher
 from transfer.progress import Progress
 from transfer.suite import Suite
 
@@ -29,30 +31,38 @@ def partners(count: int, suite_file: Path, overrides: Sequence[str], folder: Pat
 
 
 def run(settings: Suite, folder: Path, console: Console) -> int:
-    """Execute all items and return how many did not end well; SIGTERM and Ctrl-C stop the running one first."""
-    items = suite.plan(settings, folder)
-    statuses = execution.standing(items)
-    with process.sigterm_ends_cleanly(), Progress(items, statuses, folder / "suite.log", console) as progress:
-        files.write_json(folder / suite.FILE, suite.manifest(settings, items, folder))
-        execution.execute(items, statuses, process.threads(settings.threads), progress)
+    """Execute all items and return how many did not end well; SIGTERM and Ctrl-C stop the running ones first."""
+    wanted = items.plan(settings, folder)
+    statuses = execution.standing(wanted)
+    launcher, limits = _launcher(settings, folder), Limits(settings.retries, settings.memory_gib)
+    launcher.check(limits)
+    files.write_json(folder / items.FILE, items.manifest(settings, wanted, folder))
+    progress = Progress(wanted, statuses, folder / "suite.log", console, launcher.width)
+    with process.sigterm_ends_cleanly(), progress:
+        launcher.run(Work(wanted, statuses, progress, limits))
     return sum(status.state != "done" for status in statuses.values())
+
+
+def _launcher(settings: Suite, folder: Path) -> Launcher:
+    launcher: Launcher = plugins.build("transfer.launchers", settings.launcher, threads=settings.threads, folder=folder)
+    return launcher
 
 
 def print_plan(settings: Suite, folder: Path, console: Console) -> None:
     """Print every item, what it needs, how long similar ones took, and whether it is done."""
-    items = suite.plan(settings, folder)
-    statuses = execution.standing(items)
-    progress = Progress(items, statuses, folder / "suite.log", console)
+    wanted = items.plan(settings, folder)
+    statuses = execution.standing(wanted)
+    durations = Durations(wanted, statuses)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("item", "state", "about", "folder"):
+    for column in ("item", "state", "about", "after", "folder"):
         table.add_column(column, overflow="fold")
-    for item in items:
-        known = progress.durations.get(item.sort)
-        about = duration(sum(known) / len(known)) if known else "?"
-        table.add_row(item.name, statuses[item.name].state, about, str(item.folder))
+    for item in wanted:
+        about = durations.estimate(item)
+        state = statuses[item.name].state
+        if state == "waiting" and (item.folder / execution.FAILURE).exists():
+            state = "failed"
+        table.add_row(item.name, state, "?" if about is None else duration(about), item.after, str(item.folder))
     console.print(table)
     done = sum(status.state == "done" for status in statuses.values())
-    left = progress.left()
-    console.print(
-        f"{len(items)} items, {done} done, {'time left not known' if left is None else duration(left) + ' left'}"
-    )
+    width = _launcher(settings, folder).width
+    console.print(f"{len(wanted)} items, {done} done, {durations.left(statuses, width)}")

@@ -5,93 +5,27 @@ import json
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
+import fake_suite
 import pytest
 from rich.console import Console
 
 from core import files
 from core.errors import InputError
 from core.provenance import ROOT
-from transfer import benchmarks, execution, frameworks, process, random_init, results, runner, suite
-from transfer.suite import Item
+from transfer import execution, items, process, random_init, results, runner, suite
+from transfer.items import Item
+from transfer.launchers.local import Local
 from transfer.trial import protocol_of, seed_of
-
-PLUGINS = {
-    "benchmarks/fake_task.py": """
-        from transfer.benchmarks import Benchmark, Protocol
-        class FakeTask(Benchmark):
-            protocol = Protocol(title="Fake", framework="fake", config="{config}", train="a", test="b",
-                                metrics=("x/AP", "x/AP50"), headline="x/AP", trials=2)
-    """,
-    "frameworks/fake.py": """
-        import sys
-        from transfer.frameworks import Framework
-        class Fake(Framework):
-            target, suffix = "fake", ".pth"
-            def command(self, protocol, weights, folder, seed, options=()):
-                return [sys.executable, "-S", "{script}", str(weights), str(folder), str(seed), *options]
-            def bases(self, config):
-                return []
-    """,
-    # a subprocess gets the plug-ins and a converter that needs no torch
-    "sitecustomize.py": """
-        import sys, types, pathlib, hashlib
-        import transfer.benchmarks, transfer.frameworks
-        home = pathlib.Path(__file__).parent
-        transfer.benchmarks.__path__.append(str(home / "benchmarks"))
-        transfer.frameworks.__path__.append(str(home / "frameworks"))
-        class Proof:
-            def to_dict(self):
-                return {{"arch": "fake"}}
-        def convert(source, output, *, target, dialect):
-            output.write_bytes(source.read_bytes())
-            return Proof()
-        made = types.ModuleType("transfer.convert")
-        made.convert = convert
-        read = types.ModuleType("transfer.recipe")
-        read.read = lambda path: types.SimpleNamespace(pretrain={{"method": "moco", "branches": ["mscn"]}})
-        sys.modules["transfer.convert"], sys.modules["transfer.recipe"] = made, read
-        transfer.convert, transfer.recipe = made, read
-    """,
-    "script.py": """
-        import json, pathlib, sys, time
-        weights, folder, seed, *options = sys.argv[1:]
-        folder = pathlib.Path(folder)
-        with open("{calls}", "a") as calls:
-            calls.write(pathlib.Path(weights).read_text() + " " + seed + "\\n")
-        if "slow" in options:
-            (folder / "last_checkpoint").write_text("started")
-            time.sleep(60)
-        if "bad" in pathlib.Path(weights).read_text():
-            sys.exit("RuntimeError: the weights are bad")
-        metrics = {{"x/AP": int(seed) / 1000 + len(pathlib.Path(weights).read_text()), "x/AP50": None}}
-        (folder / "evaluation.json").write_text(json.dumps({{"metrics": metrics, "seconds": 1.5, "device": "cpu"}}))
-    """,
-}
 
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """Install a benchmark, a framework and its training script that end in milliseconds."""
-    (tmp_path / "protocol.yaml").write_text("steps: 1\n")
-    places = {"config": tmp_path / "protocol.yaml", "script": tmp_path / "script.py", "calls": tmp_path / "calls.txt"}
-    for name, text in PLUGINS.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(textwrap.dedent(text).format(**places))
-    monkeypatch.setattr(benchmarks, "__path__", [*benchmarks.__path__, str(tmp_path / "benchmarks")])
-    monkeypatch.setattr(frameworks, "__path__", [*frameworks.__path__, str(tmp_path / "frameworks")])
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    for module in ("transfer.benchmarks.fake_task", "transfer.frameworks.fake"):
-        monkeypatch.delitem(sys.modules, module, raising=False)
-    monkeypatch.chdir(tmp_path)
-    for name in ("good", "bad", "other"):
-        Path(f"{name}.pth").write_text(name)
+    fake_suite.install(tmp_path, monkeypatch)
     yield tmp_path
-    for module in ("transfer.benchmarks.fake_task", "transfer.frameworks.fake"):
-        sys.modules.pop(module, None)
+    fake_suite.forget()
 
 
 def _suite(home, **changes):
@@ -143,10 +77,10 @@ def test_a_checkpoint_replaced_under_the_same_path_is_a_new_item(home):
 
 
 def test_a_changed_protocol_config_is_a_new_item_and_an_unchanged_one_is_not(home):
-    names = [item.folder.name for item in suite.plan(_suite(home))]
-    assert [item.folder.name for item in suite.plan(_suite(home))] == names
+    names = [item.folder.name for item in items.plan(_suite(home))]
+    assert [item.folder.name for item in items.plan(_suite(home))] == names
     (home / "protocol.yaml").write_text("steps: 2\n")
-    assert not set(names) & {item.folder.name for item in suite.plan(_suite(home))}
+    assert not set(names) & {item.folder.name for item in items.plan(_suite(home))}
 
 
 def test_all_problems_of_a_suite_are_named_at_once(home):
@@ -171,12 +105,12 @@ def test_all_problems_of_a_suite_are_named_at_once(home):
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"baseline": "mscn"}, "baseline 'mscn' is none of the checkpoints a, b"),
+        ({"baseline": "mscn"}, "baseline: 'mscn' is none of the checkpoints a, b"),
         (
             {"checkpoints": {"a": {"path": "good.pth"}, "b": {"path": "bad.pth", "name": "a"}}},
             "two checkpoints are named",
         ),
-        ({"benchmarks": ["fake_task", "fake_task"]}, "the same benchmark twice"),
+        ({"benchmarks": ["fake_task", "fake_task"]}, "benchmarks: 'fake_task' twice"),
         ({"checkpoints": {"a": {"name": "nothing"}}}, "exactly one of path, pretrain and random"),
     ],
 )
@@ -201,7 +135,7 @@ def test_pre_training_comes_first_and_its_command_and_folder_follow_from_its_con
     (home / "pretrain.yaml").write_text("train: {epochs: 3}\n")
     entry = {"pretrain": {"config": "pretrain.yaml", "overrides": ["train.epochs=1"]}}
     settings = _suite(home, checkpoints={"p": entry, "a": {"path": "good.pth"}}, trials=1)
-    first, *rest = suite.plan(settings, Path("out"))
+    first, *rest = items.plan(settings, Path("out"))
     assert first.kind == "pretrain"
     assert first.command[-2:] == ("train.epochs=1", f"run.folder={first.folder}")
     assert [item.after for item in rest] == [first.name, ""]
@@ -216,20 +150,28 @@ def _script(home, name, text):
 def test_a_repeated_pre_training_makes_one_run_a_trial_with_its_own_seed_and_folder(home):
     (home / "pretrain.yaml").write_text("train: {epochs: 3}\n")
     entry = {"pretrain": {"config": "pretrain.yaml", "repeat": True}}
-    items = suite.plan(_suite(home, checkpoints={"ours": entry}, trials=2))
-    runs = [item for item in items if item.kind == "pretrain"]
+    wanted = items.plan(_suite(home, checkpoints={"ours": entry}, trials=2))
+    runs = [item for item in wanted if item.kind == "pretrain"]
     assert [run.name for run in runs] == ["ours (pre-training 0)", "ours (pre-training 1)"]
     assert [run.command[-2] for run in runs] == ["run.seed=0", "run.seed=1"]
     assert len({run.folder for run in runs}) == 2
-    measured = {(item.after, item.checkpoint_file.parents[1], item.trial) for item in items if item.kind == "benchmark"}
+    measured = {
+        (item.after, item.checkpoint_file.parents[1], item.trial) for item in wanted if item.kind == "benchmark"
+    }
     assert measured == {(run.name, run.folder, trial) for trial, run in enumerate(runs)}
+
+
+def _execute(wanted, **limits):
+    statuses = execution.standing(wanted)
+    launcher = Local(Local.Config(), threads=1, folder=Path())
+    launcher.run(execution.Work(wanted, statuses, lambda item: None, execution.Limits(**limits)))
+    return statuses
 
 
 def test_what_depends_on_a_failed_item_is_blocked_with_its_reason(home):
     make = Item("make", "random", "r", Path("made"), _script(home, "f.py", "raise ValueError('no luck')"))
     use = Item("use", "benchmark", "r", Path("used"), ("never",), after="make")
-    statuses = execution.standing([use, make])
-    execution.execute([use, make], statuses, {}, lambda item: None)
+    statuses = _execute([use, make])
     assert (statuses["make"].state, statuses["use"].state) == ("failed", "blocked")
     assert statuses["use"].reason == "make failed: exit code 1: ValueError: no luck"
     assert json.loads(Path("used/failure.json").read_text())["reason"] == statuses["use"].reason
@@ -237,8 +179,7 @@ def test_what_depends_on_a_failed_item_is_blocked_with_its_reason(home):
 
 def test_a_command_that_leaves_no_result_is_a_failure(home):
     item = Item("make", "random", "r", Path("made"), _script(home, "f.py", ""), checkpoint_file=Path("made/x.pth"))
-    statuses = execution.standing([item])
-    execution.execute([item], statuses, {}, lambda item: None)
+    statuses = _execute([item])
     assert (statuses["make"].state, statuses["make"].reason) == ("failed", "the command ended well but left no result")
 
 
@@ -318,10 +259,10 @@ def test_a_folder_of_another_trial_is_refused(home):
 
 def test_a_random_backbone_is_the_same_file_for_the_same_seed(home, monkeypatch):
     entry = {"random": {"backbone": {"name": "resnet", "depth": 18, "width": 4, "stem": "imagenet"}, "seed": 3}}
-    (item, *_) = suite.plan(_suite(home, checkpoints={"r": entry}, trials=1), Path("out"))
+    (item, *_) = items.plan(_suite(home, checkpoints={"r": entry}, trials=1), Path("out"))
     monkeypatch.setattr(sys, "argv", list(item.command[2:]))
     random_init.main()
-    assert suite.finished(item)
+    assert items.finished(item)
     weights = files.read_weights_file(item.checkpoint_file)
     assert weights["config"]["seed"] == 3
     assert weights["backbone"]["conv1.weight"].shape == (4, 3, 7, 7)

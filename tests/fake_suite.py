@@ -1,0 +1,85 @@
+"""A benchmark, a framework and its training script that end in milliseconds, for tests of suites and launchers."""
+
+import sys
+import textwrap
+from pathlib import Path
+
+from transfer import benchmarks, frameworks
+
+MODULES = ("transfer.benchmarks.fake_task", "transfer.frameworks.fake")
+
+PLUGINS = {
+    "benchmarks/fake_task.py": """
+        from transfer.benchmarks import Benchmark, Protocol
+        class FakeTask(Benchmark):
+            protocol = Protocol(title="Fake", framework="fake", config="{config}", train="a", test="b",
+                                metrics=("x/AP", "x/AP50"), headline="x/AP", trials=2)
+    """,
+    "frameworks/fake.py": """
+        import sys
+        from transfer.frameworks import Framework
+        class Fake(Framework):
+            target, suffix = "fake", ".pth"
+            def command(self, protocol, weights, folder, seed, options=()):
+                return [sys.executable, "-S", "{script}", str(weights), str(folder), str(seed), *options]
+            def bases(self, config):
+                return []
+    """,
+    # a subprocess gets the plug-ins and a converter that needs no torch
+    "sitecustomize.py": """
+        import sys, types, pathlib, hashlib
+        import transfer.benchmarks, transfer.frameworks
+        home = pathlib.Path(__file__).parent
+        transfer.benchmarks.__path__.append(str(home / "benchmarks"))
+        transfer.frameworks.__path__.append(str(home / "frameworks"))
+        class Proof:
+            def to_dict(self):
+                return {{"arch": "fake"}}
+        def convert(source, output, *, target, dialect):
+            output.write_bytes(source.read_bytes())
+            return Proof()
+        made = types.ModuleType("transfer.convert")
+        made.convert = convert
+        read = types.ModuleType("transfer.recipe")
+        read.read = lambda path: types.SimpleNamespace(pretrain={{"method": "moco", "branches": ["mscn"]}})
+        sys.modules["transfer.convert"], sys.modules["transfer.recipe"] = made, read
+        transfer.convert, transfer.recipe = made, read
+    """,
+    "script.py": """
+        import json, pathlib, sys, time
+        weights, folder, seed, *options = sys.argv[1:]
+        folder = pathlib.Path(folder)
+        with open("{calls}", "a") as calls:
+            calls.write(pathlib.Path(weights).read_text() + " " + seed + "\\n")
+        if "slow" in options:
+            (folder / "last_checkpoint").write_text("started")
+            time.sleep(60)
+        if "bad" in pathlib.Path(weights).read_text():
+            sys.exit("RuntimeError: the weights are bad")
+        metrics = {{"x/AP": int(seed) / 1000 + len(pathlib.Path(weights).read_text()), "x/AP50": None}}
+        (folder / "evaluation.json").write_text(json.dumps({{"metrics": metrics, "seconds": 1.5, "device": "cpu"}}))
+    """,
+}
+
+
+def install(home: Path, monkeypatch) -> None:
+    """Write the plug-ins below ``home``, make them known here and to subprocesses, and write three checkpoints."""
+    (home / "protocol.yaml").write_text("steps: 1\n")
+    places = {"config": home / "protocol.yaml", "script": home / "script.py", "calls": home / "calls.txt"}
+    for name, text in PLUGINS.items():
+        (home / name).parent.mkdir(exist_ok=True)
+        (home / name).write_text(textwrap.dedent(text).format(**places))
+    monkeypatch.setattr(benchmarks, "__path__", [*benchmarks.__path__, str(home / "benchmarks")])
+    monkeypatch.setattr(frameworks, "__path__", [*frameworks.__path__, str(home / "frameworks")])
+    monkeypatch.setenv("PYTHONPATH", str(home))
+    for module in MODULES:
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.chdir(home)
+    for name in ("good", "bad", "other"):
+        (home / f"{name}.pth").write_text(name)
+
+
+def forget() -> None:
+    """Let the next test import plug-ins of its own."""
+    for module in MODULES:
+        sys.modules.pop(module, None)
