@@ -5,9 +5,12 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import tempfile
+import warnings
 import zipfile
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -68,34 +71,131 @@ def datasets_root() -> Path:
 
 
 def read_weights_file(path: Path | str) -> dict[str, Any]:
-    """Read a checkpoint (``.pkl`` of arrays, or anything ``torch.save`` wrote) on the CPU without executing it.
+    """Read a checkpoint on the CPU without executing anything in it.
 
-    Raises FileError when the file is missing, truncated, holds pickled objects, or is not a mapping.
+    ``.safetensors``; ``.pkl`` of arrays; else whatever ``torch.save`` wrote (``.pth``, ``.pt``, ``.ckpt``, ``.tar``), in which
+    settings objects become empty stand-ins. A safetensors file's metadata gives ``recipe``, the tensors ``state_dict``.
+    Raises FileError when the file is missing, truncated, holds other pickled objects, or is not a mapping.
     """
     path = Path(path)
     if not path.is_file():
         raise FileError(f"no checkpoint at {path}; check the path")
-    value = _read_arrays(path) if path.suffix == ".pkl" else _read_torch(path)
+    value = _reader(path)(path)
     if not isinstance(value, dict):
         raise FileError(f"{path} holds a {type(value).__name__}, not a mapping of names to tensors; save a state_dict")
     return value
 
 
+def _reader(path: Path) -> Callable[[Path], Any]:
+    if path.suffix == ".safetensors":
+        return _read_safetensors
+    if path.suffix != ".pkl":
+        return _read_torch
+    with open(path, "rb") as file:  # torch.save's own form under a pickle's name
+        return _read_torch if file.read(4) == b"PK\x03\x04" else _read_arrays
+
+
+def _read_safetensors(path: Path) -> Any:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the file is no mapping
+            metadata = file.metadata() or {}
+        recipe = json.loads(metadata["recipe"]) if "recipe" in metadata else None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise FileError(f"{path} is truncated or not a safetensors file; copy or download it again") from error
+    return tensors if recipe is None else {"state_dict": tensors, "recipe": recipe}
+
+
+# Objects that training codes put beside the tensors: settings, paths, logs. None of them is made when a file is read: an
+# empty stand-in (or a plain dict, where a mapping is filled) takes its place, and no code of the named module runs.
+SETTINGS = re.compile(
+    r"argparse\.Namespace|types\.SimpleNamespace|pathlib\.\w*Path|typing\.\w+|datetime\.\w+|uuid\.UUID|enum\.\w+"
+    r"|builtins\.(getattr|list|tuple|frozenset|int|float|str|bool|bytes|complex|slice|range|object)"
+    r"|(omegaconf|pytorch_lightning|lightning|lightning_fabric|yacs|fvcore|addict|easydict|mmcv|mmengine|mmselfsup|vissl"
+    r"|classy_vision|detectron2\.config|hydra|torchmetrics)\.[\w.]+"
+)
+MAPPINGS = re.compile(r"[\w.]+\.(AttrDict|AttributeDict|ConfigDict|CfgNode|EasyDict|addict\.Dict)")
+MAX_STAND_INS = 100  # a file that names more classes than this is no checkpoint
+
+
+class StandIn:
+    """Take the place of an object that is not a tensor, and drop what was in it."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __new__(cls, *_: Any, **__: Any) -> "StandIn":
+        """Accept any arguments."""
+        return super().__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        """Ignore the object's content."""
+
+
+def _plain_dict(*_: Any) -> dict[Any, Any]:
+    return {}
+
+
+def _stand_in(name: str) -> Any:
+    """Return what takes the place of a pickled class, or None when the class is not known to be harmless."""
+    if name in ("collections.defaultdict", "builtins.dict"):
+        return _plain_dict
+    if SETTINGS.fullmatch(name) and MAPPINGS.fullmatch(name):
+        return OrderedDict
+    return StandIn if SETTINGS.fullmatch(name) else None
+
+
+def _arrays() -> list[Any]:
+    """Return what NumPy arrays and numbers are made of, for torch's reader; its names are those of NumPy 1 and 2."""
+    import _codecs
+    import importlib
+
+    import numpy as np
+
+    multiarray = importlib.import_module("numpy._core.multiarray")
+    found: list[Any] = [np.ndarray, np.dtype, _codecs.encode, *{type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"}]
+    for package in ("numpy.core", "numpy._core"):
+        found += [(getattr(multiarray, f), f"{package}.multiarray.{f}") for f in ("_reconstruct", "scalar")]
+    return found
+
+
 def _read_torch(path: Path) -> Any:
     import torch  # here, so that tools that read no weights start fast
 
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        detail = str(error).split("GLOBAL ")[-1].split(" ")[0] if "GLOBAL" in str(error) else ""
-        if detail:
-            raise FileError(
-                f"{path} holds a pickled object ({detail}), which could run code when loaded; "
-                "save only tensors and plain values (state_dict) and pass that file"
-            ) from error
-        raise FileError(f"{path} is truncated or not a checkpoint; copy or download it again") from error
-    except (RuntimeError, EOFError, KeyError, ValueError, zipfile.BadZipFile, OSError) as error:
-        raise FileError(f"{path} is truncated or not a checkpoint; copy or download it again") from error
+    damaged = f"{path} is truncated or not a checkpoint; copy or download it again"
+    admitted = _arrays()
+    while True:
+        try:
+            with torch.serialization.safe_globals(admitted), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Detected pickle protocol")  # others than 2 are read as well
+                return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            found = re.search(r"GLOBAL (\S+)", str(error))
+            if found is None:
+                raise FileError(damaged) from error
+            name = found[1] if "." in found[1] else f"builtins.{found[1]}"
+            stand_in = _stand_in(name)
+            if stand_in is None or len(admitted) > MAX_STAND_INS:
+                raise FileError(
+                    f"{path} holds a pickled object ({found[1]}), which could run code when loaded; "
+                    "save only tensors and plain values (state_dict) and pass that file"
+                ) from error
+            admitted.append((stand_in, name))
+        except (
+            RuntimeError,
+            EOFError,
+            KeyError,
+            ValueError,
+            TypeError,
+            LookupError,
+            zipfile.BadZipFile,
+            OSError,
+        ) as error:
+            if "TorchScript" in str(error):
+                raise FileError(f"{path} is a TorchScript program, not weights; save its state_dict") from error
+            raise FileError(damaged) from error
 
 
 class _ArrayUnpickler(pickle.Unpickler):

@@ -1,20 +1,23 @@
 """Backbones: ConvNets with four stages that every framework here can hold.
 
 To add one, write ``core/backbones/NAME.py`` with a class named like the file (underscores removed) that extends
-``Backbone``, has a ``Config``, and gives its tensors' names in each framework; then name it in a config:
-``backbone: {name: NAME}``.
+``Backbone``, has a ``Config``, gives its tensors' names in each framework (``rename_rules``, ``readings``) and recognises
+itself in a file (``recognise``); then name it in a config: ``backbone: {name: NAME}``. A framework that has no such
+network of its own gets one file more, ``transfer/FRAMEWORK/NAME.py`` (see transfer/detection/convnext.py).
 """
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from core.config import PluginSettings
+from core.errors import InputError
 from core.plugins import build as _build
+from core.plugins import find, names
 
 Rules = list[tuple[str, str | Callable[[re.Match[str]], str]]]
 
@@ -24,6 +27,7 @@ class Backbone(nn.Module, ABC):
 
     Config: type[PluginSettings]
     feature_dim: int
+    heads: tuple[str, ...] = ()  # prefixes of tensors that stand beside the stages in a whole network, such as ``fc.``
 
     @abstractmethod
     def stages(self, images: Float[Tensor, "batch 3 height width"]) -> list[Tensor]:
@@ -36,9 +40,73 @@ class Backbone(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def rename_rules(cls, framework: str) -> Rules:
-        """Return the (pattern, replacement) pairs from our tensor names to those of ``detectron2`` or ``mmsegmentation``."""
+        """Return the (pattern, replacement) pairs from our tensor names to those of a framework (``detectron2``, ...)."""
+
+    @classmethod
+    def readings(cls) -> dict[str, tuple[str, Rules]]:
+        """Return, for each naming found in files, a pattern of one name that tells it, and the rules to our names."""
+        return {}
+
+    @classmethod
+    def recognise(cls, tensors: Mapping[str, Tensor]) -> Any | None:
+        """Return the ``Config`` that tensors under our names describe, or None when they are of another family.
+
+        Raises InputError with the reason when they are of this family but of a form that is not carried.
+        """
+        return None
+
+    @classmethod
+    def arch(cls, config: Any) -> str:
+        """Return the network's short name, such as ``resnet50``."""
+        return str(config.name)
+
+    @classmethod
+    def facts(cls, config: Any) -> dict[str, Any]:
+        """Return what a recipe must say about the network: ``family``, ``depth``, ``width``, ``stem``, ``norm``, ..."""
+        return {"family": config.name}
+
+    @classmethod
+    def stage_of(cls, name: str) -> str:
+        """Return the stage (``stem``, ``stage1`` to ``stage4``) that one of our tensor names belongs to."""
+        return "stem"
+
+    @classmethod
+    def export(cls, tensors: Mapping[str, Tensor], framework: str) -> dict[str, Tensor]:
+        """Return the tensors under a framework's names, in its shapes."""
+        return renamed(tensors, cls.rename_rules(framework))
+
+    @classmethod
+    def native(cls, tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]] | None:
+        """Return the naming that the tensors have and the tensors under our names, or None if it is no naming of ours."""
+        for naming, (mark, rules) in cls.readings().items():
+            if any(re.match(mark, name) for name in tensors):
+                return naming, renamed(tensors, rules)
+        return None
 
 
 def build(config: Any) -> Backbone:
     """Make the backbone that ``config.name`` names, randomly initialised from torch's global generator."""
     return _build("core.backbones", config)
+
+
+def families() -> dict[str, type[Backbone]]:
+    """Return every backbone's class by its name."""
+    return {name: find(__name__, name) for name in names(__name__)}
+
+
+def rename(name: str, rules: Rules) -> str:
+    """Apply the (pattern, replacement) pairs of a rename table in order."""
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def renamed(tensors: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
+    """Rename all tensors; raise InputError when two of them get one name."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        new = rename(name, rules)
+        if new in found:
+            raise InputError(f"{name} and another tensor are both {new}; save one backbone only")
+        found[new] = tensor
+    return found

@@ -1,7 +1,8 @@
 """ResNet-18/34/50/101 with torchvision's tensor names, a width, and an ImageNet or CIFAR stem (arXiv 1512.03385)."""
 
 import re
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -9,8 +10,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from core.backbones import Backbone, Rules
+from core.backbones import Backbone, Rules, rename  # noqa: F401 - rename is used by callers of the tables below
 from core.config import PluginSettings
+from core.errors import InputError
 
 BLOCKS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
     18: (BasicBlock, (2, 2, 2, 2)),
@@ -27,7 +29,41 @@ DETECTRON2: Rules = [
     (r"downsample\.0\.", "shortcut."),
     (r"downsample\.1\.", "shortcut.norm."),
 ]
-MMSEGMENTATION: Rules = []  # ResNet(style='pytorch') uses torchvision's names
+SAME: Rules = []  # torchvision, timm's resnet18/34/50/101 and MMSegmentation's ResNet(style='pytorch') have one naming
+
+# What is read: naming -> (the name that tells it, rules to torchvision's names).
+READINGS: dict[str, tuple[str, Rules]] = {
+    "torchvision": (r"layer1\.0\.conv1\.weight$", SAME),
+    "detectron2": (
+        r"res2\.0\.conv1\.weight$",
+        [
+            (r"^stem\.conv1\.norm\.", "bn1."),
+            (r"^stem\.", ""),
+            (r"^res(\d)\.", lambda match: f"layer{int(match[1]) - 1}."),
+            (r"\bconv(\d)\.norm\.", r"bn\1."),
+            (r"shortcut\.norm\.", "downsample.1."),
+            (r"shortcut\.", "downsample.0."),
+        ],
+    ),
+    # torch.nn.Sequential(*resnet.children()), as in lightly's tutorials and many BYOL codes
+    "sequential": (
+        r"4\.0\.conv1\.weight$",
+        [(r"^0\.", "conv1."), (r"^1\.", "bn1."), (r"^([4-7])\.", lambda match: f"layer{int(match[1]) - 3}.")],
+    ),
+    # Hugging Face transformers, modeling_resnet.py
+    "huggingface": (
+        r"encoder\.stages\.0\.layers\.0\.layer\.0\.convolution\.weight$",
+        [
+            (r"^embedder\.embedder\.convolution\.", "conv1."),
+            (r"^embedder\.embedder\.normalization\.", "bn1."),
+            (r"^encoder\.stages\.(\d)\.layers\.", lambda match: f"layer{int(match[1]) + 1}."),
+            (r"\blayer\.(\d)\.convolution\.", lambda match: f"conv{int(match[1]) + 1}."),
+            (r"\blayer\.(\d)\.normalization\.", lambda match: f"bn{int(match[1]) + 1}."),
+            (r"shortcut\.convolution\.", "downsample.0."),
+            (r"shortcut\.normalization\.", "downsample.1."),
+        ],
+    ),
+}
 
 
 class ResNet(Backbone):
@@ -35,6 +71,8 @@ class ResNet(Backbone):
 
     torchvision has it so, Detectron2 with STRIDE_IN_1X1 False, and MMSegmentation with style pytorch.
     """
+
+    heads = ("fc.",)
 
     class Config(PluginSettings):
         """``width`` is the number of channels of the stem and of the first stage's 3x3 convolutions (64 in the paper)."""
@@ -73,14 +111,76 @@ class ResNet(Backbone):
     @classmethod
     def rename_rules(cls, framework: str) -> Rules:
         """Return the rename table of one framework."""
-        return {"detectron2": DETECTRON2, "mmsegmentation": MMSEGMENTATION}[framework]
+        return DETECTRON2 if framework == "detectron2" else SAME
+
+    @classmethod
+    def readings(cls) -> dict[str, tuple[str, Rules]]:
+        """Return the namings of torchvision, Detectron2, ``nn.Sequential`` and Hugging Face."""
+        return READINGS
+
+    @classmethod
+    def recognise(cls, tensors: Mapping[str, Tensor]) -> "ResNet.Config | None":
+        """Read depth, width and stem off the names and shapes; refuse other stems, blocks and orders of axes."""
+        if not any(name.startswith("layer1.0.conv1.") for name in tensors):
+            return None
+        width, stem = _stem(tensors)
+        blocks = [{m[1] for name in tensors if (m := re.match(rf"layer{i}\.(\d+)\.", name))} for i in range(1, 5)]
+        if not all(blocks):
+            missing = next(index for index, found in enumerate(blocks, 1) if not found)
+            raise InputError(f"it lacks layer{missing}; save the whole backbone, not a part of it")
+        bottleneck = "layer1.0.conv3.weight" in tensors
+        inner = tensors.get("layer1.0.conv2.weight")
+        if inner is not None and bottleneck and inner.shape != (width, width, 3, 3):
+            raise InputError(
+                f"layer1.0.conv2.weight has shape {tuple(inner.shape)} for a stem of {width}: a wide or grouped ResNet "
+                "(or transposed tensors); only plain ResNet-18/34/50/101 are carried"
+            )
+        counts = tuple(len(found) for found in blocks)
+        for depth, (block, known) in BLOCKS.items():
+            if counts == known and bottleneck == (block.expansion == 4):
+                return ResNet.Config.model_validate({"depth": depth, "width": width, "stem": stem})
+        raise InputError(
+            f"it has {counts} blocks a stage, which is no ResNet-18/34/50/101; is it another architecture?"
+        )
+
+    @classmethod
+    def arch(cls, config: Any) -> str:
+        """Return ``resnet50``, or ``resnet18-width16`` when the width is not 64."""
+        return f"resnet{config.depth}" + ("" if config.width == 64 else f"-width{config.width}")
+
+    @classmethod
+    def facts(cls, config: Any) -> dict[str, Any]:
+        """Return depth, width, stem, the stride's place and the norm."""
+        shape = {"depth": config.depth, "width": config.width, "stem": config.stem}
+        return {"family": "resnet", **shape, "stride_in_1x1": False, "norm": "BN"}
+
+    @classmethod
+    def stage_of(cls, name: str) -> str:
+        """Return ``stage1`` for ``layer1.*``."""
+        return f"stage{name[5]}" if name.startswith("layer") else "stem"
 
 
-def rename(name: str, rules: Rules) -> str:
-    """Apply the (pattern, replacement) pairs of a rename table in order."""
-    for pattern, replacement in rules:
-        name = re.sub(pattern, replacement, name)
-    return name
+def _stem(tensors: Mapping[str, Tensor]) -> tuple[int, str]:
+    """Return the stem's width and kind; refuse deep, grey and transposed ones."""
+    if "conv1.0.weight" in tensors:
+        raise InputError(
+            "it has a deep stem (conv1.0.weight: three 3x3 convolutions, as resnet50d and ResNetV1c/d have); Detectron2's "
+            "and MMSegmentation's ResNet have one 7x7 convolution there, which would stay random: give a resnet50"
+        )
+    weight = tensors.get("conv1.weight")
+    if weight is None or weight.ndim != 4:
+        raise InputError("it has no ResNet stem (conv1.weight); save the whole backbone, not a part of it")
+    width, channels, kernel, _ = weight.shape
+    if channels != 3 and weight.shape[2] == 3 and width in (3, 7):
+        raise InputError(
+            f"conv1.weight has shape {tuple(weight.shape)}, transposed as in TensorFlow and JAX; "
+            "permute convolutions to (out, in, height, width)"
+        )
+    if channels != 3:
+        raise InputError(f"conv1.weight takes {channels} channel(s), not 3; pre-train on RGB images")
+    if kernel not in (3, 7):
+        raise InputError(f"conv1.weight is {kernel}x{kernel}; only the 7x7 and the 3x3 CIFAR stem are known")
+    return width, "imagenet" if kernel == 7 else "cifar"
 
 
 def _stage(
