@@ -1,4 +1,4 @@
-"""Make, place and check datasets: shapes, link-coco, coco-to-voc, cifar10, check."""
+"""Fetch, make, place and check datasets. ROOT is DETECTRON2_DATASETS or ./datasets where it is not given."""
 
 import argparse
 from pathlib import Path
@@ -6,9 +6,31 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from core.errors import cli
+from core.errors import InputError, cli
 from core.files import datasets_root
-from transfer.datasets import Counts, checking, cifar10, coco, coco_to_voc, shapes
+from transfer.datasets import (
+    Counts,
+    checking,
+    cifar10,
+    class_folders,
+    coco,
+    coco_to_voc,
+    published,
+    shapes,
+    voc,
+    voc_aug,
+)
+from transfer.datasets.download import obtain
+
+FETCHED = {
+    "cifar100": "CIFAR-100, the authors' binary files, into ROOT/cifar100",
+    "tiny-imagenet": "Tiny-ImageNet in its own layout, into ROOT/tiny-imagenet-200",
+    "coco": "COCO 2017 train, val and their annotations, into ROOT/coco (19 GiB to fetch)",
+    "voc": "PASCAL VOC 2007 and 2012, into ROOT/VOC2007 and ROOT/VOC2012",
+    "cityscapes": "Cityscapes from the two files of its site (a login is needed), into ROOT/cityscapes",
+    "ade20k": "ADE20K of the 2016 challenge, into ROOT/ADEChallengeData2016",
+}
+IMAGENET100 = Path(__file__).parent.parent / "configs/pretrain/_base_/datasets/imagenet100.txt"
 
 
 def show(found: dict[str, Counts]) -> None:
@@ -20,38 +42,92 @@ def show(found: dict[str, Counts]) -> None:
     Console(width=None if Console().is_terminal else 120).print(table)
 
 
-def main() -> None:
-    """Parse the subcommand, run it and print what is there."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    one = commands.add_parser("shapes", help="render the embedded set into ROOT/shapes")
-    one.add_argument("root", type=Path, nargs="?", default=datasets_root())
-    one = commands.add_parser(
-        "link-coco", help="check a COCO folder and place it at FOLDER, as ROOT/coco or ROOT/tiny_coco"
+def parser() -> argparse.ArgumentParser:
+    """Describe the subcommands."""
+    every = argparse.ArgumentParser(description=__doc__)
+    commands = every.add_subparsers(dest="command", required=True)
+
+    def add(name: str, told: str, root: bool = True) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=told, description=told)
+        if root:
+            one.add_argument("root", type=Path, nargs="?", default=datasets_root())
+            one.add_argument("--check", action="store_true", help="check an existing copy and fetch nothing")
+        return one
+
+    add("shapes", "render the embedded set into ROOT/shapes")
+    told = "fetch CIFAR-10 into ROOT/cifar10, or unpack there a TAR of class folders cifar10/{train,test}/<class>/*.jpg"
+    one = add("cifar10", told, root=False)
+    one.add_argument("paths", type=Path, nargs="*", metavar="[TAR] ROOT")
+    one.add_argument("--check", action="store_true", help="check an existing copy and fetch nothing")
+    for name, told in FETCHED.items():
+        add(name, f"fetch, unpack and check {told}")
+    add(
+        "voc-aug",
+        "fetch SBD's masks (1.3 GiB) and add them to ROOT/VOC2012 as SegmentationClassAug, lists aug and trainaug",
     )
+    one = add(
+        "imagenet100",
+        "check that ROOT/imagenet has the classes of a list; the config imagenet100.yaml reads them there",
+    )
+    one.add_argument("--classes", type=Path, default=IMAGENET100, help="one wnid a line; by default the list of CMC")
+    one = add("coco-to-voc", "write a COCO folder as a VOC-layout set of the 20 VOC classes", root=False)
+    one.add_argument("source", type=Path)
+    one.add_argument("folder", type=Path)
+    one = add("link-coco", "check a COCO folder and place it at FOLDER, as ROOT/coco or ROOT/tiny_coco", root=False)
     one.add_argument("source", type=Path)
     one.add_argument("folder", type=Path)
     one.add_argument("--copy", action="store_true", help="copy the files instead of linking the folder")
-    one = commands.add_parser("coco-to-voc", help="write a COCO folder as a VOC-layout set of the 20 VOC classes")
-    one.add_argument("source", type=Path)
-    one.add_argument("folder", type=Path)
-    one = commands.add_parser("cifar10", help="unpack a tar of class folders into ROOT/cifar10")
-    one.add_argument("archive", type=Path)
+    one = add("check", "check the datasets under ROOT, or one folder of a known layout", root=False)
     one.add_argument("root", type=Path, nargs="?", default=datasets_root())
-    one = commands.add_parser("check", help="check the datasets under ROOT, or one COCO or VOC folder")
-    one.add_argument("root", type=Path, nargs="?", default=datasets_root())
-    asked = parser.parse_args()
-    if asked.command == "shapes":
-        folder = shapes.ensure(asked.root)
-        show({str(folder): shapes.check(folder)})
+    return every
+
+
+def main() -> None:
+    """Run a subcommand and print what is there."""
+    asked = parser().parse_args()
+    if asked.command == "check":
+        show(checking.check(asked.root))
     elif asked.command == "link-coco":
         show({str(asked.folder): coco.link(asked.source, asked.folder, copy=asked.copy)})
     elif asked.command == "coco-to-voc":
         show({str(asked.folder): coco_to_voc.convert(asked.source, asked.folder)})
     elif asked.command == "cifar10":
-        show({str(asked.root / "cifar10"): cifar10.unpack(asked.archive, asked.root)})
+        show(_cifar10(asked.paths, asked.check))
+    elif asked.command == "shapes":
+        folder = asked.root / "shapes" if asked.check else shapes.ensure(asked.root)
+        show({str(folder): shapes.check(folder)})
+    elif asked.command == "imagenet100":
+        classes = class_folders.read_classes(asked.classes)
+        show({str(asked.root / "imagenet"): class_folders.check_imagenet(asked.root / "imagenet", classes)})
+    elif asked.command == "voc-aug":
+        show(_voc_aug(asked.root, asked.check))
     else:
-        show(checking.check(asked.root))
+        show((published.check if asked.check else published.prepare)(asked.command, asked.root))
+
+
+def _cifar10(paths: list[Path], only_check: bool) -> dict[str, Counts]:
+    if len(paths) > 2:
+        raise InputError(f"cifar10 takes at most a tar and a root, not {len(paths)} paths")
+    if len(paths) == 2 or (paths and paths[0].suffix in (".tar", ".tgz", ".gz")):
+        root = paths[1] if len(paths) == 2 else datasets_root()
+        return {str(root / "cifar10"): cifar10.unpack(paths[0], root)}
+    root = paths[0] if paths else datasets_root()
+    return (
+        {str(root / "cifar10"): cifar10.check(root / "cifar10")} if only_check else published.prepare("cifar10", root)
+    )
+
+
+def _voc_aug(root: Path, only_check: bool) -> dict[str, Counts]:
+    folder = root / "VOC2012"
+    if not only_check and not (folder / "ImageSets" / "Segmentation" / "trainaug.txt").is_file():
+        voc.require(folder, ("Segmentation/train", "Segmentation/val"))
+        voc_aug.add(folder, obtain([published.SBD], root / "downloads")[0])
+    counts = voc.check(folder)
+    if (found := counts.get("Segmentation/aug", {}).get("images", 0)) != published.AUG_IMAGES:
+        raise InputError(
+            f"{folder} lists {found} images in aug, {published.AUG_IMAGES} are expected; remove trainaug.txt and do voc-aug again"
+        )
+    return {str(folder): counts}
 
 
 if __name__ == "__main__":

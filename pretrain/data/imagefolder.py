@@ -1,7 +1,7 @@
 """A folder of image files, nested in any way; the ImageNet layout (one folder a class) is one of them."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -13,27 +13,36 @@ from pretrain.data import SUFFIXES, DamagedImage, Images, decode
 
 
 class ImageFolder(Images):
-    """All images below ``root``, sorted by path; the first folder below ``root`` is the class."""
+    """All images below ``root/split``, sorted by path; the first folder below is the class."""
 
     class Config(PluginSettings):
-        """``damaged`` says what happens at a file that cannot be decoded: use the next image, or stop."""
+        """``split`` is a folder below ``root``, as ``train`` or ``val``. ``classes`` keeps these class folders only: a list,
+        or a text file of one name a line (``#`` begins a comment); ImageNet-100 is such a list over ImageNet's folders.
+
+        ``damaged`` says what happens at a file that cannot be decoded: use the next image, or stop.
+        """
 
         name: Literal["imagefolder"] = "imagefolder"
         root: Path
+        split: str = ""
+        classes: tuple[str, ...] | Path | None = None
         damaged: Literal["skip", "refuse"] = "skip"
 
     def __init__(self, config: "ImageFolder.Config") -> None:
-        self._list(config.root)
+        self._list(config.root / config.split, None if config.classes is None else _names(config.classes))
 
-    def _list(self, root: Path) -> None:
+    def _list(self, root: Path, classes: Sequence[str] | None = None) -> None:
         if not root.is_dir():
             raise InputError(f"no folder {root}; set data.root to a folder of images")
-        self.paths = sorted(_walk(root))
+        folders = [root] if classes is None else [_class_folder(root, name, classes) for name in sorted(classes)]
+        self.paths = sorted(path for folder in folders for path in _walk(folder))
         if not self.paths:
             raise InputError(
                 f"{root} holds no images ({', '.join(sorted(SUFFIXES))}); set data.root to a folder of images"
             )
         groups = [path.relative_to(root).parts[0] if path.parent != root else "" for path in self.paths]
+        if classes is not None and (empty := sorted(set(classes) - set(groups))):
+            raise InputError(f"{root / empty[0]} holds no images; copy the class again or take it out of data.classes")
         numbers = {group: number for number, group in enumerate(sorted(set(groups)))}
         self.labels = [numbers[group] for group in groups]
 
@@ -51,6 +60,37 @@ class ImageFolder(Images):
     def label(self, index: int) -> int:
         """Return the number of the image's top folder."""
         return self.labels[index]
+
+
+def _names(classes: Sequence[str] | Path) -> list[str]:
+    """Return the class names of a list or of a file; raise InputError for none, a repeated one, or one that is a path."""
+    if isinstance(classes, Path):
+        try:
+            lines = classes.read_text().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"cannot read data.classes={classes} ({error}); give a text file of class names"
+            ) from error
+        source, names = str(classes), [name for line in lines if (name := line.partition("#")[0].strip())]
+    else:
+        source, names = "data.classes", list(classes)
+    if not names:
+        raise InputError(f"{source} names no class; write one folder name a line")
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"{source} names {repeated[0]!r} twice; remove one")
+    if paths := [name for name in names if name in (".", "..") or Path(name).name != name]:
+        raise InputError(f"{source} holds {paths[0]!r}, which is no folder name; write one folder name a line")
+    return names
+
+
+def _class_folder(root: Path, name: str, classes: Sequence[str]) -> Path:
+    if not (root / name).is_dir():
+        missing = [other for other in classes if not (root / other).is_dir()]
+        raise InputError(
+            f"{root} lacks {len(missing)} of the {len(classes)} classes in data.classes, first {missing[0]}; "
+            "copy them there or take them out of the list"
+        )
+    return root / name
 
 
 def _walk(root: Path) -> Iterator[Path]:

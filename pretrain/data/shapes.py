@@ -30,14 +30,22 @@ class Shapes(Images):
 
     def __init__(self, config: "Shapes.Config") -> None:
         self.config = config
-        self._kept: dict[int, Tensor] = {}
+        self._kept: dict[int, tuple[Tensor, int]] = {}
 
     def __len__(self) -> int:
         return self.config.count
 
     def image(self, index: int) -> Tensor:
         """Render one scene."""
+        return self._scene(index)[0]
+
+    def label(self, index: int) -> int:
+        """Return the class of a centred scene's object; -1 where it is hidden, or where scenes hold several objects."""
+        return self._scene(index)[1]
+
+    def _scene(self, index: int) -> tuple[Tensor, int]:
         if index not in self._kept:
             scene = render(self.config.scene_seed, index, self.config.size, self.config.centred)
-            self._kept[index] = torch.from_numpy(scene.image.copy()).permute(2, 0, 1).contiguous()
+            label = scene.objects[0].label if self.config.centred and scene.objects else -1
+            self._kept[index] = torch.from_numpy(scene.image.copy()).permute(2, 0, 1).contiguous(), label
         return self._kept[index]

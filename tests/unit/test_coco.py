@@ -54,13 +54,53 @@ def test_polygons_keep_holes_specks_and_borders():
     assert coco.polygons(np.zeros((4, 4), dtype=bool)) == []
 
 
-def test_a_coco_folder_is_counted_with_crowds_and_zero_area_boxes(tmp_path):
+COUNTS = {
+    "images": 1, "objects": 4, "classes": 4, "crowds": 1, "zero-area boxes": 0, "boxes outside": 0, "crowd-only images": 0,
+}  # fmt: skip
+
+
+def test_a_coco_folder_is_counted(tmp_path):
+    assert coco.check(write_coco(tmp_path / "coco")) == {"train2017": COUNTS, "val2017": COUNTS}
+
+
+def test_few_records_that_training_leaves_out_are_counted_and_many_refused(tmp_path):
     root = write_coco(tmp_path / "coco")
-    edit(root / "annotations" / "instances_val2017.json", lambda c: c["annotations"][2].update(bbox=[0, 9, 10, 0]))
-    counts = coco.check(root)
-    assert list(counts) == ["train2017", "val2017"]
-    assert counts["train2017"] == {"images": 1, "objects": 4, "classes": 4, "crowds": 1, "zero-area boxes": 0}
-    assert counts["val2017"]["zero-area boxes"] == 1
+
+    def repeat(content: dict, times: int) -> None:
+        good = content["annotations"][0]
+        content["annotations"] += [{**good, "id": 100 + number} for number in range(times)]
+        content["annotations"][2].update(bbox=[0, 9, 10, 0])
+
+    edit(root / "annotations" / "instances_val2017.json", lambda content: repeat(content, 996))
+    assert coco.check(root)["val2017"]["zero-area boxes"] == 1
+    edit(root / "annotations" / "instances_val2017.json", lambda content: content["annotations"].pop())
+    with pytest.raises(ValueError, match=r"val2017.json has 1 zero-area boxes among 999, first .* of annotation 3"):
+        coco.check(root)
+
+
+def test_a_box_may_leave_its_image_by_a_pixel_and_no_more(tmp_path):
+    root = write_coco(tmp_path / "coco")
+    source = root / "annotations" / "instances_train2017.json"
+    edit(source, lambda c: c["annotations"][0].update(bbox=[-1, 1, 12, 8]))
+    assert coco.check(root)["train2017"]["boxes outside"] == 0
+    edit(source, lambda c: c["annotations"][0].update(bbox=[-1, 1, 12.1, 8]))
+    with pytest.raises(
+        ValueError, match=r"1 boxes outside among 4, first \[-1, 1, 12.1, 8\] of annotation 1 in an image"
+    ):
+        coco.check(root)
+
+
+def test_what_a_benchmark_asks_for_reads_no_pixels(tmp_path):
+    root = write_coco(tmp_path / "coco")
+    (root / "train2017" / "000000000001.jpg").write_bytes(b"not an image, but there")
+    coco.require(root, ("train2017",))
+    coco.require(root)
+    with pytest.raises(ValueError, match=r"no .*instances_test2017\.json"):
+        coco.require(root, ("test2017",))
+    (root / "train2017" / "000000000001.jpg").unlink()
+    with pytest.raises(ValueError, match=r"000000000001\.jpg is missing but .* lists it \(1 of 1 are not there\)"):
+        coco.require(root, ("train2017",))
+    coco.require(root, ("val2017",))
 
 
 def damage(root: Path, kind: str) -> None:
@@ -90,6 +130,14 @@ def damage(root: Path, kind: str) -> None:
             "bad box": lambda c: c["annotations"][1].update(bbox=[1, 2, 3]),
             "no box": lambda c: c["annotations"][1].pop("bbox"),
             "same id": lambda c: c["annotations"][1].update(id=1),
+            "same image id": lambda c: c["images"].append(c["images"][0]),
+            "id is a list": lambda c: c["annotations"][1].update(id=[1]),
+            "no area": lambda c: c["annotations"][1].update(bbox=[1, 2, 0, 3]),
+            "box outside": lambda c: c["annotations"][1].update(bbox=[5, 2, 9, 3]),
+            "crowds only": lambda c: c.update(annotations=c["annotations"][3:]),
+            "other size": lambda c: c["images"][0].update(width=12),
+            "no height": lambda c: c["images"][0].update(height=0),
+            "bad outline": lambda c: c["annotations"][1].update(segmentation=[[1, 2, 3]]),
         }
         edit(source, changes[kind])
 
@@ -97,15 +145,23 @@ def damage(root: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("no folder", "no folder .*coco; link COCO there with"),
-        ("empty folder", "no .*instances_.*json; link COCO"),
+        ("no folder", "no folder .*coco; fetch it with: .*prepare_data.py coco ROOT, or link a copy"),
+        ("empty folder", "no .*instances_.*json; fetch it"),
         ("no image folder", "no folder .*train2017 for the images of instances_train2017.json"),
         ("cut json", "instances_train2017.json is truncated or not JSON"),
         ("a list", "has no list 'images'"),
         ("no images", "instances_train2017.json lists no images"),
         ("no image", "000000000001.jpg is missing but instances_train2017.json lists it"),
         ("cut image", "000000000001.jpg is truncated"),
-        ("empty image", "000000000001.jpg is truncated or not an image"),
+        ("empty image", "000000000001.jpg is empty but instances_train2017.json lists it"),
+        ("same image id", "record 1 of 'images' .* repeats the id 1"),
+        ("id is a list", r"record 1 of 'annotations' .* has the id \[1\]; ids are numbers"),
+        ("no area", r"has 1 zero-area boxes among 4, first \[1, 2, 0, 3\] of annotation 2"),
+        ("box outside", r"has 1 boxes outside among 4, first \[5, 2, 9, 3\] of annotation 2 in an image of 10 x 10"),
+        ("crowds only", "has 1 crowd-only images among 1, first image 1; remove or repair"),
+        ("other size", r"000000000001.jpg is \(10, 10\) pixels, instances_train2017.json says \(12, 10\)"),
+        ("no height", "image 1 in .*train2017.json needs a file_name, and height and width"),
+        ("bad outline", "annotation 2 in .* has a segmentation that is neither"),
         ("unknown image", "annotation 2 in .*train2017.json belongs to image 77"),
         ("unknown category", "annotation 2 .* unknown category 78"),
         ("bad box", "annotation 2 .* not four numbers"),
@@ -118,6 +174,15 @@ def test_a_bad_coco_folder_is_refused_with_what_and_where(tmp_path, kind, messag
     damage(root, kind)
     with pytest.raises(ValueError, match=message):
         coco.check(root)
+
+
+def test_the_tool_says_what_is_wrong_in_one_line_and_writes_nothing(tmp_path, run_tool):
+    root = write_coco(tmp_path / "coco")
+    damage(root, "no area")
+    done = run_tool("tools/prepare_data.py", "link-coco", root, tmp_path / "root" / "tiny_coco", check=2)
+    assert done.stderr.startswith(f"error: {root}/annotations/instances_train2017.json has 1 zero-area boxes")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "root").exists()
 
 
 def test_linking_checks_first_and_never_replaces_a_folder(tmp_path):

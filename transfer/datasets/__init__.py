@@ -1,15 +1,20 @@
 """Datasets: make, place and check what the benchmarks train and test on. Everything lies under one root
 (``core.files.datasets_root()``, that is ``DETECTRON2_DATASETS`` or ``./datasets``).
 
-Two kinds of files, and makers may import layouts:
+Kinds of files; makers may import layouts:
 
-- a *layout* (``coco.py``, ``voc.py``) knows one folder form: it reads and writes it, and ``check(folder) -> Counts`` raises
-  ``InputError`` naming the first missing folder, missing file or bad record and the next step.
-- a *maker* (``shapes.py``, ``coco_to_voc.py``, ``cifar10.py``) writes a dataset through ``folders.make_once``: whole or not
-  at all, once however many processes ask, again when what it was made from has changed.
+- a *layout* (``coco.py``, ``voc.py``, ``cityscapes.py``, ``ade20k.py``, ``class_folders.py``) knows one folder form:
+  ``check(folder) -> Counts`` reads every file and raises ``InputError`` naming the first missing folder, missing file or bad
+  record and the next step; ``require(folder, splits)`` only looks whether all files are there, before training.
+- a *maker* (``shapes.py``, ``coco_to_voc.py``, ``cifar10.py``, ``voc_aug.py``) writes a dataset through ``folders.make_once``:
+  whole or not at all, once however many processes ask, again when what it was made from has changed.
+- ``published.py`` is the table of public datasets: addresses, checksums, counts. ``download.py`` and ``archives.py`` fetch and
+  unpack them.
+- ``requirement.require(name)`` is what a benchmark calls before it trains.
 
 To add a dataset, add a file with ``check`` (and a function that makes it, if it can be made), list the folder it has under the
-root in ``PLACES`` of ``checking.py``, and give ``tools/prepare_data.py`` a subcommand if it is made.
+root in ``PLACES`` of ``checking.py``, and give ``tools/prepare_data.py`` a subcommand: a public one needs only its line in
+``published.SETS`` and the tool's ``FETCHED``.
 """
 
 Counts = dict[str, dict[str, int]]  # split -> what -> how many

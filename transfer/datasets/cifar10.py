@@ -1,4 +1,4 @@
-"""CIFAR-10 as class folders, ``cifar10/{train,test}/<class>/*.jpg``, unpacked from a tar of that form."""
+"""CIFAR-10 as class folders, ``cifar10/{train,test}/<class>/*.jpg``, unpacked from a tar of that form; or as published."""
 
 import re
 import tarfile
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from core.errors import InputError
 from core.files import sha256
-from transfer.datasets import Counts, folders
+from transfer.datasets import Counts, cifar_binary, folders
 from transfer.datasets.images import require_image
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -24,6 +24,8 @@ def unpack(archive: Path, root: Path) -> Counts:
 
 def check(folder: Path) -> Counts:
     """Check that both splits have all classes with equally many whole images; return counts per split."""
+    if cifar_binary.find(folder) is not None:
+        return cifar_binary.check(folder)
     counts: Counts = {}
     for split in ("train", "test"):
         sizes = {}

@@ -3,7 +3,7 @@
 import json
 import math
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,14 @@ from pycocotools import mask as rle
 
 from core.errors import InputError
 from transfer.datasets import Counts
-from transfer.datasets.images import require_image
+from transfer.datasets.faults import Faults
+from transfer.datasets.images import require_files, require_image, size
 from transfer.datasets.progress import track
 
 Record = dict[str, Any]
-NEXT = "link COCO there with: python tools/prepare_data.py link-coco SOURCE FOLDER"
+NEXT = "fetch it with: python tools/prepare_data.py coco ROOT, or link a copy: prepare_data.py link-coco SOURCE FOLDER"
+KINDS = ("zero-area boxes", "boxes outside", "crowd-only images")
+SLACK = 1.0  # pixels by which a published box may leave its image
 ZOOM = 4  # outlines are traced on an enlarged mask, so that they run within 1/8 pixel of the pixels' edges
 
 
@@ -36,21 +39,59 @@ class Split:
 
 
 def check(root: Path) -> Counts:
-    """Check a COCO folder: files, ids, image files, boxes; return counts per split, zero-area boxes among them."""
+    """Check a COCO folder: files, ids, image files and their sizes, boxes, outlines; return counts per split."""
     counts: Counts = {}
     for name in splits(root):
         split = read(root, name)
+        _require_images(split)
         for image in track(split.images, f"checking {split.folder}", len(split.images)):
-            require_image(split.folder / image["file_name"], split.source.name)
-        boxes = [annotation["bbox"] for annotation in split.annotations]
+            path, told = split.folder / image["file_name"], (image["width"], image["height"])
+            require_image(path, split.source.name)
+            if (found := size(path)) != told:
+                raise InputError(
+                    f"{path} is {found} pixels, {split.source.name} says {told} (width, height); copy the right image"
+                )
         counts[name] = {
             "images": len(split.images),
-            "objects": len(boxes),
+            "objects": len(split.annotations),
             "classes": len(split.categories),
             "crowds": sum(bool(annotation.get("iscrowd")) for annotation in split.annotations),
-            "zero-area boxes": sum(box[2] <= 0 or box[3] <= 0 for box in boxes),
+            **_faults(split),
         }
     return counts
+
+
+def require(root: Path, names: Sequence[str] = ()) -> None:
+    """Raise InputError unless the annotations of the splits (none: of all) can be read and their images are there."""
+    known = splits(root)
+    for name in names or known:
+        if name not in known:
+            raise InputError(f"no {root / 'annotations'}/instances_{name}.json; {NEXT}")
+        _require_images(read(root, name))
+
+
+def _require_images(split: Split) -> None:
+    require_files(split.folder, (image["file_name"] for image in split.images), split.source.name)
+
+
+def _faults(split: Split) -> dict[str, int]:
+    """Count what training leaves out; raise InputError when it is more than a few."""
+    faults = Faults(split.source, *KINDS)
+    sides = {image["id"]: (image["width"], image["height"]) for image in split.images}
+    usable: dict[Any, bool] = {}
+    for annotation in split.annotations:
+        (x, y, w, h), (width, height) = annotation["bbox"], sides[annotation["image_id"]]
+        where = f"{annotation['bbox']} of annotation {annotation['id']}"
+        if w <= 0 or h <= 0:
+            faults.add("zero-area boxes", where)
+        if x < -SLACK or y < -SLACK or x + w > width + SLACK or y + h > height + SLACK:
+            faults.add("boxes outside", f"{where} in an image of {width} x {height}")
+        image = annotation["image_id"]
+        usable[image] = usable.get(image, False) or not annotation.get("iscrowd")
+    for image, good in usable.items():
+        if not good:
+            faults.add("crowd-only images", f"image {image}")
+    return faults.settled(len(split.annotations), len(split.annotations), len(usable))
 
 
 def splits(root: Path) -> list[str]:
@@ -87,14 +128,25 @@ def _check_records(split: Split) -> None:
     sides = _by_id(split, split.images, "images", ("file_name", "height", "width"))
     categories = _by_id(split, split.categories, "categories", ("name",))
     _by_id(split, split.annotations, "annotations", ("image_id", "category_id", "bbox", "segmentation"))
+    for image in sides.values():
+        if not isinstance(image["file_name"], str) or not all(_is_side(image[side]) for side in ("height", "width")):
+            raise InputError(
+                f"image {image['id']} in {split.source} needs a file_name, and height and width in pixels; repair it"
+            )
     for annotation in split.annotations:
         where = f"annotation {annotation['id']} in {split.source}"
+        if not all(isinstance(annotation[key], int | str) for key in ("image_id", "category_id")):
+            raise InputError(f"{where} has an image_id or category_id that is no number; remove or repair it")
         if annotation["image_id"] not in sides:
             raise InputError(
                 f"{where} belongs to image {annotation['image_id']}, which is not listed; remove or repair it"
             )
         if annotation["category_id"] not in categories:
             raise InputError(f"{where} has the unknown category {annotation['category_id']}; remove or repair it")
+        if not _is_outline(annotation["segmentation"]):
+            raise InputError(
+                f"{where} has a segmentation that is neither polygons nor run lengths; remove or repair it"
+            )
         box = annotation["bbox"]
         if not (isinstance(box, list) and len(box) == 4 and all(_is_number(value) for value in box)):
             raise InputError(f"{where} has the box {box}, not four numbers (x, y, width, height); remove or repair it")
@@ -107,6 +159,8 @@ def _by_id(split: Split, records: Iterable[Any], key: str, needed: tuple[str, ..
         missing = [name for name in ("id", *needed) if not isinstance(record, dict) or name not in record]
         if missing:
             raise InputError(f"{where} has no {', '.join(missing)}; remove or repair it")
+        if not isinstance(record["id"], int | str):
+            raise InputError(f"{where} has the id {record['id']!r}; ids are numbers")
         if record["id"] in found:
             raise InputError(f"{where} repeats the id {record['id']}; ids must differ")
         found[record["id"]] = record
@@ -115,6 +169,19 @@ def _by_id(split: Split, records: Iterable[Any], key: str, needed: tuple[str, ..
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _is_side(value: Any) -> bool:
+    return isinstance(value, int) and value > 0
+
+
+def _is_outline(value: Any) -> bool:
+    """Tell whether this is a list of polygons of at least three corners, or run lengths; an empty list is no outline."""
+    if isinstance(value, dict):
+        return isinstance(value.get("counts"), list | str) and isinstance(value.get("size"), list)
+    return isinstance(value, list) and all(
+        isinstance(part, list) and len(part) >= 6 and len(part) % 2 == 0 for part in value
+    )
 
 
 def link(source: Path, target: Path, *, copy: bool = False) -> Counts:

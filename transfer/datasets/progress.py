@@ -3,28 +3,74 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from types import TracebackType
+from typing import Self, TypeVar
 
 from rich.console import Console
-from rich.progress import track as bar
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 PLAIN_EVERY = 5.0  # seconds between plain lines
 
 T = TypeVar("T")
 
 
+class Meter:
+    """Show on stderr how much of ``total`` is done while the ``with`` block runs; ``first`` was done before it."""
+
+    def __init__(self, label: str, total: int, *, of_bytes: bool = False, first: int = 0) -> None:
+        self.label, self.total, self.of_bytes, self.first, self.done = label, total, of_bytes, first, first
+        columns = (DownloadColumn(), TransferSpeedColumn()) if of_bytes else (MofNCompleteColumn(),)
+        self._bar: Progress | None = None
+        if sys.stderr.isatty():
+            text = TextColumn("{task.description}")
+            self._bar = Progress(text, BarColumn(), *columns, TimeRemainingColumn(), console=Console(stderr=True))
+
+    def __enter__(self) -> Self:
+        self._began = self._said = time.monotonic()
+        if self._bar is not None:
+            self._bar.start()
+            self._task = self._bar.add_task(self.label, total=self.total or None, completed=self.first)
+        return self
+
+    def reach(self, done: int) -> None:
+        """Note that ``done`` of the total is done."""
+        self.done = done
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done)
+            return
+        now = time.monotonic()
+        if now - self._said >= PLAIN_EVERY and done > self.first:
+            self._said = now
+            left = (now - self._began) / (done - self.first) * (self.total - done)
+            told = f"  {left:.0f} s left" if self.total else ""
+            print(f"{self.label}: {self._amount(done)}/{self._amount(self.total)}{told}", file=sys.stderr, flush=True)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        seconds = time.monotonic() - self._began
+        if self._bar is not None:
+            self._bar.stop()
+        elif kind is None and seconds >= 1:
+            done = f"{self._amount(self.done)}/{self._amount(self.total or self.done)}"
+            print(f"{self.label}: {done} in {seconds:.1f} s", file=sys.stderr, flush=True)
+
+    def _amount(self, number: int) -> str:
+        return f"{number / 2**20:.1f} MiB" if self.of_bytes else str(number)
+
+
 def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
     """Pass items through and show on stderr how many of ``total`` are done."""
-    if sys.stderr.isatty():
-        yield from bar(items, description=label, total=total, console=Console(stderr=True))
-        return
-    began = said = time.monotonic()
-    for done, item in enumerate(items):
-        now = time.monotonic()
-        if now - said >= PLAIN_EVERY:
-            said = now
-            left = (now - began) / done * (total - done)
-            print(f"{label}: {done}/{total}  {left:.0f} s left", file=sys.stderr, flush=True)
-        yield item
-    if time.monotonic() - began >= 1:
-        print(f"{label}: {total}/{total} in {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
+    with Meter(label, total) as meter:
+        for done, item in enumerate(items):
+            meter.reach(done)
+            yield item
+        meter.reach(total)

@@ -12,7 +12,8 @@ from PIL import Image
 
 from core.errors import InputError
 from transfer.datasets import Counts
-from transfer.datasets.images import require_image
+from transfer.datasets.faults import Faults
+from transfer.datasets.images import require_files, require_image, size
 from transfer.datasets.progress import track
 
 CLASSES = (
@@ -21,7 +22,9 @@ CLASSES = (
 )  # fmt: skip
 VOID = 255
 SPLITS = ("train", "val", "trainval", "test")
-NEXT = "unpack VOCdevkit there, or make one with: python tools/prepare_data.py coco-to-voc COCO FOLDER"
+AUGMENTED = ("aug", "trainaug")  # lists whose masks are in SegmentationClassAug
+SLACK = 1.0  # pixels by which a published box may leave its image
+NEXT = "fetch VOC with: python tools/prepare_data.py voc ROOT, or make a set: prepare_data.py coco-to-voc COCO FOLDER"
 
 Labels = NDArray[np.uint8]  # [height, width]: 0 background, 1 + class index, 255 void
 
@@ -44,7 +47,7 @@ def check(root: Path, classes: Sequence[str] = CLASSES) -> Counts:
         raise InputError(f"no folder {root / 'JPEGImages'}; {NEXT}")
     counts: Counts = {}
     for kind in ("Main", "Segmentation"):
-        for path in (root / "ImageSets" / kind / f"{split}.txt" for split in SPLITS):
+        for path in (root / "ImageSets" / kind / f"{split}.txt" for split in (*SPLITS, *AUGMENTED)):
             if path.is_file():
                 counts[f"{kind}/{path.stem}"] = _check_list(root, path, classes)
     if not counts:
@@ -52,20 +55,59 @@ def check(root: Path, classes: Sequence[str] = CLASSES) -> Counts:
     return counts
 
 
-def _check_list(root: Path, path: Path, classes: Sequence[str]) -> dict[str, int]:
+def require(root: Path, lists: Sequence[str] = ()) -> None:
+    """Raise InputError unless all files of the lists (as ``Main/trainval``; none: of all) are there."""
+    for folder in (root, root / "JPEGImages"):
+        if not folder.is_dir():
+            raise InputError(f"no folder {folder}; {NEXT}")
+    every = [f"{kind}/{split}" for kind in ("Main", "Segmentation") for split in (*SPLITS, *AUGMENTED)]
+    found = lists or [name for name in every if (root / "ImageSets" / f"{name}.txt").is_file()]
+    if not found:
+        raise InputError(f"no {root / 'ImageSets'}/{{Main,Segmentation}}/{{{','.join(SPLITS)}}}.txt; {NEXT}")
+    for name in found:
+        path = root / "ImageSets" / f"{name}.txt"
+        names = read_list(path)
+        labels = root / _labels_folder(path)
+        if not labels.is_dir():
+            raise InputError(f"no folder {labels} for {path}; {NEXT}")
+        require_files(root / "JPEGImages", (f"{name}.jpg" for name in names), str(path))
+        require_files(
+            labels, (f"{name}{'.xml' if labels.name == 'Annotations' else '.png'}" for name in names), str(path)
+        )
+
+
+def read_list(path: Path) -> list[str]:
+    """Return the image names of a list, one a line; raise InputError when there are none."""
+    if not path.is_file():
+        raise InputError(f"no list {path}; {NEXT}")
     names = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
     if not names:
         raise InputError(f"{path} lists no images; make or unpack the set again")
-    segmentation = path.parent.name == "Segmentation"
-    objects = 0
+    return names
+
+
+def _labels_folder(path: Path) -> str:
+    if path.parent.name == "Main":
+        return "Annotations"
+    return "SegmentationClassAug" if path.stem in AUGMENTED else "SegmentationClass"
+
+
+def _check_list(root: Path, path: Path, classes: Sequence[str]) -> dict[str, int]:
+    names = read_list(path)
+    folder = root / _labels_folder(path)
+    if folder.name != "Annotations":
+        seen = 0
+        for name in track(names, f"checking {path}", len(names)):
+            image = root / "JPEGImages" / f"{name}.jpg"
+            require_image(image, str(path))
+            seen += _check_labels(folder / f"{name}.png", image, len(classes))
+        return {"images": len(names), "classes seen": seen}
+    objects, faults = 0, Faults(path, "boxes outside", "wrong sizes")
     for name in track(names, f"checking {path}", len(names)):
         image = root / "JPEGImages" / f"{name}.jpg"
         require_image(image, str(path))
-        if segmentation:
-            objects += _check_labels(root / "SegmentationClass" / f"{name}.png", image, len(classes))
-        else:
-            objects += _check_boxes(root / "Annotations" / f"{name}.xml", classes)
-    return {"images": len(names), "classes seen" if segmentation else "objects": objects}
+        objects += _check_boxes(folder / f"{name}.xml", image, classes, faults)
+    return {"images": len(names), "objects": objects, **faults.settled(objects, len(names))}
 
 
 def _check_labels(path: Path, image: Path, classes: int) -> int:
@@ -85,14 +127,19 @@ def _check_labels(path: Path, image: Path, classes: int) -> int:
     return int(((values > 0) & (values <= classes)).sum())
 
 
-def _check_boxes(path: Path, classes: Sequence[str]) -> int:
-    """Check an XML annotation; return how many objects it has."""
+def _check_boxes(path: Path, image: Path, classes: Sequence[str], faults: Faults) -> int:
+    """Check an XML annotation against its image; return how many objects it has, and note boxes that leave the image."""
     if not path.is_file():
         raise InputError(f"{path} is missing but an ImageSets/Main list names it; copy it there or remove the line")
     try:
-        objects = ET.parse(path).findall("object")
+        record_of_image = ET.parse(path)
     except ET.ParseError as error:
         raise InputError(f"{path} is not XML ({error}); copy or make it again") from error
+    objects = record_of_image.findall("object")
+    width, height = size(image)
+    told = tuple(record_of_image.findtext(f"size/{side}") for side in ("width", "height"))
+    if None not in told and told != (str(width), str(height)):
+        faults.add("wrong sizes", f"{path} says {' x '.join(map(str, told))}, {image.name} has {width} x {height}")
     for number, record in enumerate(objects):
         if record.findtext("name") not in classes:
             raise InputError(
@@ -104,6 +151,9 @@ def _check_boxes(path: Path, classes: Sequence[str]) -> int:
             raise InputError(f"object {number} of {path} lacks a corner of its bndbox; repair or remove it") from error
         if not (xmin <= xmax and ymin <= ymax):
             raise InputError(f"object {number} of {path} has an empty bndbox; repair or remove it")
+        if xmin < 1 - SLACK or ymin < 1 - SLACK or xmax > width + SLACK or ymax > height + SLACK:
+            corners = ", ".join(f"{value:g}" for value in (xmin, ymin, xmax, ymax))
+            faults.add("boxes outside", f"({corners}) of object {number} in {path}, whose image is {width} x {height}")
     return len(objects)
 
 

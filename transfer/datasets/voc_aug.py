@@ -1,0 +1,70 @@
+"""The extra masks for VOC 2012 segmentation: SBD (Hariharan et al., "Semantic contours from inverse detectors", ICCV 2011).
+
+Writes ``VOC2012/SegmentationClassAug`` and the lists ``aug`` (SBD's images outside VOC's train and val: 9,118) and ``trainaug``
+(VOC's train and those: 10,582). VOC's own masks of train and val stand in that folder as well, so ``trainaug`` needs no other.
+"""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from core.errors import InputError
+from core.files import write_atomic
+from transfer.datasets import archives, voc
+from transfer.datasets.progress import track
+
+FOLDER = "SegmentationClassAug"
+
+
+def add(root: Path, archive: Path) -> int:
+    """Add the masks of SBD's archive to the VOC folder ``root``; return how many images ``aug`` lists."""
+    lists = root / "ImageSets" / "Segmentation"
+    train, val = (voc.read_list(lists / f"{name}.txt") for name in ("train", "val"))
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{FOLDER}.", suffix=".tmp", dir=root))
+    except OSError as error:
+        raise InputError(f"cannot write {root} ({error.strerror}); free some space or choose another folder") from error
+    try:
+        archives.unpack(archive, temporary / "sbd", _select)
+        named = [
+            name for split in ("train", "val") for name in (temporary / "sbd" / f"{split}.txt").read_text().split()
+        ]
+        extra = sorted(set(named) - {*train, *val})
+        masks = temporary / FOLDER
+        masks.mkdir()
+        for name in track(extra, "converting SBD masks", len(extra)):
+            voc.write_labels(masks / f"{name}.png", _read_mask(temporary / "sbd" / "cls" / f"{name}.mat"))
+        for name in (*train, *val):
+            shutil.copyfile(root / "SegmentationClass" / f"{name}.png", masks / f"{name}.png")
+        shutil.rmtree(root / FOLDER, ignore_errors=True)
+        os.sync()
+        os.rename(masks, root / FOLDER)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    write_atomic(lists / "aug.txt", "".join(f"{name}\n" for name in extra))
+    write_atomic(lists / "trainaug.txt", "".join(f"{name}\n" for name in (*train, *extra)))
+    return len(extra)
+
+
+def _select(name: str) -> str | None:
+    """Keep the class masks and the lists of ``benchmark_RELEASE/dataset``."""
+    inside = archives.below("benchmark_RELEASE/dataset/")(name)
+    return inside if inside and (inside in ("train.txt", "val.txt") or inside.startswith("cls/")) else None
+
+
+def _read_mask(path: Path) -> voc.Labels:
+    """Read the class map of an SBD file, uint8 [height, width]."""
+    from scipy.io import loadmat  # here: only SBD comes in this format
+
+    try:
+        labels = np.asarray(loadmat(path, variable_names=["GTcls"])["GTcls"]["Segmentation"][0, 0])
+    except (OSError, ValueError, KeyError, TypeError, IndexError, NotImplementedError) as error:
+        raise InputError(f"{path.name} of SBD is missing or damaged ({error}); download the archive again") from error
+    if labels.ndim != 2 or labels.dtype != np.uint8 or labels.max() > len(voc.CLASSES):
+        raise InputError(
+            f"{path.name} of SBD holds no map of the {len(voc.CLASSES)} classes; download the archive again"
+        )
+    return labels
