@@ -2,6 +2,7 @@
 
 import os
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -52,6 +53,25 @@ def gather(rows: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+class _Gather(torch.autograd.Function):
+    """Gather rows; each process gets back what all processes' losses say of its rows."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        return gather(rows)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous()
+        dist.all_reduce(total)
+        return total[local_rows(len(total))]
+
+
+def gather_with_gradient(rows: Tensor) -> Tensor:
+    """Concatenate equally many rows of every process in rank order; gradients flow back to the processes they came from."""
+    return rows if world() == 1 else _Gather.apply(rows)
+
+
 def local_rows(count: int) -> slice:
     """Return this process's contiguous share of ``count`` global rows."""
     share = count // world()
@@ -76,10 +96,36 @@ def average(tensors: list[Tensor]) -> None:
             tensor /= world()
 
 
-def any_process(flag: bool, device: torch.device) -> bool:
-    """Tell whether ``flag`` is set in any process, so that all stop together."""
-    if world() == 1:
-        return flag
-    value = torch.tensor(float(flag), device=device)
-    dist.all_reduce(value)
-    return bool(value.item() > 0)
+class Vote:
+    """Agrees on a flag: at once on one process, one call late on several.
+
+    The others' flags travel over gloo between CPUs while the next step is computed, so that no step waits for them, or
+    for a GPU. All processes must make it and call it equally often; all get the same answer from the same call.
+    """
+
+    def __init__(self) -> None:
+        self._group: Any = dist.new_group(backend="gloo") if world() > 1 else None
+        self._under_way: tuple[dist.Work, Tensor] | None = None
+
+    def cast(self, flag: bool) -> bool:
+        """Give this process's flag; return whether any process had given one."""
+        if self._group is None:
+            return flag
+        agreed = self._result()
+        value = torch.tensor(float(flag))
+        work = dist.all_reduce(value, group=self._group, async_op=True)
+        assert work is not None
+        self._under_way = (work, value)
+        return agreed
+
+    def close(self) -> None:
+        """Wait for the last vote, which nobody reads."""
+        self._result()
+
+    def _result(self) -> bool:
+        if self._under_way is None:
+            return False
+        work, value = self._under_way
+        self._under_way = None
+        work.wait()
+        return bool(value > 0)

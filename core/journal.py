@@ -1,8 +1,10 @@
 """One JSON line per logged step, a progress bar on a terminal, plain lines with the time left in a log file."""
 
 import json
+import math
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from core.files import write_atomic
+from core.tracking import Tracker
 
 PLAIN_EVERY = 10.0  # seconds between plain lines when the output is not a terminal
 
@@ -18,18 +21,18 @@ PLAIN_EVERY = 10.0  # seconds between plain lines when the output is not a termi
 class Journal:
     """Append to ``folder/journal.jsonl`` and show progress.
 
-    Lines after ``start`` are dropped, so a resumed run has each step once.
+    Lines after ``start`` are dropped, so a resumed run has each step once. ``trackers`` get every finite number too.
     """
 
     def __init__(
-        self, folder: Path, total: int, *, start: int = 0, label: str = "training", tensorboard: bool = False
+        self, folder: Path, total: int, *, start: int = 0, label: str = "training", trackers: Sequence[Tracker] = ()
     ) -> None:
         self.path = Path(folder) / "journal.jsonl"
         self.total, self.start, self.label = total, start, label
         self._keep_until(start)
         self._file = open(self.path, "a", buffering=1)  # noqa: SIM115 - closed in close()
         self._began = self._said = time.monotonic()
-        self._board = _summary_writer(folder) if tensorboard else None
+        self._trackers = list(trackers)
         self._bar: Progress | None = None
         if sys.stderr.isatty():
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -40,10 +43,9 @@ class Journal:
     def log(self, step: int, **values: Any) -> None:
         """Write one line for ``step`` (1-based: steps done) and move the bar."""
         self._file.write(json.dumps({"step": step, **values}) + "\n")
-        if self._board is not None:
-            for name, value in values.items():
-                if isinstance(value, int | float):
-                    self._board.add_scalar(name, value, step)
+        numbers = {name: v for name, v in values.items() if isinstance(v, int | float) and math.isfinite(v)}
+        for tracker in self._trackers:
+            tracker.log(step, numbers)
         self._show(step, values)
 
     def _show(self, step: int, values: dict[str, Any]) -> None:
@@ -68,8 +70,8 @@ class Journal:
         self._file.close()
         if self._bar is not None:
             self._bar.stop()
-        if self._board is not None:
-            self._board.close()
+        for tracker in self._trackers:
+            tracker.close()
 
     def __enter__(self) -> "Journal":
         return self
@@ -90,9 +92,3 @@ def _step(line: str) -> float:
         return json.loads(line)["step"]
     except (json.JSONDecodeError, KeyError, TypeError):
         return float("inf")
-
-
-def _summary_writer(folder: Path) -> Any:
-    from torch.utils.tensorboard import SummaryWriter  # only when asked: it is slow to import
-
-    return SummaryWriter(str(folder))

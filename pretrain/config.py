@@ -5,36 +5,59 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from core import tracking
 from core.config import Settings
 from core.plugins import choice
-from pretrain.optimizers import OptimizerSettings
+from pretrain.monitor import MonitorSettings
+from pretrain.optimizers import AnyOptimizer, Sgd
 from pretrain.schedules import Schedule
 from pretrain.views import ViewSettings
 
 
 class RunSettings(Settings):
-    """Where and how to compute; nothing here changes what is learned except ``seed`` and ``precision``."""
+    """Where and how to compute; nothing here changes what is learned except ``seed`` and ``precision``.
+
+    ``auto`` measures ``channels_last`` and ``precision`` (fp32 or bf16) on this device before the first step; the run keeps
+    the choice in its checkpoints. It is not the default: another format rounds differently, and a config without it
+    gives the same bits on every start.
+    """
 
     folder: Path | None = None  # by default runs/<name of the config file>
     seed: int = 0
     overwrite: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    channels_last: bool = False
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
+    channels_last: bool | Literal["auto"] = False
     compile: bool = False
     threads: int | None = Field(None, ge=1)  # torch threads; by default torch's own choice
-    tensorboard: bool = False
+    tensorboard: bool = False  # the same as track=[tensorboard]
+    track: tuple[tracking.Name, ...] = ()
+
+    @property
+    def trackers(self) -> list[str]:
+        """Return the names of the services that get the curves."""
+        return list(dict.fromkeys((*(["tensorboard"] if self.tensorboard else []), *self.track)))
 
 
 class TrainSettings(Settings):
-    """``batch_size`` is global: all processes together."""
+    """``batch_size`` is global: the images of one optimizer step in all processes together.
+
+    ``accumulate`` cuts a process's share of it into that many micro-batches, each with its own forward and backward pass.
+    Batch norm, partners, negatives from the batch and the queue (which takes each micro-batch's keys before the next one)
+    then see a micro-batch only; masks and steps stay those of the whole batch.
+
+    ``precise_bn`` batches of clean query views give the batch norm statistics of the epoch_XXXX.pth files and of the final
+    last.pth (0: the running averages of training); see ``pretrain/precise_norm.py``.
+    """
 
     epochs: int = Field(200, ge=1)
     batch_size: int = Field(256, ge=2)
+    accumulate: int = Field(1, ge=1)
     workers: int = Field(8, ge=0)
     log_every: int = Field(10, ge=1)  # steps
     checkpoint_every: int = Field(1, ge=1)  # epochs between updates of last.pth
     keep_every: int = Field(50, ge=1)  # epochs between the epoch_XXXX.pth that are kept
+    precise_bn: int = Field(0, ge=0)
 
 
 class PretrainSettings(Settings):
@@ -46,7 +69,8 @@ class PretrainSettings(Settings):
     method: choice("pretrain.methods")
     plain_weight: float = Field(1.0, ge=0)
     branches: dict[Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")], choice("pretrain.branches")] = Field({})
-    optimizer: OptimizerSettings = OptimizerSettings()
+    optimizer: AnyOptimizer = Sgd()
     schedule: Schedule = Schedule()
     train: TrainSettings = TrainSettings()
     run: RunSettings = RunSettings()
+    monitor: MonitorSettings = MonitorSettings()

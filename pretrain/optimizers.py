@@ -1,27 +1,141 @@
-"""Optimizers by name."""
+"""Optimizers by name, and the groups of parameters that they treat apart."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field, SerializeAsAny
 from torch import nn
 
 from core.config import Settings
+from core.errors import InputError
+from pretrain.methods import Method
+
+REFERENCE_BATCH = 256  # ``scale_lr: linear`` gives ``lr`` for this batch (arXiv 1706.02677)
+Groups = list[dict[str, Any]]
 
 
-class OptimizerSettings(Settings):
+class OptimizerSettings(Settings, ABC):
+    """What all optimizers share.
+
+    ``exclude: norm_bias`` frees all parameters of one dimension (biases, scales and shifts of norms) from weight decay;
+    ``scale_lr: linear`` takes ``lr * batch / 256``; ``clip_norm`` is the largest permitted norm of the whole gradient.
+    """
+
+    name: str
+    lr: float = Field(0.03, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    exclude: Literal["none", "norm_bias"] = "none"
+    scale_lr: Literal["none", "linear"] = "none"
+    clip_norm: float | None = Field(None, gt=0)
+
+    def base_lr(self, batch: int) -> float:
+        """Return the learning rate at factor 1 for a global batch of ``batch`` images."""
+        return self.lr * batch / REFERENCE_BATCH if self.scale_lr == "linear" else self.lr
+
+    @abstractmethod
+    def make(self, groups: Groups, lr: float, fused: bool) -> torch.optim.Optimizer:
+        """Make the optimizer over groups of parameters; ``fused`` spares fp16's gradient scaler a look at the GPU."""
+
+
+class Sgd(OptimizerSettings):
     """SGD as MoCo uses it (arXiv 1911.05722, sec. 4): one weight decay for all parameters."""
 
     name: Literal["sgd"] = "sgd"
-    lr: float = Field(0.03, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: float = Field(1e-4, ge=0)
+
+    def make(self, groups: Groups, lr: float, fused: bool) -> torch.optim.Optimizer:
+        """Make the optimizer, all tensors in one call."""
+        how: dict[str, bool] = {"fused": True} if fused else {"foreach": True}
+        return torch.optim.SGD(groups, lr=lr, momentum=self.momentum, weight_decay=self.weight_decay, **how)
 
 
-def make(settings: OptimizerSettings, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Make the optimizer over the parameters that take a gradient."""
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
-    return torch.optim.SGD(
-        trained, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay, foreach=True
-    )
+class Lars(OptimizerSettings):
+    """LARS (arXiv 1708.03888, eq. 6): each tensor's step is ``trust_coefficient`` of its own norm.
+
+    Tensors that ``exclude`` names take plain SGD steps, as in SimCLR (arXiv 2002.05709, sec. 2.2) and BYOL
+    (arXiv 2006.07733, sec. 3.3), whose trust coefficient is 0.001. Rates are far from SGD's: 0.3 * batch / 256 in SimCLR.
+    """
+
+    name: Literal["lars"] = "lars"
+    lr: float = Field(0.3, gt=0)
+    weight_decay: float = Field(1e-6, ge=0)
+    exclude: Literal["none", "norm_bias"] = "norm_bias"
+    momentum: float = Field(0.9, ge=0, lt=1)
+    trust_coefficient: float = Field(0.001, gt=0)
+
+    def make(self, groups: Groups, lr: float, fused: bool) -> torch.optim.Optimizer:
+        """Make the optimizer; with fp16 the scaler reads one number a step from the GPU, as timm's has no fused form."""
+        from timm.optim.lars import Lars as TimmLars  # only when asked: it is slow to import
+
+        adapted = [group | {"always_adapt": not group.get("excluded", False)} for group in groups]
+        return TimmLars(
+            adapted, lr=lr, momentum=self.momentum, weight_decay=self.weight_decay, trust_coeff=self.trust_coefficient
+        )
+
+
+class AdamW(OptimizerSettings):
+    """Adam with weight decay apart from the gradient (arXiv 1711.05101)."""
+
+    name: Literal["adamw"] = "adamw"
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    exclude: Literal["none", "norm_bias"] = "norm_bias"
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+
+    def make(self, groups: Groups, lr: float, fused: bool) -> torch.optim.Optimizer:
+        """Make the optimizer, all tensors in one call."""
+        how: dict[str, bool] = {"fused": True} if fused else {"foreach": True}
+        return torch.optim.AdamW(groups, lr=lr, betas=self.betas, weight_decay=self.weight_decay, **how)
+
+
+KINDS: dict[str, type[OptimizerSettings]] = {"sgd": Sgd, "lars": Lars, "adamw": AdamW}
+
+
+def _choose(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    name = value.get("name", "sgd")
+    if name not in KINDS:
+        raise InputError(f"no optimizer {name!r}; there are: {', '.join(KINDS)}")
+    return KINDS[name].model_validate(value)
+
+
+AnyOptimizer = Annotated[SerializeAsAny[OptimizerSettings], BeforeValidator(_choose)]
+
+
+def groups(method: Method, exclude: str) -> Groups:
+    """Sort the parameters that take a gradient by (excluded from decay and adaptation?, constant rate?); no empty groups.
+
+    Raises AssertionError when ``method.constant_lr`` names no submodule with parameters.
+    """
+    constant = {id(p) for name in method.constant_lr for p in _parameters(method, name)}
+    found: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for parameter in method.parameters():
+        if parameter.requires_grad:
+            excluded = exclude == "norm_bias" and parameter.ndim <= 1
+            found.setdefault((excluded, id(parameter) in constant), []).append(parameter)
+    marked: Groups = []
+    for (excluded, steady), parameters in sorted(found.items(), key=lambda item: item[0]):
+        group: dict[str, Any] = {"params": parameters, "constant": steady, "excluded": excluded}
+        marked.append(group | ({"weight_decay": 0.0} if excluded else {}))
+    return marked
+
+
+def _parameters(method: Method, name: str) -> Iterable[nn.Parameter]:
+    parameters = list(method.get_submodule(name).parameters())
+    assert parameters, f"{type(method).__name__}.constant_lr names {name}, which has no parameters"
+    return parameters
+
+
+def make(settings: OptimizerSettings, method: Method, batch: int, fused: bool = False) -> torch.optim.Optimizer:
+    """Make the optimizer over the method's parameters for a global batch of ``batch`` images."""
+    return settings.make(groups(method, settings.exclude), settings.base_lr(batch), fused)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, base: float, factor: float) -> float:
+    """Give every group its rate: ``base * factor``, or ``base`` where the rate is constant; return the first."""
+    for group in optimizer.param_groups:
+        group["lr"] = base if group.get("constant", False) else base * factor
+    return base * factor

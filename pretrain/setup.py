@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from core import backbones, config, distributed
+from core import backbones, config, distributed, tracking
 from core.checkpoint import load as load_checkpoint
 from core.errors import InputError
 from core.files import write_atomic, write_json
@@ -15,12 +15,17 @@ from core.plugins import build
 from core.provenance import derive, environment
 from pretrain.config import PretrainSettings
 from pretrain.loader import Pairs
+from pretrain.monitor import MonitorSettings, OnlineKnn
 from pretrain.objective import Objective
 from pretrain.preview import contact_sheet
 from pretrain.trainer import Trainer
 
 # Settings that may differ when a run goes on: they change how it is computed or shown, not what is learned.
-HOW = {"run": ("device", "threads", "tensorboard", "overwrite", "folder"), "train": ("workers", "log_every")}
+HOW = {
+    "run": ("device", "threads", "tensorboard", "track", "overwrite", "folder"),
+    "train": ("workers", "log_every"),
+    "monitor": tuple(MonitorSettings.model_fields),
+}
 
 
 def make_trainer(path: Path, overrides: Sequence[str] = ()) -> Trainer:
@@ -32,13 +37,19 @@ def make_trainer(path: Path, overrides: Sequence[str] = ()) -> Trainer:
     device = choose_device(settings)
     if settings.run.threads:
         torch.set_num_threads(settings.run.threads)
+    tracking.check(settings.run.trackers)
     distributed.start(device)
     objective, pairs = build_parts(settings)
+    knn = OnlineKnn(settings.monitor, settings.views, settings.train.workers) if settings.monitor.every else None
     folder = settings.run.folder or Path("runs") / path.stem
     last = open_folder(folder, settings)
-    trainer = Trainer(settings, objective, pairs, folder, device)
+    trainer = Trainer(settings, objective, pairs, folder, device, knn)
     if last is not None:
         trainer.restore(last)
+    if len(set(distributed.gather_objects(trainer.step))) > 1:
+        raise InputError(
+            f"the processes do not see the same checkpoint in {folder}; put run.folder where all nodes share it"
+        )
     if distributed.is_main():
         contact_sheet(trainer.objective, pairs, settings.views).save(folder / "views.png")
         if trainer.step:
@@ -62,9 +73,15 @@ def choose_device(settings: PretrainSettings) -> torch.device:
 
 def build_parts(settings: PretrainSettings) -> tuple[Objective, Pairs]:
     """Build networks, branches and data, and check that they fit together."""
-    batch, world = settings.train.batch_size, distributed.world()
+    batch, world, parts = settings.train.batch_size, distributed.world(), settings.train.accumulate
     if batch % world:
         raise InputError(f"train.batch_size={batch} cannot be shared by {world} processes; make it a multiple")
+    if batch % (world * parts):
+        raise InputError(
+            f"train.batch_size={batch} cannot be cut into train.accumulate={parts} micro-batches "
+            f"on each of {world} processes; make it a multiple of {world * parts}"
+        )
+    settings.schedule.over(settings.train.epochs)
     if not settings.plain_weight and not settings.branches:
         raise InputError("plain_weight=0 and no branches leave nothing to learn; add a branch")
     if "plain" in settings.branches:
@@ -72,10 +89,10 @@ def build_parts(settings: PretrainSettings) -> tuple[Objective, Pairs]:
     torch.manual_seed(derive(settings.run.seed, "weights") % 2**63)
     backbone = backbones.build(settings.backbone)
     method = build("pretrain.methods", settings.method, backbone=backbone)
-    method.check(batch)
+    method.check(batch // parts)
     branches = {label: build("pretrain.branches", branch) for label, branch in settings.branches.items()}
     for branch in branches.values():
-        branch.check(settings.views.size, batch // world // method.groups)
+        branch.check(settings.views.size, batch // parts // world // method.groups)
     images = build("pretrain.data", settings.data)
     if len(images) < batch:
         raise InputError(f"{len(images)} images are fewer than one batch of {batch}; lower train.batch_size")
@@ -101,7 +118,8 @@ def open_folder(folder: Path, settings: PretrainSettings) -> Path | None:
         if settings.run.overwrite and last.exists():
             for old in (folder / "checkpoints").glob("*.pth"):
                 old.unlink()
-            (folder / "journal.jsonl").unlink(missing_ok=True)
+            for old in (folder / "journal.jsonl", *folder.glob(".*_run")):
+                old.unlink(missing_ok=True)
         write_atomic(kept, config.dump(settings))
         write_json(folder / "environment.json", environment())
         (folder / "checkpoints").mkdir(exist_ok=True)

@@ -1,57 +1,80 @@
 """Train: batches in, checkpoints and a journal out; interrupted and resumed equals never interrupted."""
 
 import contextlib
-import hashlib
 import signal
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from core import checkpoint, distributed
-from core.errors import InputError
-from core.files import write_json
-from core.journal import Journal
-from pretrain import optimizers
+from core import checkpoint, distributed, tracking
+from core.journal import Journal, read
+from pretrain import form, monitor, optimizers, summary
 from pretrain.config import PretrainSettings
+from pretrain.finite import FirstBad
+from pretrain.form import Form
 from pretrain.loader import Batch, EpochOrder, Pairs, loader
 from pretrain.objective import Objective, Scored
+from pretrain.precise_norm import evaluation_copy, population_statistics
+from pretrain.stopping import stop_signals
 from pretrain.views import colour
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
+class Outcome(NamedTuple):
+    """What one optimizer step gave, all of it still on the device: ``values`` to log, and vectors to watch."""
 
-class NotFinite(InputError):
-    """The loss became NaN or infinite."""
+    values: dict[str, Tensor]
+    embeddings: Tensor  # of the last micro-batch
+    keys: list[Tensor]
+    lr: float
+    grad_norm: Tensor | None
 
 
 class Trainer:
     """Holds everything a run needs to go on: objective, optimizer, scaler, and how far it is."""
 
     def __init__(
-        self, settings: PretrainSettings, objective: Objective, pairs: Pairs, folder: Path, device: torch.device
+        self,
+        settings: PretrainSettings,
+        objective: Objective,
+        pairs: Pairs,
+        folder: Path,
+        device: torch.device,
+        knn: monitor.OnlineKnn | None = None,
     ) -> None:
-        self.settings, self.folder, self.device = settings, folder, device
+        self.settings, self.folder, self.device, self.knn = settings, folder, device, knn
         self.objective = objective.to(device)
+        self.first_bad = FirstBad()
         self.pairs = pairs
-        train = settings.train
-        self.order = EpochOrder(
-            len(pairs), train.batch_size, settings.run.seed, distributed.rank(), distributed.world()
-        )
-        self.optimizer = optimizers.make(settings.optimizer, objective.parameters())
-        self.scaler = torch.amp.GradScaler(device.type, enabled=settings.run.precision == "fp16")
+        train, run = settings.train, settings.run
+        self.order = self._order()
+        self.schedule = settings.schedule.over(train.epochs)
+        self.base_lr = settings.optimizer.base_lr(train.batch_size)
+        fused = run.precision == "fp16"
+        self.optimizer = optimizers.make(settings.optimizer, objective.method, train.batch_size, fused)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=run.precision == "fp16")
+        self.form: Form | None = None  # chosen before the first step
         self.step = 0
         self.damaged: set[str] = set()
         self.total = self.order.steps * train.epochs
         self.stopped_by: int | None = None
+        self.asked_by: int | None = None  # a signal that the processes have not agreed on yet
         self._wrapped: nn.Module = self.objective
         self._last: dict[str, float] = {}
-        self._forwards: dict[str, int] = {}  # a step
+        self._forwards: dict[str, int] = {}  # an image
+        rows = train.batch_size // train.accumulate // distributed.world()
+        self.alarms = monitor.Alarms(settings.monitor, self.total, rows)
+
+    def _order(self) -> EpochOrder:
+        train = self.settings.train
+        return EpochOrder(
+            len(self.pairs), train.batch_size, self.settings.run.seed, distributed.rank(), distributed.world()
+        )
 
     @property
     def epoch(self) -> int:
@@ -70,28 +93,31 @@ class Trainer:
         distributed.average(norms)  # every process normalised its own rows
         states = distributed.gather_objects({"torch": torch.get_rng_state()})
         self.damaged.update(*distributed.gather_objects(self.damaged))
-        if not distributed.is_main():
-            distributed.barrier()
-            return
-        state = {
-            "format": checkpoint.RUN,
-            "version": checkpoint.VERSION,
-            "config": self.settings.model_dump(mode="json"),
-            "progress": {
-                "step": self.step,
-                "epoch": self.epoch,
-                "damaged": sorted(self.damaged),
-                "values": self._last,
-                "forwards_per_step": self._forwards,
-            },
-            "method": self.objective.method.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "rng": states,
-        }
-        if self._due(self.settings.train.keep_every):
-            checkpoint.save(self.folder / "checkpoints" / f"epoch_{self.epoch:04d}.pth", state)
-        checkpoint.save(self.folder / "checkpoints" / "last.pth", state)
+        kept = self._due(self.settings.train.keep_every)
+        exact = self._population_statistics() if kept and self.settings.train.precise_bn else {}
+        if distributed.is_main():
+            state = {
+                "format": checkpoint.RUN,
+                "version": checkpoint.VERSION,
+                "config": self.settings.model_dump(mode="json"),
+                "progress": {
+                    "step": self.step,
+                    "epoch": self.epoch,
+                    "damaged": sorted(self.damaged),
+                    "values": self._last,
+                    "forwards_per_step": self._forwards,
+                    "form": tuple(self.form) if self.form else None,
+                },
+                "method": self.objective.method.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "rng": states,
+            }
+            final = state | {"method": self.objective.method.state_dict() | exact}
+            if kept:
+                checkpoint.save(self.folder / "checkpoints" / f"epoch_{self.epoch:04d}.pth", final)
+            # training never reads running statistics, but a run that goes on keeps its own all the same
+            checkpoint.save(self.folder / "checkpoints" / "last.pth", final if self.step == self.total else state)
         distributed.barrier()
 
     def restore(self, path: Path) -> None:
@@ -100,9 +126,11 @@ class Trainer:
         self.objective.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        self.step = state["progress"]["step"]
-        self.damaged = set(state["progress"]["damaged"])
-        self._last, self._forwards = state["progress"]["values"], state["progress"]["forwards_per_step"]
+        progress = state["progress"]
+        self.step = progress["step"]
+        self.damaged = set(progress["damaged"])
+        self._last, self._forwards = progress["values"], progress["forwards_per_step"]
+        self.form = Form(*progress["form"]) if progress.get("form") else None
         if len(state["rng"]) == distributed.world():
             torch.set_rng_state(state["rng"][distributed.rank()]["torch"])
 
@@ -110,151 +138,202 @@ class Trainer:
 
     def run(self) -> None:
         """Train to the end, or until SIGTERM or SIGINT; ``stopped_by`` tells which."""
+        main, first, began = distributed.is_main(), self.step, time.monotonic()
         if self.step == self.total:
-            if distributed.is_main() and not (self.folder / "summary.json").exists():
+            if main and not (self.folder / "summary.json").exists():
                 self._summary(None, 0)  # killed after the last checkpoint
             return
         (self.folder / "summary.json").unlink(missing_ok=True)
-        self._prepare()
-        began, first = time.monotonic(), self.step
-        main = distributed.is_main()
-        journal = (
-            Journal(self.folder, self.total, start=self.step, tensorboard=self.settings.run.tensorboard)
-            if main
-            else None
-        )
-        with _stop_signals(self), journal or contextlib.nullcontext():
-            while self.step < self.total and not self.stopped_by:
-                self._epoch(journal)
-                train = self.settings.train
-                if self.stopped_by or self._due(train.checkpoint_every) or self._due(train.keep_every):
-                    self.save()
+        vote = distributed.Vote()
+        with stop_signals(self._ask_to_stop):
+            self._prepare()
+            with self._journal() if main else contextlib.nullcontext() as journal:
+                while self.step < self.total and self.stopped_by is None:
+                    self._epoch(journal, vote)
+                    train = self.settings.train
+                    if self.stopped_by or self._due(train.checkpoint_every) or self._due(train.keep_every):
+                        self.save()
+        vote.close()
+        if self.step == self.total:
+            self.stopped_by = None  # the signal came with the last step
         if main:
-            seconds = time.monotonic() - began
-            self._summary(seconds, self.step - first)
+            self._summary(time.monotonic() - began, self.step - first)
+
+    def _ask_to_stop(self, number: int) -> None:
+        self.asked_by = number
 
     def _prepare(self) -> None:
-        run = self.settings.run
+        """Choose memory format and precision, compile, and share the gradient among processes."""
+        run, train, method = self.settings.run, self.settings.train, self.objective.method
         self.objective.train()
-        if run.channels_last:
+        rows = train.batch_size // train.accumulate // distributed.world()
+        if self.form is None:
+            asked = (run.channels_last, run.precision)
+            self.form, _ = form.choose(
+                asked, method.query_encoder, rows, method.groups, self.settings.views.size, self.device
+            )
+        if self.form.channels_last:
             self.objective.to(memory_format=torch.channels_last)
         if run.compile:
-            for name, encoder in self.objective.method.named_children():
+            for name, encoder in method.named_children():
                 if name.endswith("_encoder"):
                     encoder.compile()
         if distributed.world() > 1:
             devices = [self.device] if self.device.type == "cuda" else None
             self._wrapped = DistributedDataParallel(self.objective, device_ids=devices, broadcast_buffers=False)
 
-    def _epoch(self, journal: Journal | None) -> None:
+    def _journal(self) -> Journal:
+        """Open the journal where the run stands, with the alarms its lines have raised so far."""
+        names, config = self.settings.run.trackers, self.settings.model_dump(mode="json")
+        journal = Journal(self.folder, self.total, start=self.step, trackers=tracking.start(names, self.folder, config))
+        for line in read(journal.path):
+            self.alarms.see(line)
+        return journal
+
+    def _epoch(self, journal: Journal | None, vote: distributed.Vote) -> None:
         train = self.settings.train
         self.order.epoch, self.order.first = divmod(self.step, self.order.steps)
         batches = loader(self.pairs, self.order, train.workers, pin=self.device.type == "cuda")
         logged, logged_step = time.monotonic(), self.step
         for batch in batches:
-            scored, lr = self._step(batch)
+            outcome = self._step(batch)
             self.step += 1
             if self.step % train.log_every == 0 or self.step == self.total or self.step % self.order.steps == 0:
-                values = self._values(scored)
-                now = time.monotonic()
-                if journal is not None:
-                    rate = (self.step - logged_step) * train.batch_size / (now - logged)
-                    journal.log(self.step, epoch=self.epoch, **values, lr=lr, images_per_second=round(rate, 1))
-                logged, logged_step = now, self.step
-            if distributed.any_process(self.stopped_by is not None, self.device):
-                self.stopped_by = self.stopped_by or signal.SIGTERM
-                self._values(scored)
+                values = self._values(outcome)
+                rate = (self.step - logged_step) * train.batch_size / (time.monotonic() - logged)
+                self._log(journal, outcome, values, rate)
+                logged, logged_step = time.monotonic(), self.step
+            if vote.cast(self.asked_by is not None):
+                self.stopped_by = self.asked_by or signal.SIGTERM
+                self._values(outcome)
                 return
 
-    def _step(self, batch: Batch) -> tuple[Scored, float]:
+    def _log(self, journal: Journal | None, outcome: Outcome, values: dict[str, float], rate: float) -> None:
+        knn = self._knn()
+        if journal is None:
+            return
+        line: dict[str, Any] = {"epoch": self.epoch, **values, "lr": outcome.lr}
+        if outcome.grad_norm is not None:
+            norm = outcome.grad_norm.item()
+            line["grad_norm"] = norm if norm == norm and norm != float("inf") else None  # fp16 skips such steps
+        line |= monitor.watch(outcome.embeddings, outcome.keys)
+        line["images_per_second"] = round(rate, 1)
+        if knn is not None:
+            line["knn_top1"] = knn
+        journal.log(self.step, **line)
+        for warning in self.alarms.see({"step": self.step, **line}):
+            print(f"warning: {warning}", file=sys.stderr)
+
+    def _step(self, batch: Batch) -> Outcome:
         for name in sorted(set(batch.damaged) - self.damaged):
             print(f"skipping a damaged image: {name}", file=sys.stderr)
         self.damaged.update(batch.damaged)
         first, second = self._views(batch)
-        progress = self.step / self.total
-        lr = self.settings.optimizer.lr * self.settings.schedule.factor(progress)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        progress, parts = self.step / self.total, self.settings.train.accumulate
+        lr = optimizers.set_lr(self.optimizer, self.base_lr, self.schedule.factor(progress))
         self.objective.method.begin_step(progress)
-        precision = self.settings.run.precision
         self.objective.forwards = dict.fromkeys(self.objective.forwards, 0)
-        with torch.autocast(self.device.type, DTYPES[precision], enabled=precision != "fp32"):
-            scored = self._wrapped(first, second, self.step, distributed.rank() * len(first))
-        self._forwards = dict(self.objective.forwards)
-        self.scaler.scale(scored.loss).backward()
+        scored = [self._micro_batch(first, second, number) for number in range(parts)]
+        self._forwards = {encoder: count // parts for encoder, count in self.objective.forwards.items()}
+        grad_norm = self._update()
+        values = {"loss": _mean([one.loss.detach().float() for one in scored])}
+        values |= {name: _mean([one.parts[name].float() for one in scored]) for name in scored[0].parts}
+        self.first_bad.note(self.step + 1, values)
+        return Outcome(values, scored[-1].embeddings, scored[-1].keys, lr, grad_norm)
+
+    def _micro_batch(self, first: Tensor, second: Tensor, number: int) -> Scored:
+        """Score one part of this process's rows and add its gradient; processes share gradients after the last part."""
+        assert self.form is not None
+        parts = self.settings.train.accumulate
+        rows = len(first) // parts
+        part = slice(number * rows, (number + 1) * rows)
+        alone = isinstance(self._wrapped, DistributedDataParallel) and number < parts - 1
+        with self._wrapped.no_sync() if alone else contextlib.nullcontext():  # type: ignore[operator]
+            with self.form.autocast(self.device):
+                scored = self._wrapped(
+                    first[part], second[part], self.step, distributed.rank() * len(first) + part.start
+                )
+            self.scaler.scale(scored.loss / parts).backward()
+        self.objective.method.end_step(torch.cat(scored.keys))  # after backward, which still reads the negatives
+        return scored
+
+    def _update(self) -> Tensor | None:
+        """Step the optimizer; return the gradient's norm before clipping, where it is clipped."""
+        norm = None
+        if self.settings.optimizer.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+            norm = nn.utils.clip_grad_norm_(trained, self.settings.optimizer.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        self.objective.method.end_step(torch.cat(scored.keys))  # after backward, which still reads the negatives
-        return scored, lr
+        return norm
 
     @torch.no_grad()
     def _views(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        assert self.form is not None
         views = []
         for crops, colours in zip(batch.crops, batch.colours, strict=True):
             crops, colours = (part.to(self.device, non_blocking=True) for part in (crops, colours))
-            view = colour(crops, colours, self.settings.views)
-            views.append(
-                view.contiguous(memory_format=torch.channels_last) if self.settings.run.channels_last else view
-            )
+            views.append(colour(crops, colours, self.settings.views).contiguous(memory_format=self.form.memory_format))
         return views[0], views[1]
 
-    def _values(self, scored: Scored) -> dict[str, float]:
+    # ---- looking at it ----
+
+    def _values(self, outcome: Outcome) -> dict[str, float]:
         """Average the step's losses over processes; refuse NaN before anything of it reaches a checkpoint."""
-        names = ["loss", *scored.parts]
-        values = torch.stack(
-            [scored.loss.detach().float(), *(value.float().to(self.device) for value in scored.parts.values())]
-        )
+        values = torch.stack([value.to(self.device) for value in outcome.values.values()])
         distributed.average([values])
-        self._last = dict(zip(names, values.tolist(), strict=True))
-        bad = [name for name, value in self._last.items() if value != value or abs(value) == float("inf")]
-        if bad:
-            branch = next((name for name in bad if "/" in name), bad[0])
-            raise NotFinite(
-                f"{branch} is not finite at step {self.step}; the last good checkpoint is kept in {self.folder}/checkpoints; "
-                "lower optimizer.lr or use run.precision=fp32"
-            )
+        self._last = dict(zip(outcome.values, values.tolist(), strict=True))
+        self.first_bad.check(self._last, self.folder)
         return self._last
 
+    def _population_statistics(self) -> dict[str, Tensor]:
+        """Return the query encoder's batch norm statistics over ``train.precise_bn`` batches, by name in the checkpoint."""
+        assert self.form is not None
+        encoder = self.objective.method.query_encoder
+        with torch.random.fork_rng(devices=[]), self.form.autocast(self.device):  # a data loader draws a seed
+            found = population_statistics(encoder, self._query_views(self.settings.train.precise_bn))
+        return {f"query_encoder.{name}": value for name, value in found.items()}
+
+    def _query_views(self, batches: int) -> Iterator[Tensor]:
+        """Give micro-batches of clean query views, those of the epochs to come."""
+        order, train = self._order(), self.settings.train
+        for number in range(0, batches, order.steps):
+            order.epoch, order.first = self.epoch + number // order.steps, max(0, order.steps - (batches - number))
+            for batch in loader(self.pairs, order, train.workers, pin=self.device.type == "cuda"):
+                yield from self._views(batch)[0].chunk(train.accumulate)
+
+    def _knn(self) -> float | None:
+        """Return the kNN accuracy in percent where it is due, on the main process; the others wait."""
+        if self.knn is None or not self._due(self.settings.monitor.every):
+            return None
+        assert self.form is not None
+        backbone = evaluation_copy(self.objective.method.query_encoder.backbone)
+        found = None
+        if distributed.is_main():
+            with self.form.autocast(self.device):
+                found = self.knn.top1(backbone, self.device, self.form.memory_format)
+        distributed.barrier()
+        return found
+
     def _summary(self, seconds: float | None, steps: int) -> None:
-        images = steps * self.settings.train.batch_size
-        last = self.folder / "checkpoints" / "last.pth"
-        write_json(
-            self.folder / "summary.json",
-            {
-                "status": "stopped" if self.stopped_by else "finished",
-                "epochs": self.epoch,
-                "steps": self.step,
-                "final_loss": self._last.get("loss"),
-                "forwards_per_step": self._forwards,
-                "images_per_second": round(images / seconds, 1) if seconds else None,
-                "seconds": round(seconds, 1) if seconds else None,  # of this start
-                "damaged_images": len(self.damaged),
-                "knn_top1": None,
-                "backbone_sha256": _backbone_hash(checkpoint.query_backbone(checkpoint.load(last))),
-            },
-        )
+        lines = read(self.folder / "journal.jsonl")
+        if not self.alarms.warnings:
+            for line in lines:
+                self.alarms.see(line)
+        facts = {
+            "status": "stopped" if self.stopped_by else "finished",
+            "epochs": self.epoch,
+            "final_loss": self._last.get("loss"),
+            "forwards_per_step": self._forwards,
+            "damaged_images": len(self.damaged),
+            "form": str(self.form) if self.form else None,
+            "knn_top1": summary.last_value(lines, "knn_top1"),
+            "warnings": self.alarms.warnings,
+        }
+        summary.write(self.folder, self.step, steps * self.settings.train.batch_size, seconds, facts)
 
 
-def _backbone_hash(tensors: dict[str, Tensor]) -> str:
-    """Return the sha256 over names and bytes, which does not depend on the file format."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode() + tensors[name].detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def _stop_signals(trainer: Trainer) -> Iterator[None]:
-    """Turn SIGTERM and SIGINT into a stop after the current step; a second one ends the process at once."""
-
-    def stop(number: int, frame: Any) -> None:
-        trainer.stopped_by = number
-        signal.signal(number, signal.SIG_DFL)
-
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+def _mean(values: list[Tensor]) -> Tensor:
+    return values[0] if len(values) == 1 else torch.stack(values).mean(dim=0)

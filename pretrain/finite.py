@@ -1,0 +1,43 @@
+"""Find the step and the branch at which a loss stopped being a number, without waiting for the device at every step."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from core import distributed
+from core.errors import InputError
+
+
+class NotFinite(InputError):
+    """The loss became NaN or infinite."""
+
+
+class FirstBad:
+    """Keeps, on the device, the first step at which each loss was not finite."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._steps: Tensor | None = None
+
+    def note(self, step: int, values: Mapping[str, Tensor]) -> None:
+        """Look at one step's losses (the values named ``loss`` or ``loss/...``); nothing waits for them."""
+        self._names = [name for name in values if name.startswith("loss")]
+        losses = torch.stack([values[name] for name in self._names])
+        if self._steps is None:
+            self._steps = torch.full_like(losses, float("inf"))
+        self._steps = torch.minimum(self._steps, torch.where(losses.isfinite(), float("inf"), float(step)))
+
+    def check(self, averages: Mapping[str, float], folder: Path) -> None:
+        """Raise NotFinite for losses averaged over processes that are no numbers, naming where that began."""
+        if all(value == value and abs(value) != float("inf") for value in averages.values()):
+            return
+        assert self._steps is not None
+        steps = distributed.gather(self._steps[None]).amin(dim=0).tolist()
+        bad = [name for name, at in zip(self._names, steps, strict=True) if at == min(steps)]
+        branch = next((name for name in bad if "/" in name), bad[0])
+        raise NotFinite(
+            f"{branch} is not finite at step {min(steps):.0f}; the last good checkpoint is kept in {folder}/checkpoints; "
+            "lower optimizer.lr or use run.precision=fp32"
+        )

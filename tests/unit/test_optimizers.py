@@ -1,0 +1,205 @@
+"""Groups, rates, schedules, micro-batches and clipping, as a run uses them."""
+
+import copy
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from core.config import parse
+from core.errors import InputError
+from pretrain import optimizers
+from pretrain.config import PretrainSettings
+from pretrain.form import Form
+from pretrain.loader import collate
+from pretrain.methods import Method
+from pretrain.optimizers import Lars, Sgd
+from pretrain.schedules import Schedule
+from pretrain.setup import make_trainer
+
+CONFIG = """
+backbone: {name: resnet, depth: 18, width: 4}
+data: {name: shapes, count: 24, size: 32}
+views: {size: 32}
+method: {name: moco, queue: 32, dim: 8}
+branches:
+  filled: {name: mixmask, mask: {name: block, cells: 4, ratio: 0.5}}
+train: {epochs: 1, batch_size: 8, workers: 0, log_every: 1}
+optimizer: {lr: 0.01}
+"""
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    """Make a trainer from overrides."""
+    path = tmp_path / "small.yaml"
+    path.write_text(CONFIG)
+
+    def make(*overrides):
+        made = make_trainer(path, [f"run.folder={tmp_path / 'run'}", "run.overwrite=true", *overrides])
+        made.objective.train()
+        made.form = Form(False, "fp32")
+        return made
+
+    return make
+
+
+def batch(trainer, epoch=0):
+    return collate([trainer.pairs[(epoch, index)] for index in range(trainer.settings.train.batch_size)])
+
+
+class Steady(Method):
+    """A method with a part that keeps its rate."""
+
+    constant_lr = ("query_encoder.predictor",)
+
+    def __init__(self):
+        super().__init__()
+        self.query_encoder = nn.Module()
+        self.query_encoder.backbone = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+        self.query_encoder.predictor = nn.Linear(4, 4)
+        self.key_encoder = nn.Linear(3, 4).requires_grad_(False)
+
+    encode_query = encode_key = loss = None
+
+
+Steady.__abstractmethods__ = frozenset()
+
+
+def test_parameters_are_grouped_by_exclusion_and_constant_rate_and_none_is_lost():
+    method = Steady()
+    groups = optimizers.groups(method, "norm_bias")
+    shapes = {(g["excluded"], g["constant"]): [tuple(p.shape) for p in g["params"]] for g in groups}
+    assert shapes == {
+        (False, False): [(4, 3)],
+        (False, True): [(4, 4)],
+        (True, False): [(4,), (4,), (4,)],
+        (True, True): [(4,)],
+    }
+    assert [g.get("weight_decay") for g in groups] == [None, None, 0.0, 0.0]
+
+
+def test_a_constant_part_keeps_the_base_rate_through_warm_up_and_cosine():
+    optimizer = optimizers.make(Sgd(lr=0.2), Steady(), 64)
+    assert optimizers.set_lr(optimizer, 0.2, 0.25) == 0.05
+    assert [group["lr"] for group in optimizer.param_groups] == [0.05, 0.2]
+
+
+def test_plain_sgd_has_one_group_in_the_order_of_the_parameters(trainer):
+    made = trainer()
+    assert len(made.optimizer.param_groups) == 1
+    expected = [p for p in made.objective.parameters() if p.requires_grad]
+    assert all(a is b for a, b in zip(made.optimizer.param_groups[0]["params"], expected, strict=True))
+
+
+def test_the_linear_rule_gives_the_rate_for_256_images():
+    assert Lars(lr=0.3, scale_lr="linear").base_lr(4096) == pytest.approx(4.8)
+    assert Lars(lr=0.3).base_lr(4096) == 0.3
+
+
+def test_a_setting_of_another_optimizer_is_refused_with_its_path():
+    values = yaml.safe_load(CONFIG) | {"optimizer": {"name": "adamw", "momentum": 0.9}}
+    with pytest.raises(InputError, match=r"optimizer\.momentum: no such setting"):
+        parse(PretrainSettings, values)
+    with pytest.raises(InputError, match="no optimizer 'adam'; there are: sgd, lars, adamw"):
+        parse(PretrainSettings, values | {"optimizer": {"name": "adam"}})
+
+
+def test_steps_fall_at_their_milestones_after_the_warm_up():
+    schedule = Schedule(name="step", milestones=(0.6, 0.8), warmup_epochs=20).over(200)
+    factors = [schedule.factor(epoch / 200) for epoch in (0, 10, 20, 119, 120, 159, 160, 199)]
+    assert factors == pytest.approx([0, 0.5, 1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["schedule.warmup_epochs=1"], r"warmup_epochs=1 leaves nothing of train\.epochs=1"),
+        (["schedule.warmup_epochs=1", "schedule.warmup=0.1"], "both set the warm-up; keep one"),
+        (["schedule.milestones=[0.8,0.6]"], "must rise"),
+        (["train.accumulate=3"], r"batch_size=8 cannot be cut into train\.accumulate=3 micro-batches"),
+        (["train.accumulate=4", "method.split_bn=2"], "leaves fewer than 2 images to normalise together"),
+        (["train.accumulate=8"], "leaves fewer than 2 images"),
+    ],
+)
+def test_rates_and_micro_batches_that_cannot_be_are_refused(trainer, overrides, message):
+    with pytest.raises(InputError, match=message):
+        trainer(*overrides)
+
+
+def test_two_micro_batches_are_two_passes_whose_gradients_are_averaged_before_one_step(trainer):
+    made = trainer("train.accumulate=2", "optimizer.momentum=0", "optimizer.weight_decay=0", "method.key_momentum=0.5")
+    other = copy.deepcopy(made.objective)
+    made.step = 1  # away from step 0, so that masks depend on it
+    drawn = batch(made)
+    outcome = made._step(drawn)
+
+    first, second = made._views(drawn)
+    method = other.method
+    method.begin_step(1 / 3)
+    losses = []
+    for rows in (slice(0, 4), slice(4, 8)):
+        scored = other(first[rows], second[rows], 1, rows.start)
+        losses.append(scored.loss.item())
+        scored.loss.backward()  # gradients add up
+        method.end_step(scored.keys[0])
+    assert outcome.values["loss"].item() == pytest.approx(sum(losses) / 2)
+    for (name, ours), theirs in zip(method.named_parameters(), made.objective.method.parameters(), strict=True):
+        if ours.grad is not None:
+            expected = ours.detach() - outcome.lr * ours.grad / 2
+            torch.testing.assert_close(theirs.detach(), expected, rtol=1e-5, atol=1e-7, msg=name)
+    assert torch.equal(method.queue, made.objective.method.queue)
+    assert made.objective.method.queue_pointer == 8
+    assert made._forwards == {"query": 2, "key": 1}
+
+
+def test_a_micro_batch_hides_the_same_cells_as_the_whole_batch_does(trainer, monkeypatch):
+    seen = {}
+    for parts in (1, 2):
+        made = trainer(f"train.accumulate={parts}")
+        masks, mix = [], made.objective.branches["filled"].mix
+        monkeypatch.setattr(
+            made.objective.branches["filled"],
+            "mix",
+            lambda *a, mix=mix, masks=masks: masks.append(mix(*a)) or masks[-1],
+        )
+        made._step(batch(made))
+        seen[parts] = torch.cat([mixed.mask for mixed in masks])
+    assert seen[1].shape == seen[2].shape
+    assert torch.equal(seen[1], seen[2])
+
+
+def test_clipping_limits_the_norm_of_the_whole_gradient_and_reports_it_as_it_was(trainer):
+    plain = ["optimizer.momentum=0", "optimizer.weight_decay=0"]
+    changes, norms = [], []
+    for limit in ("1000", "0.01"):
+        made = trainer(*plain, f"optimizer.clip_norm={limit}")
+        before = [p.detach().clone() for p in made.objective.method.query_encoder.parameters()]
+        outcome = made._step(batch(made))
+        after = made.objective.method.query_encoder.parameters()
+        moved = sum(((a.detach() - b) ** 2).sum() for a, b in zip(after, before, strict=True)).sqrt()
+        changes.append(moved.item() / outcome.lr)
+        norms.append(outcome.grad_norm.item())
+    assert norms[0] == norms[1] > 0.01
+    assert changes == pytest.approx([norms[0], 0.01], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "settings", [["name=lars", "lr=1"], ["name=adamw", "lr=0.001"], ["name=sgd", "exclude=norm_bias"]]
+)
+def test_every_optimizer_trains_stops_and_goes_on_to_the_same_bits(trainer, settings, tmp_path):
+    settings = [f"optimizer.{part}" for part in settings]
+    whole = trainer(*settings, "train.accumulate=2", "train.epochs=2")
+    whole.run()
+    half = trainer(*settings, "train.accumulate=2", "train.epochs=2")
+    half.asked_by = 15
+    half.run()
+    assert half.step == 1
+    rest = make_trainer(
+        tmp_path / "small.yaml", [f"run.folder={tmp_path / 'run'}", *settings, "train.accumulate=2", "train.epochs=2"]
+    )
+    assert rest.step == 1
+    rest.run()
+    ours, theirs = whole.objective.method.state_dict(), rest.objective.method.state_dict()
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
