@@ -46,18 +46,30 @@ PLUGINS = {
         transfer.convert, transfer.recipe = made, read
     """,
     "script.py": """
-        import json, pathlib, sys, time
+        import fcntl, json, os, pathlib, sys, time
         weights, folder, seed, *options = sys.argv[1:]
         folder = pathlib.Path(folder)
+        alone = open(folder.parent / "alone", "w")
+        try:
+            fcntl.flock(alone, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            (folder.parent / "two_at_once").touch()
         with open("{calls}", "a") as calls:
             calls.write(pathlib.Path(weights).read_text() + " " + seed + "\\n")
         if "slow" in options:
             (folder / "last_checkpoint").write_text("started")
             time.sleep(60)
+        for option in options:
+            if option.startswith("until="):
+                (folder / "last_checkpoint").write_text("started")
+                while not os.path.exists(option[6:]):
+                    time.sleep(0.02)
         if "bad" in pathlib.Path(weights).read_text():
             sys.exit("RuntimeError: the weights are bad")
         metrics = {{"x/AP": int(seed) / 1000 + len(pathlib.Path(weights).read_text()), "x/AP50": None}}
-        (folder / "evaluation.json").write_text(json.dumps({{"metrics": metrics, "seconds": 1.5, "device": "cpu"}}))
+        made = {{"metrics": metrics, "seconds": 1.5, "device": "cpu"}}
+        (folder / "evaluation.tmp").write_text(json.dumps(made))
+        (folder / "evaluation.tmp").rename(folder / "evaluation.json")
     """,
 }
 
