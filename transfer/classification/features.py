@@ -16,13 +16,13 @@ from transfer.classification.views import Views, batches
 POINTER = "last_checkpoint"  # its presence marks a partial run, which transfer.trial keeps; it names the newest state
 
 
-def cached(job: Job, split: Split, label: str, mirror: bool = False) -> Tensor:
+def cached(job: Job, split: Split, label: str, mirrored: bool = False) -> Tensor:
     """Return the features of a split's test views, float32 [n, d] on the job's device, read from the cache if it has them.
 
-    A damaged cache file is made again. ``mirror`` shows every image mirrored.
+    ``mirrored`` appends those of the mirrored images: [2 n, d]. A damaged cache file is made again.
     """
     folder = job.folder / "features" / label
-    path = folder / f"{_key(job, split, mirror)}.pth"
+    path = folder / f"{_key(job, split, mirrored)}.pth"
     found = None
     if path.is_file():
         try:
@@ -30,7 +30,9 @@ def cached(job: Job, split: Split, label: str, mirror: bool = False) -> Tensor:
         except (FileError, KeyError):
             path.unlink()
     if found is None:
-        found = compute(job, split, label, mirror)
+        folder.mkdir(parents=True, exist_ok=True)
+        with Journal(folder, len(split), label=f"features of {label}") as journal:
+            found = _compute(job, split, mirrored, journal)
         with replacing(path) as file:
             torch.save({"features": found}, file)
         if not (job.folder / POINTER).exists():
@@ -39,31 +41,27 @@ def cached(job: Job, split: Split, label: str, mirror: bool = False) -> Tensor:
 
 
 @torch.no_grad()
-def compute(job: Job, split: Split, label: str, mirror: bool) -> Tensor:
-    """Run the frozen backbone over a split's test views; return float32 [n, d] on the CPU.
-
-    Raises InputError when a feature is not finite.
-    """
-    views = Views(split, job.settings.views, mirror=mirror)
-    parts, done = [], 0
-    folder = job.folder / "features" / label
-    folder.mkdir(parents=True, exist_ok=True)
-    with Journal(folder, len(split), label=f"features of {label}") as journal:
-        for images, rows in batches(views, range(len(split)), job.settings.chunk, job.settings.workers):
+def _compute(job: Job, split: Split, mirrored: bool, journal: Journal) -> Tensor:
+    """Run the frozen backbone over a split's test views; raise InputError when a feature is not finite."""
+    network = job.network.to(memory_format=torch.channels_last)  # a sixth faster on the CPU, more on GPUs
+    parts: list[list[Tensor]] = [[] for _ in range(1 + mirrored)]
+    done = 0
+    order = range(len(split))
+    for images, rows in batches(Views(split, job.settings.views), order, job.settings.chunk, job.settings.workers):
+        for flipped, part in enumerate(parts):
+            pixels = job.normalised(images.flip(-1) if flipped else images)
             with job.autocast():
-                parts.append(job.network(job.normalised(images)).float().cpu())
-            done += len(rows)
-            journal.log(done)
-    features = torch.cat(parts)
+                part.append(network(pixels.contiguous(memory_format=torch.channels_last)).float().cpu())
+        done += len(rows)
+        journal.log(done)
+    features = torch.cat([rows for part in parts for rows in part])
     if not torch.isfinite(features).all():
-        raise InputError(
-            f"features of {label} hold NaN or infinite values; set amp=none, or take an earlier checkpoint"
-        )
+        raise InputError("a feature is NaN or infinite; set amp=none, or take an earlier checkpoint")
     return features
 
 
-def _key(job: Job, split: Split, mirror: bool) -> str:
+def _key(job: Job, split: Split, mirrored: bool) -> str:
     """Hash what the features depend on."""
     settings = job.settings.model_dump(mode="json", include={"input", "views", "amp"})
-    parts = [job.weights_sha256, settings, job.device.type, mirror, split.identity]
+    parts = [job.weights_sha256, settings, job.device.type, mirrored, split.identity]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

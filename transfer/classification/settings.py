@@ -31,7 +31,7 @@ class ClassificationSettings(Settings):
     task: choice("transfer.classification.tasks")  # type: ignore[valid-type]
     amp: Literal["none", "bfloat16", "float16"] = "none"
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
-    chunk: int = Field(256, ge=1)
+    chunk: int = Field(64, ge=1)
     workers: int = Field(0, ge=0)
 
 

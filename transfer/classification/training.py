@@ -8,7 +8,6 @@ from typing import Any, Literal, Self
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
-from timm.optim import Lars
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -62,6 +61,8 @@ class Training(PluginSettings):
             group["peak"] = group.get("peak", self.lr) * self.batch / PER
         given = {"lr": self.lr, "momentum": self.momentum, "weight_decay": self.weight_decay}
         if self.optimizer == "lars":
+            from timm.optim import Lars  # here: it imports all of timm
+
             return Lars(groups, **given, trust_coeff=0.001, always_adapt=True)  # adapt without weight decay too
         return torch.optim.SGD(groups, **given)
 

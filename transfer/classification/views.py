@@ -30,17 +30,12 @@ class ViewSettings(Settings):
 
 
 class Views(Dataset):
-    """Views as uint8 [3, size, size] by number; ``mirror`` shows every image mirrored."""
+    """Views as uint8 [3, size, size] by number; ``place`` (seed, epoch) decides what is random in them."""
 
     def __init__(
-        self,
-        split: Split,
-        settings: ViewSettings,
-        augment: Augment = "none",
-        place: Sequence[int | str] = (),
-        mirror: bool = False,
+        self, split: Split, settings: ViewSettings, augment: Augment = "none", place: Sequence[int | str] = ()
     ) -> None:
-        self.split, self.settings, self.place, self.mirror = split, settings, tuple(place), mirror
+        self.split, self.settings, self.place = split, settings, tuple(place)
         self.transform = _transform(settings, augment)
         self.random = augment not in CACHED
 
@@ -61,7 +56,7 @@ class Views(Dataset):
             raise InputError(
                 f"{self.split.names[index]} is {width}x{height} pixels, not {size}x{size}; set views.resize to scale images"
             )
-        return view.flip(-1) if self.mirror else view
+        return view
 
 
 def _transform(settings: ViewSettings, augment: Augment) -> v2.Transform:

@@ -70,10 +70,8 @@ class _Cached:
     def __init__(self, job: Job, config: Linear.Config) -> None:
         self.job, self.config = job, config
         train, labels = job.data.train, job.data.train.labels.to(job.device)
-        parts = [features.cached(job, train, "train")]
-        if config.augment == "flip_copies":
-            parts.append(features.cached(job, train, "train-mirrored", mirror=True))
-        self.rows, self.labels = torch.cat(parts), labels.repeat(len(parts))
+        mirrored = config.augment == "flip_copies"
+        self.rows, self.labels = features.cached(job, train, "train", mirrored), labels.repeat(1 + mirrored)
         self.mean, self.std = self.rows.new_zeros(()), self.rows.new_ones(())
         if config.standardise:
             self.mean = self.rows.mean(dim=0)
