@@ -15,8 +15,23 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--num-machines", type=int, default=1, help="number of machines")
     parser.add_argument("--machine-rank", type=int, default=0, help="rank of this machine, from 0")
     parser.add_argument("--dist-url", default="auto", help="tcp://HOST:PORT of the first machine (one machine: found)")
+    parser.add_argument("--norm", default="", metavar="NAME", help="use this for SyncBN, for example naiveSyncBN")
+    parser.add_argument(
+        "--tiny", default="", metavar="DATA", help="a few iterations on 'shapes' or a COCO or VOC folder"
+    )
+    parser.add_argument("--lr-factor", type=float, default=1.0, metavar="F", help="multiply the learning rate")
+    parser.add_argument(
+        "--hold-out", type=share, default=0.0, metavar="SHARE", help="test on a part of the training set"
+    )
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys and values, last")
     return parser
+
+
+def share(text: str) -> float:
+    """Read a share of the training images, above 0 and at most one half."""
+    if not 0 < (value := float(text)) <= 0.5:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 0.5")
+    return value
 
 
 def main() -> int:

@@ -6,6 +6,13 @@ from pathlib import Path
 from core.errors import cli
 
 
+def share(text: str) -> float:
+    """Read a share of the training images, above 0 and at most one half."""
+    if not 0 < (value := float(text)) <= 0.5:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 0.5")
+    return value
+
+
 def main() -> None:
     """Parse MMSegmentation's command line, with ``--weights`` and ``--seed`` added, and run."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -16,6 +23,11 @@ def main() -> None:
     parser.add_argument("--amp", action="store_true", help="mixed precision (CUDA only)")
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none", help="pytorch: torchrun")
     parser.add_argument("--seed", type=int, help="seed of everything random")
+    parser.add_argument("--tiny", default="", metavar="DATA", help="a few iterations on 'shapes' or a VOC folder")
+    parser.add_argument("--lr-factor", type=float, default=1.0, metavar="F", help="multiply the learning rate")
+    parser.add_argument(
+        "--hold-out", type=share, default=0.0, metavar="SHARE", help="test on a part of the training set"
+    )
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="override config values")
     arguments = parser.parse_args()
     from transfer.segmentation.runner import run  # here: torch and MMSegmentation load for seconds, --help must not

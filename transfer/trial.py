@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256 as hash_of
 from pathlib import Path
@@ -17,12 +17,13 @@ from filelock import FileLock, Timeout
 
 from core import files, plugins, provenance
 from core.errors import InputError
-from transfer import process, results
+from transfer import lr_sweep, process, results
 from transfer.benchmarks import Protocol
-from transfer.frameworks import Framework
+from transfer.frameworks import Framework, Variation
 from transfer.results import Checkpoint, Cost, MeasuredProtocol, Result
 
 RUN = "run"  # the framework's own folder inside the item's
+SWEEP = "sweep"  # the runs of an lr sweep, one folder a factor
 LOG = "log.txt"
 _SEED_STEP = 1000  # Detectron2 adds the rank to the seed: neighbouring trials must not share a rank's seed
 
@@ -62,6 +63,34 @@ def protocol_hash(protocol: Protocol, framework: Framework, options: Sequence[st
     return hash_of(json.dumps(parts).encode()).hexdigest()
 
 
+@dataclass(frozen=True)
+class Departure:
+    """How a trial departs from its published protocol; everything but the number of devices is part of its hash.
+
+    ``lr_sweep`` are factors of the published learning rate: each is trained on nine tenths of the training set and scored
+    on the rest, and the best one is used.
+    """
+
+    devices: int = 1
+    tiny: str = ""
+    lr_sweep: tuple[float, ...] = ()
+
+    def options(self) -> list[str]:
+        """Return what of it changes the numbers, as a result's ``options`` have it."""
+        tiny = [f"--tiny={self.tiny}"] if self.tiny else []
+        return [*tiny, *([f"--lr-sweep={','.join(f'{f:g}' for f in self.lr_sweep)}"] if self.lr_sweep else [])]
+
+    def measured(self, name: str, protocol: Protocol, rules: str, options: Sequence[str]) -> MeasuredProtocol:
+        """Describe the protocol as it was run; its title tells a short run or a sweep from the real thing."""
+        values = protocol.model_dump(include={"title", "config", "train", "test", "metrics", "headline"})
+        said = [word for word, there in (("tiny", self.tiny), ("lr sweep", self.lr_sweep)) if there]
+        if said:
+            values["title"] += f" ({', '.join(said)})"
+        if self.tiny:
+            values["train"] = values["test"] = self.tiny
+        return MeasuredProtocol(name=name, hash=rules, options=tuple(options), **values)
+
+
 def run_trial(
     checkpoint: Path,
     benchmark: str,
@@ -71,6 +100,7 @@ def run_trial(
     options: Sequence[str] = (),
     dialect: str = "auto",
     label: str = "",
+    departure: Departure | None = None,
 ) -> Result:
     """Convert, fine-tune, test, and write ``result.json``; a finished trial is returned, a partial one goes on.
 
@@ -78,26 +108,27 @@ def run_trial(
     """
     if trial < 0:
         raise InputError(f"trial is {trial}; trials count from 0")
+    departure = departure or Departure()
     protocol, framework = protocol_of(benchmark)
     if not checkpoint.is_file():
         raise InputError(f"no checkpoint at {checkpoint}; check the path")
-    digest, rules = files.sha256(checkpoint), protocol_hash(protocol, framework, options)
+    said = [*departure.options(), *options]
+    digest, rules = files.sha256(checkpoint), protocol_hash(protocol, framework, said)
+    framework.vary(
+        ["python", "tool"], Variation(devices=departure.devices, tiny=departure.tiny)
+    )  # or say now it cannot
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
-        _claim(folder, {"checkpoint": digest, "protocol": rules, "trial": trial})
+        _claim(folder, {"checkpoint": digest, "protocol": rules, "trial": trial}, departure.devices)
         if (folder / results.FILE).exists():
             return results.read(folder / results.FILE)
         started = _now()
         weights, pretrain = _converted(checkpoint, folder, framework, dialect)
-        seconds = _run_framework(protocol, framework, weights, folder, trial, options)
+        job = _Job(protocol, framework, weights, folder, trial, options)
+        evaluation = _measure(job, departure)
         result = Result(
             benchmark=label or benchmark,
-            protocol=MeasuredProtocol(
-                name=benchmark,
-                hash=rules,
-                options=tuple(options),
-                **protocol.model_dump(include={"title", "config", "train", "test", "metrics", "headline"}),
-            ),
+            protocol=departure.measured(benchmark, protocol, rules, said),
             framework=protocol.framework,
             checkpoint=_described(checkpoint, digest, description or Description(), pretrain),
             trial=trial,
@@ -106,11 +137,17 @@ def run_trial(
             command=_own_command(),
             started=started,
             finished=_now(),
-            **_evaluation(folder / RUN / "evaluation.json", seconds),
+            **evaluation,
         )
         results.write(folder / results.FILE, result)
         weights.unlink()  # the command above makes it again; proof.json keeps its sha256
         return result
+
+
+def _check_able(framework: Framework, departure: Departure) -> None:
+    """Raise InputError before anything is written when the framework knows no such departure."""
+    factor = 0.5 if departure.lr_sweep else 1.0
+    framework.vary(["python", "tool"], Variation(departure.devices, departure.tiny, factor))
 
 
 def _locked(folder: Path) -> Any:
@@ -120,13 +157,14 @@ def _locked(folder: Path) -> Any:
         raise InputError(f"{folder} is in use by another process; wait for it, or choose another folder") from error
 
 
-def _claim(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Note what the folder is for; refuse one made for another checkpoint, protocol or trial."""
+def _claim(folder: Path, identity: Mapping[str, Any], devices: int) -> None:
+    """Note what the folder is for; refuse one made for another checkpoint, protocol, trial or number of devices."""
     path = folder / "trial.json"
+    identity = {**identity, "number of devices": devices}
     if not path.exists():
         files.write_json(path, identity)
         return
-    saved = json.loads(path.read_text())
+    saved = {"number of devices": 1, **json.loads(path.read_text())}
     if other := [key for key, value in identity.items() if saved.get(key) != value]:
         raise InputError(f"{folder} holds a trial of another {' and '.join(other)}; remove it or choose another folder")
 
@@ -142,24 +180,58 @@ def _converted(checkpoint: Path, folder: Path, framework: Framework, dialect: st
     return weights, {} if found is None else found.pretrain
 
 
-def _run_framework(
-    protocol: Protocol, framework: Framework, weights: Path, folder: Path, trial: int, options: Sequence[str]
-) -> float:
-    """Train and test unless that is already done; return the wall seconds spent now."""
-    run, log = folder / RUN, folder / LOG
-    if (run / "evaluation.json").exists():
-        return 0.0
-    if run.exists() and not (run / "last_checkpoint").exists():
-        shutil.rmtree(run)  # stopped before its first checkpoint: its journal would be written twice
-    run.mkdir(exist_ok=True)
-    command = framework.command(protocol, weights.absolute(), run.absolute(), seed_of(trial), options)
-    begin = time.monotonic()
-    code = process.run(command, log, process.threads(None))
-    if code != 0:
-        raise TrialError(f"{protocol.framework} failed with {process.explain(code, log)}; the log is {log}")
-    if not (run / "evaluation.json").exists():
-        raise TrialError(f"{command[1]} ended without {run / 'evaluation.json'}; the log is {log}")
-    return time.monotonic() - begin
+@dataclass(frozen=True)
+class _Job:
+    """What every run of a trial has in common."""
+
+    protocol: Protocol
+    framework: Framework
+    weights: Path
+    folder: Path
+    trial: int
+    options: Sequence[str]
+
+    def run(self, name: str, variation: Variation) -> float:
+        """Train and test in the folder ``name`` unless that is done; return the wall seconds spent now."""
+        run, log = self.folder / name, self.folder / LOG
+        if (run / "evaluation.json").exists():
+            return 0.0
+        if run.exists() and not (run / "last_checkpoint").exists():
+            shutil.rmtree(run)  # stopped before its first checkpoint: its journal would be written twice
+        run.mkdir(parents=True, exist_ok=True)
+        places = (self.weights.absolute(), run.absolute())
+        command = self.framework.command(self.protocol, *places, seed_of(self.trial), self.options)
+        command = self.framework.vary(command, variation)
+        begin = time.monotonic()
+        code = process.run(command, log, process.threads(None))
+        if code != 0:
+            raise TrialError(f"{self.protocol.framework} failed with {process.explain(code, log)}; the log is {log}")
+        if not (run / "evaluation.json").exists():
+            raise TrialError(f"{self.protocol.framework} ended without {run / 'evaluation.json'}; the log is {log}")
+        return time.monotonic() - begin
+
+
+def _measure(job: _Job, departure: Departure) -> dict[str, Any]:
+    """Run what the trial consists of, the lr sweep first if asked for, and return the result's numbers."""
+    variation = Variation(devices=departure.devices, tiny=departure.tiny)
+    sweep = None
+    if departure.lr_sweep:
+        held = lr_sweep.HOLD_OUT_TINY if departure.tiny else lr_sweep.HOLD_OUT
+
+        def score(factor: float) -> dict[str, Any]:
+            name = f"{SWEEP}/lr-{factor:g}"
+            job.run(name, replace(variation, lr_factor=factor, hold_out=held))
+            for checkpoint in (job.folder / name).glob("*.pth"):
+                checkpoint.unlink()  # only its score is wanted, and each is as large as the detector
+            evaluation: dict[str, Any] = json.loads((job.folder / name / "evaluation.json").read_text())
+            return evaluation
+
+        sweep = lr_sweep.sweep(departure.lr_sweep, score, job.protocol.headline, held)
+        variation = replace(variation, lr_factor=sweep["chosen"])
+    evaluation = _evaluation(job.folder / RUN / "evaluation.json", job.run(RUN, variation))
+    if sweep is not None:
+        evaluation["recipe"] = {**evaluation.get("recipe", {}), "lr_sweep": sweep}
+    return evaluation
 
 
 def _evaluation(path: Path, seconds: float) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from core.errors import InputError
 from transfer.detection.injection import leaves
 
 
-def adapt(cfg: CfgNode, processes: int, cuda: bool) -> tuple[CfgNode, list[str]]:
-    """Return ``cfg`` for ``processes`` devices and what was changed, as text.
+def adapt(cfg: CfgNode, processes: int, cuda: bool, norm: str = "") -> tuple[CfgNode, list[str]]:
+    """Return ``cfg`` for ``processes`` devices and what was changed, as text; ``norm`` replaces SyncBN where it is given.
 
     With ``SOLVER.REFERENCE_WORLD_SIZE`` set, the batch per device stays, lr follows the batch, and warm-up, steps and
     iterations are divided by it (Detectron2's rule, after Goyal et al. 2017, arXiv 1706.02677).
@@ -32,12 +32,12 @@ def adapt(cfg: CfgNode, processes: int, cuda: bool) -> tuple[CfgNode, list[str]]
     if cfg.MODEL.DEVICE == "cpu" and cfg.SOLVER.AMP.ENABLED:
         cfg.SOLVER.AMP.ENABLED = False
         said.append("SOLVER.AMP is off: Detectron2 has it for CUDA only")
-    norm = _norm(processes, cuda)
+    norm = _norm(processes, cuda, norm)
     changed = [key for key, value in leaves(cfg) if key.endswith(".NORM") and value == "SyncBN" and norm != "SyncBN"]
     for key in changed:
         cfg.merge_from_list([key, norm])
     if changed:
-        reason = "one device" if processes == 1 else "SyncBN fails on the CPU"
+        reason = "one device" if processes == 1 else "asked for" if cuda else "SyncBN fails on the CPU"
         said.append(f"SyncBN becomes {norm} ({reason}) in {', '.join(key.removesuffix('.NORM') for key in changed)}")
     return cfg, said
 
@@ -67,7 +67,9 @@ def describe(published: dict[str, Any], effective: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _norm(processes: int, cuda: bool) -> str:
+def _norm(processes: int, cuda: bool, asked: str) -> str:
     if processes == 1:
         return "BN"
-    return "SyncBN" if cuda else "naiveSyncBN"  # the one synchronised norm of Detectron2 that gloo can carry
+    if not cuda and asked in ("", "SyncBN"):
+        return "naiveSyncBN"  # the one synchronised norm of Detectron2 that gloo can carry
+    return asked or "SyncBN"

@@ -23,7 +23,7 @@ from torch.multiprocessing import ProcessExitedException
 from core.errors import InputError
 from core.files import write_atomic, write_json
 from transfer import recipe
-from transfer.detection import datasets, devices, evaluators, injection, parts  # noqa: F401 - parts registers
+from transfer.detection import datasets, devices, evaluators, injection, parts, tiny  # noqa: F401 - parts registers
 from transfer.detection.checkpoint import ProvenCheckpointer
 from transfer.detection.drawing import draw
 from transfer.detection.trainer import Trainer
@@ -78,7 +78,8 @@ def prepare(arguments: argparse.Namespace) -> Plan:
         said = ["MODEL.WEIGHTS is empty: the backbone starts from random weights"]
     injection.refuse_impossible(cfg)
     published = devices.summary(cfg, cfg.SOLVER.REFERENCE_WORLD_SIZE or processes)
-    cfg, changed = devices.adapt(cfg, processes, cuda)
+    cfg, changed = devices.adapt(cfg, processes, cuda, arguments.norm)
+    changed += vary(cfg, arguments.tiny, arguments.lr_factor, arguments.hold_out)
     effective = devices.summary(cfg, processes)
     datasets.check((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
     cfg.freeze()
@@ -86,6 +87,23 @@ def prepare(arguments: argparse.Namespace) -> Plan:
         print(line, file=sys.stderr, flush=True)
     protocols = {"effective": effective, "published": published}
     return Plan(cfg, processes, arguments.resume, arguments.eval_only, protocols, began)
+
+
+def vary(cfg: CfgNode, shortened: str, lr_factor: float, hold_out: float) -> list[str]:
+    """Change ``cfg`` in place from the published protocol as was asked; return what was changed, as text."""
+    said = []
+    if shortened:
+        tiny.shorten(cfg, shortened)
+        said.append(f"tiny: {cfg.SOLVER.MAX_ITER} iterations on {shortened}; this measures nothing")
+    if lr_factor != 1:
+        cfg.SOLVER.BASE_LR *= lr_factor
+        said.append(f"lr times {lr_factor:g}")
+    if hold_out:
+        names = cfg.DATASETS.TRAIN
+        cfg.DATASETS.TEST = tuple(f"{name}+held{hold_out:g}" for name in names)
+        cfg.DATASETS.TRAIN = tuple(f"{name}+kept{hold_out:g}" for name in names)
+        said.append(f"{hold_out:.0%} of the training images are held out and tested on instead of the test set")
+    return said
 
 
 def read_config(file: str, options: list[str]) -> tuple[CfgNode, set[str]]:
@@ -151,6 +169,8 @@ def _worker(plan: Plan) -> None:
 def _start(plan: Plan) -> None:
     """Keep the config, seed, send Detectron2's log to ``log.txt`` and its evaluation's progress to stderr."""
     folder, rank = Path(plan.cfg.OUTPUT_DIR), comm.get_rank()
+    for name in (*plan.cfg.DATASETS.TRAIN, *plan.cfg.DATASETS.TEST):
+        datasets.define(name)  # a process that was started for this knows no made-up name yet
     folder.mkdir(parents=True, exist_ok=True)
     seed_all_rng(None if plan.cfg.SEED < 0 else plan.cfg.SEED + rank)
     handler = logging.FileHandler(folder / ("log.txt" if rank == 0 else f"log.txt.rank{rank}"))

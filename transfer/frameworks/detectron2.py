@@ -3,12 +3,13 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from core.provenance import ROOT
 from transfer.benchmarks import Protocol
-from transfer.frameworks import Framework, partial_run
+from transfer.frameworks import Framework, Variation, partial_run
 
 
 class Detectron2(Framework):
@@ -25,6 +26,18 @@ class Detectron2(Framework):
         keys = ["MODEL.WEIGHTS", str(weights), "OUTPUT_DIR", str(folder), "SEED", str(seed)]
         tool = str(ROOT / "tools" / "train_net.py")
         return [sys.executable, tool, "--config-file", str(ROOT / protocol.config), *resume, *keys, *options]
+
+    def vary(self, command: list[str], variation: Variation) -> list[str]:
+        """Put options before the ``KEY VALUE`` pairs; Detectron2 starts the processes itself."""
+        devices = ["--num-gpus", str(variation.devices)] if variation.devices != 1 else []
+        return [*command[:2], *devices, *variation.options(), *command[2:]]
+
+    def summary(self, config: Path) -> dict[str, Any]:
+        """Read the published protocol from a config."""
+        from transfer.detection import devices, run  # here: Detectron2 loads for seconds
+
+        cfg, _ = run.read_config(str(config), [])
+        return devices.summary(cfg, cfg.SOLVER.REFERENCE_WORLD_SIZE or 1)
 
     def bases(self, config: Path) -> list[Path]:
         """Read ``_BASE_``: a path or a list of paths relative to the file (fvcore's rule)."""

@@ -4,10 +4,11 @@ import ast
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from core.provenance import ROOT
 from transfer.benchmarks import Protocol
-from transfer.frameworks import Framework, partial_run
+from transfer.frameworks import Framework, Variation, partial_run
 
 
 class Mmseg(Framework):
@@ -24,6 +25,23 @@ class Mmseg(Framework):
         tool = str(ROOT / "tools" / "train_seg.py")
         given = [str(ROOT / protocol.config), "--weights", str(weights), "--work-dir", str(folder), "--seed", str(seed)]
         return [sys.executable, tool, *given, *resume, *(["--cfg-options", *options] if options else [])]
+
+    def vary(self, command: list[str], variation: Variation) -> list[str]:
+        """Put options first, since ``--cfg-options`` takes all that follows; several devices are started by torchrun."""
+        python, tool, *rest = command
+        launch, launcher = [python, tool], []
+        if variation.devices != 1:
+            processes = ["--standalone", "--nproc_per_node", str(variation.devices)]
+            launch, launcher = [python, "-m", "torch.distributed.run", *processes, tool], ["--launcher", "pytorch"]
+        return [*launch, *launcher, *variation.options(), *rest]
+
+    def summary(self, config: Path) -> dict[str, Any]:
+        """Read the published protocol from a config."""
+        from transfer.segmentation import devices, settings  # here: MMSegmentation loads for seconds
+
+        cfg = settings.read(config, [])
+        batch = cfg.auto_scale_lr.base_batch_size
+        return devices.summary(cfg, batch // cfg.train_dataloader.batch_size, batch)
 
     def bases(self, config: Path) -> list[Path]:
         """Read ``_base_ = ...``: a path or a list of paths relative to the file (MMEngine's rule)."""

@@ -44,23 +44,50 @@ def _render() -> None:
     ensure(datasets_root())
 
 
+HINT = "make it with tools/prepare_data.py, or set DETECTRON2_DATASETS to the folder that holds it"
+# What MMSegmentation's own classes of datasets are registered with, where it is not .jpg and .png.
+SUFFIXES = {"CityscapesDataset": ("_leftImg8bit.png", "_gtFine_labelTrainIds.png")}
+
+
+def images(dataset: ConfigDict) -> list[Path]:
+    """Return the dataset's images in MMSegmentation's order: as its list has them, or sorted where it has no list."""
+    root, prefix = Path(dataset.get("data_root") or ""), dataset.get("data_prefix", {})
+    folder, (suffix, _) = root / prefix.get("img_path", ""), _suffixes(dataset)
+    if not dataset.get("ann_file"):
+        return sorted(folder.rglob(f"*{suffix}"), key=str)
+    return [folder / f"{name}{suffix}" for name in (root / dataset.ann_file).read_text().split()]
+
+
 def _check_lists(dataset: ConfigDict, root: Path) -> None:
-    hint = "make it with tools/prepare_data.py, or set DETECTRON2_DATASETS to the folder that holds it"
+    """Raise FileError naming the first folder, list, image or mask that is missing."""
     if not root.is_dir():
-        raise FileError(f"no dataset folder {root}; {hint}")
+        raise FileError(f"no dataset folder {root}; {HINT}")
     prefix = dataset.get("data_prefix", {})
-    images, masks = root / prefix.get("img_path", ""), root / prefix.get("seg_map_path", "")
-    for folder in (images, masks):
+    folders = (root / prefix.get("img_path", ""), root / prefix.get("seg_map_path", ""))
+    for folder in folders:
         if not folder.is_dir():
-            raise FileError(f"no folder {folder}; {hint}")
-    listing = root / dataset.get("ann_file", "")
-    if not listing.is_file():
-        raise FileError(f"no list of images {listing}; {hint}")
-    names = listing.read_text().split()
+            raise FileError(f"no folder {folder}; {HINT}")
+    listing = root / dataset.ann_file if dataset.get("ann_file") else None
+    if listing is not None and not listing.is_file():
+        raise FileError(f"no list of images {listing}; {HINT}")
+    suffixes = _suffixes(dataset)
+    names = [path.relative_to(folders[0]).as_posix().removesuffix(suffixes[0]) for path in images(dataset)]
     if not names:
-        raise FileError(f"{listing} lists no image; {hint}")
-    image_suffix, mask_suffix = dataset.get("img_suffix", ".jpg"), dataset.get("seg_map_suffix", ".png")
-    for folder, suffix in ((images, image_suffix), (masks, mask_suffix)):
+        raise FileError(f"{listing or folders[0]} lists no image; {HINT}")
+    for folder, suffix in zip(folders, suffixes, strict=True):
         if missing := [name for name in names if not (folder / f"{name}{suffix}").is_file()]:
             first = folder / f"{missing[0]}{suffix}"
-            raise FileError(f"{len(missing)} of {len(names)} files in {listing} are missing, first {first}; {hint}")
+            raise FileError(
+                f"{len(missing)} of {len(names)} files in {listing or folders[0]} are missing, first {first}; {HINT}"
+            )
+    if listing is None:
+        masks = sum(1 for _ in folders[1].rglob(f"*{suffixes[1]}"))
+        if masks != len(names):
+            raise FileError(
+                f"{folders[0]} holds {len(names)} images, {folders[1]} {masks} masks: a copy is incomplete; {HINT}"
+            )
+
+
+def _suffixes(dataset: ConfigDict) -> tuple[str, str]:
+    own = SUFFIXES.get(dataset.get("type"), (".jpg", ".png"))
+    return dataset.get("img_suffix", own[0]), dataset.get("seg_map_suffix", own[1])

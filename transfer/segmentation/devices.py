@@ -14,13 +14,13 @@ def adapt(cfg: Config, processes: int, cuda: bool) -> dict[str, dict[str, Any]]:
     """
     batch = processes * cfg.train_dataloader.batch_size
     published = (cfg.get("auto_scale_lr") or {}).get("base_batch_size", batch)
-    before = _summary(cfg, published // cfg.train_dataloader.batch_size, published)
+    before = summary(cfg, published // cfg.train_dataloader.batch_size, published)
     if not cuda or processes == 1:
         _replace_sync_bn(cfg.model)
     if batch != published:
         _scale(cfg, batch / published)
         cfg.auto_scale_lr.base_batch_size = batch
-    return {"effective": _summary(cfg, processes, batch), "published": before}
+    return {"effective": summary(cfg, processes, batch), "published": before}
 
 
 def describe(recipes: dict[str, dict[str, Any]]) -> list[str]:
@@ -64,7 +64,8 @@ def _scale(cfg: Config, share: float) -> None:
             scheduler.milestones = [longer(step) for step in scheduler.milestones]
 
 
-def _summary(cfg: Config, devices: int, batch: int) -> dict[str, Any]:
+def summary(cfg: Config, devices: int, batch: int) -> dict[str, Any]:
+    """Return the facts of a protocol that depend on the number of devices; ``batch`` is that of all of them."""
     schedulers = cfg.get("param_scheduler") or []
     warm_ups = [s.get("end", 0) for s in schedulers if s.type in ("LinearLR", "ConstantLR")]
     return {

@@ -18,7 +18,7 @@ from mmengine.runner import Runner
 
 from core.errors import InputError
 from core.files import sha256, write_json
-from transfer.segmentation import data, devices, injection, settings
+from transfer.segmentation import data, devices, injection, settings, variation
 from transfer.segmentation.hooks import AverageNorms, Drawings, LoadBackbone, Record, unwrapped
 from transfer.segmentation.metric import for_json
 
@@ -32,6 +32,9 @@ def run(
     launcher: str = "none",
     seed: int | None = None,
     cfg_options: Sequence[str] = (),
+    tiny: str = "",
+    lr_factor: float = 1.0,
+    hold_out: float = 0.0,
 ) -> dict[str, Any]:
     """Train ``config`` from the converted backbone ``weights`` and return what ``evaluation.json`` holds.
 
@@ -43,16 +46,19 @@ def run(
     weights = weights or settings.take_checkpoint(cfg)
     backbone = None if weights is None else injection.read_weights(weights)
     injection.inject(cfg, backbone, config)
-    data.check(cfg)
     if amp:
         settings.use_amp(cfg, cuda)
     processes = compat.world_size(launcher)
     recipes = devices.adapt(cfg, processes, cuda)
+    changed = variation.vary(cfg, tiny, lr_factor, hold_out)
+    if changed:
+        batch = processes * cfg.train_dataloader.batch_size
+        recipes["effective"] = devices.summary(cfg, processes, batch)
     _fill(cfg, work_dir, resume, launcher, seed)
     with compat.quiet():
         if wrapper := compat.start_processes(launcher, cuda):
             cfg.model_wrapper_cfg = wrapper
-        _say(devices.describe(recipes), backbone, resume and cfg.load_from)
+        _say([*changed, *devices.describe(recipes)], backbone, resume and cfg.load_from)
         runner = _build(cfg, config)
         loader = LoadBackbone(backbone, sha256(weights) if weights else "")
         record = Record(work_dir, cfg.default_hooks.logger.get("interval", 10))
