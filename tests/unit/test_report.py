@@ -211,7 +211,7 @@ def test_trials_without_a_value_are_left_out_of_the_mean_and_counted(tmp_path):
         write(tmp_path / str(trial), result("A", trial=trial, metrics={"bbox/AP": value}))
     report = assembly.build(tmp_path, "A")
     assert report.cell(report.rows[0], report.columns[0]).summary("bbox/AP").mean == 11.0
-    assert any("1 cell(s) have metrics without a value" in notice for notice in report.notices)
+    assert any("1 cell(s) have no value in some trial" in notice for notice in report.notices)
 
 
 def test_a_benchmark_that_never_had_a_value_is_a_dash_and_breaks_nothing(tmp_path):

@@ -19,10 +19,10 @@ def test_ticks_are_round_and_cover_the_range(low, high, expected):
 
 def test_a_chart_leaves_out_what_is_not_finite_and_is_none_without_points():
     points = [(1.0, 2.0), (2.0, float("nan")), (3.0, 1.0)]
-    chart = charts.line_chart("t", "step", "loss", [("a", 1, points), ("b", 2, [])])
+    chart = charts.line_chart("t", "step", "loss", [charts.Series("a", 1, points), charts.Series("b", 2, [])])
     assert [line.label for line in chart.lines] == ["a"]
-    assert chart.lines[0].path.count("L") == 1
-    assert charts.line_chart("t", "step", "loss", [("a", 1, [(1.0, float("inf"))])]) is None
+    assert chart.lines[0].path.count("l") == 1
+    assert charts.line_chart("t", "step", "loss", [charts.Series("a", 1, [(1.0, float("inf"))])]) is None
 
 
 def test_smoothing_keeps_constants_and_length():

@@ -5,10 +5,14 @@ it in ``FORMS``. A writer decides nothing: every number, verdict and notice stan
 """
 
 import importlib
+import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import InputError
+from core.files import FileError
 
 if TYPE_CHECKING:
     from transfer.report.model import Report
@@ -17,11 +21,19 @@ FORMS = {"report.md": "markdown", "report.html": "page", "report.csv": "tidy", "
 
 
 def write(report: "Report", folder: Path) -> list[Path]:
-    """Write every form into ``folder`` and return the files."""
+    """Write every form into ``folder`` and return the files; if one cannot be written, all old ones stay."""
     if folder.is_file():
         raise InputError(f"{folder} is a file; give --out a folder")
-    paths = []
-    for name, module in FORMS.items():
-        importlib.import_module(f"transfer.report.{module}").write(report, folder / name)
-        paths.append(folder / name)
-    return paths
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".report.", dir=folder))
+    except OSError as error:
+        raise FileError(f"cannot write {folder}: {error.strerror}; choose another folder with --out") from error
+    try:
+        for name, module in FORMS.items():
+            importlib.import_module(f"transfer.report.{module}").write(report, staging / name)
+        for name in FORMS:
+            os.replace(staging / name, folder / name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return [folder / name for name in FORMS]

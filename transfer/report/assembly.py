@@ -6,9 +6,11 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from transfer import results, statistics
-from transfer.report.model import Cell, Column, Report, Row
+from transfer.report.model import Cell, Column, Ranks, Report, Row, is_class
 from transfer.results import Result, Skipped
 from transfer.statistics import Difference
+
+PAIRS = 3  # fewer leave the paired test next to nothing to estimate a spread from; Welch's stays valid
 
 
 def build(folder: Path, baseline: str | None = None) -> Report:
@@ -19,8 +21,9 @@ def build(folder: Path, baseline: str | None = None) -> Report:
     found = _current(collection.results, suite, folder, skipped)
     wanted = baseline or suite.baseline
     wanted = next((c.name for c in suite.checkpoints if c.label == wanted), wanted)
-    rows, columns = _rows(found, suite, folder, wanted), _columns(found, suite)
-    cells = _cells(found, rows, columns)
+    keys = _keys(found, suite, folder)
+    rows, columns = _rows(found, keys, suite, folder, wanted), _columns(found, suite)
+    cells = _cells(found, keys, rows, columns)
     columns += _explain_missing(cells, rows, columns, suite, folder)
     chosen = [row for row in rows if row.baseline]
     report = Report(
@@ -34,6 +37,7 @@ def build(folder: Path, baseline: str | None = None) -> Report:
         skipped=skipped,
     )
     _compare(report)
+    report.ranks = _rank(report)
     report.notices = _notices(report, wanted, len(chosen))
     return report
 
@@ -45,6 +49,7 @@ class _Checkpoint(BaseModel):
     branches: list[str] = []
     notes: str = ""
     run: str | None = None
+    runs: list[str] = []  # where a suite pre-trains once a trial
 
 
 class _Item(BaseModel):
@@ -89,33 +94,51 @@ def _current(found: dict[Path, Result], suite: _Suite, folder: Path, skipped: li
     return kept
 
 
-def _rows(found: dict[Path, Result], suite: _Suite, folder: Path, baseline: str | None) -> list[Row]:
+Key = tuple[str, str]  # a checkpoint's name and file; the file is empty for those that a suite made under one name
+
+
+def _keys(found: dict[Path, Result], suite: _Suite, folder: Path) -> dict[Path, Key]:
+    """Tell which checkpoint each result is of: a suite may pre-train once a trial, which makes many files of one."""
+    folders = {folder / item.folder for item in suite.items}
+    made = {_of(result) for path, result in found.items() if path.parent in folders}
+    return {path: (r.checkpoint.name, "" if _of(r) in made else r.checkpoint.sha256) for path, r in found.items()}
+
+
+def _of(result: Result) -> Key:
+    return result.checkpoint.name, result.checkpoint.sha256
+
+
+def _rows(
+    found: dict[Path, Result], keys: dict[Path, Key], suite: _Suite, folder: Path, baseline: str | None
+) -> list[Row]:
     said = {checkpoint.name: checkpoint for checkpoint in suite.checkpoints}
-    keys = dict.fromkeys((r.checkpoint.name, r.checkpoint.sha256) for r in found.values())
-    unseen = [(name, "") for name in said if not any(name == seen for seen, _ in keys)]
-    names = [name for name, _ in (*keys, *unseen)]
+    results_of: dict[Key, list[Result]] = {}
+    for path, result in found.items():
+        results_of.setdefault(keys[path], []).append(result)
+    unseen = [(name, "") for name in said if not any(name == seen for seen, _ in results_of)]
+    every = [*results_of, *unseen]
+    names = [name for name, _ in every]
     order = {name: index for index, name in enumerate(said)}
     rows = []
-    for name, digest in sorted((*keys, *unseen), key=lambda key: (order.get(key[0], len(order)), key)):
-        checkpoint = next((r.checkpoint for r in found.values() if _made_by(r, name, digest)), None)
+    for name, digest in sorted(every, key=lambda key: (order.get(key[0], len(order)), key)):
+        mine = results_of.get((name, digest), [])
+        checkpoint = mine[0].checkpoint if mine else None
         entry = said.get(name, _Checkpoint(label=name, name=name))
+        files = tuple(dict.fromkeys(result.checkpoint.sha256 for result in mine))
+        piece = digest[:8] or ("the suite's" if name in said else "unknown file")
         rows.append(
             Row(
-                label=name if names.count(name) == 1 else f"{name} @{digest[:8] or 'unknown file'}",
+                label=name if names.count(name) == 1 else f"{name} @{piece}",
                 name=name,
-                sha256=digest,
+                files=files,
                 method=checkpoint.method if checkpoint else entry.method,
                 branches=checkpoint.branches if checkpoint else tuple(entry.branches),
                 notes=checkpoint.notes if checkpoint else entry.notes,
-                run=folder / entry.run if entry.run else None,
+                runs=tuple(folder / run for run in entry.runs or ([entry.run] if entry.run else [])),
                 baseline=name == baseline,
             )
         )
     return rows
-
-
-def _made_by(result: Result, name: str, digest: str) -> bool:
-    return (result.checkpoint.name, result.checkpoint.sha256) == (name, digest)
 
 
 def _columns(found: dict[Path, Result], suite: _Suite) -> list[Column]:
@@ -134,18 +157,20 @@ def _columns(found: dict[Path, Result], suite: _Suite) -> list[Column]:
         title = protocol.title or benchmark
         label = title if names.count(benchmark) == 1 else f"{title} @{digest[:8] or 'unstated protocol'}"
         metrics = (headline, *known, *rest)
-        columns.append(Column(label, benchmark, digest, title, headline, metrics, protocol.name or benchmark))
+        classes = frozenset(name for name in rest if is_class(name))
+        columns.append(Column(label, benchmark, digest, title, headline, metrics, protocol.name or benchmark, classes))
     return columns
 
 
-def _cells(found: dict[Path, Result], rows: list[Row], columns: list[Column]) -> dict[tuple[Row, Column], Cell]:
-    row_of = {(row.name, row.sha256): row for row in rows}
+def _cells(
+    found: dict[Path, Result], keys: dict[Path, Key], rows: list[Row], columns: list[Column]
+) -> dict[tuple[Row, Column], Cell]:
+    files = {(row.name, digest): row for row in rows for digest in row.files}
     column_of = {(column.benchmark, column.hash): column for column in columns}
     cells: dict[tuple[Row, Column], Cell] = {}
     for path, result in sorted(found.items(), key=lambda pair: pair[1].trial):
-        row = row_of[result.checkpoint.name, result.checkpoint.sha256]
         column = column_of[result.benchmark, result.protocol.hash]
-        cells.setdefault((row, column), Cell()).trials.append((path, result))
+        cells.setdefault((files[_of(result)], column), Cell()).trials.append((path, result))
     return cells
 
 
@@ -185,13 +210,38 @@ def _compare(report: Report) -> None:
     places: list[Cell] = []
     raw: list[Difference] = []
     for (row, column), cell in report.cells.items():
-        ours = cell.values(column.headline)
-        theirs = report.cell(report.baseline, column).values(column.headline)
-        if row != report.baseline and ours and theirs:
+        found = _difference(cell, report.cell(report.baseline, column), column.headline)
+        if row is not report.baseline and found is not None:
             places.append(cell)
-            raw.append(statistics.difference(ours, theirs))
+            raw.append(found)
     for cell, difference in zip(places, statistics.holm(raw), strict=True):
         cell.difference = difference
+
+
+def _difference(cell: Cell, baseline: Cell, metric: str) -> Difference | None:
+    """Compare in pairs where both cells hold the same seeds under the same recipe, and so the same order of data."""
+    ours, theirs = cell.by_seed(metric), baseline.by_seed(metric)
+    same = ours is not None and theirs is not None and set(ours) == set(theirs)
+    if ours and theirs and same and len(ours) >= PAIRS and cell.effective_recipe == baseline.effective_recipe:
+        return statistics.difference(list(ours.values()), list(theirs.values()), paired=True)
+    values, others = cell.values(metric), baseline.values(metric)
+    return statistics.difference(values, others) if values and others else None
+
+
+def _rank(report: Report) -> Ranks | None:
+    """Rank the checkpoints that have a value on every benchmark that most of them have."""
+    means = {
+        (row, column): summary.mean
+        for row in report.rows
+        for column in report.columns
+        if (summary := report.cell(row, column).summary(column.headline)) is not None
+    }
+    enough = max(2, len(report.rows) / 2)
+    columns = [column for column in report.columns if sum((row, column) in means for row in report.rows) > enough]
+    rows = [row for row in report.rows if all((row, column) in means for column in columns)]
+    table = [[means[row, column] for row in rows] for column in columns]
+    found = statistics.ranking(table)
+    return None if found is None else Ranks(rows, columns, found)
 
 
 def _notices(report: Report, wanted: str | None, chosen: int) -> list[str]:
@@ -213,8 +263,8 @@ def _notices(report: Report, wanted: str | None, chosen: int) -> list[str]:
         notices.append(f"{missing} cell(s) are missing or incomplete; the reasons are listed below.")
     if changed := sum(not cell.same_protocol for cell in cells):
         notices.append(f"{changed} cell(s) ran a recipe that differs from the published one; see protocols.")
-    if valueless := sum(bool(cell.valueless) for cell in cells):
-        notices.append(f"{valueless} cell(s) have metrics without a value in some trial; means are over the others.")
+    if valueless := sum(column.headline in cell.valueless for (_, column), cell in report.cells.items()):
+        notices.append(f"{valueless} cell(s) have no value in some trial; their means are over the others.")
     if report.skipped:
         notices.append(f"{len(report.skipped)} result file(s) were skipped; they are listed below with the reason.")
     return notices

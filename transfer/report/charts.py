@@ -1,14 +1,30 @@
-"""Place numbers on small line charts; the page draws them as inline SVG so that colours follow dark and light."""
+"""Place numbers on small charts; the page draws them as inline SVG so that colours follow dark and light."""
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+from transfer.report.model import Column, Row
 
 WIDTH, HEIGHT = 360, 220
-LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 30
-POINTS = 240  # a line keeps at most this many points: more cannot be seen at this size
+LEFT, RIGHT, TOP, BOTTOM = 44, 14, 10, 32
+BOX = (LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM)
 
-Points = Sequence[tuple[float, float]]
+Point = tuple[float, float]
+Points = Sequence[Point]
+Span = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points of one line, the number of its colour, dash and marker, and the checkpoint it is about."""
+
+    label: str
+    style: int
+    points: Points
+    row: Row | None = None
 
 
 @dataclass(frozen=True)
@@ -18,54 +34,123 @@ class Line:
     path: str
     style: int
     label: str
-    end: tuple[float, float]
+    end: Point
+    row: Row | None
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One point of a scatter plot with its interval upwards; dots of one ``kind`` are joined."""
+
+    label: str
+    style: int
+    x: float
+    y: float
+    low: float
+    high: float
+    kind: Hashable
+    row: Row | None = None
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A line chart ready to draw; ticks are (position in pixels, text)."""
+    """A chart of lines or dots, ready to draw in pixels; ticks are (position in pixels, text)."""
 
     title: str
     x_label: str
     y_label: str
-    lines: list[Line]
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
+    lines: list[Line]
+    column: Column | None = None
+    dots: tuple[Dot, ...] = ()
+    joined: tuple[str, ...] = ()  # paths between the dots of one kind
     width: int = WIDTH
     height: int = HEIGHT
-    box: tuple[int, int, int, int] = (LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM)
+    box: tuple[int, int, int, int] = BOX
 
 
-def line_chart(title: str, x_label: str, y_label: str, series: Sequence[tuple[str, int, Points]]) -> Chart | None:
-    """Lay out ``(label, style, points)`` series; None when there is no finite point at all."""
-    finite = [(label, style, [p for p in points if all(map(math.isfinite, p))]) for label, style, points in series]
-    finite = [(label, style, points) for label, style, points in finite if points]
+def line_chart(
+    title: str, x_label: str, y_label: str, series: Sequence[Series], column: Column | None = None
+) -> Chart | None:
+    """Lay out lines; None when there is no finite point at all. Axes of recall and precision go from 0 to 1."""
+    finite = [(s, [p for p in s.points if all(map(math.isfinite, p))]) for s in series]
+    finite = [(s, points) for s, points in finite if points]
     if not finite:
         return None
-    xs = [x for _, _, points in finite for x, _ in points]
-    ys = _without_spikes([y for _, _, points in finite for _, y in points])
-    x_ticks, y_ticks = ticks(min(xs), max(xs)), ticks(min(ys), max(ys))
-    x_range, y_range = (min(xs[0], x_ticks[0], *xs), max(xs)), (min(y_ticks[0], *ys), max(y_ticks[-1], *ys))
-
-    def across(x: float) -> float:
-        return _scale(x, *x_range, LEFT, WIDTH - RIGHT)
-
-    def up(y: float) -> float:
-        return _scale(min(max(y, y_range[0]), y_range[1]), *y_range, HEIGHT - BOTTOM, TOP)
-
+    xs = [x for _, points in finite for x, _ in points]
+    ys = _without_spikes([y for _, points in finite for _, y in points])
+    if x_label == "recall":
+        x_ticks = y_ticks = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+        x_range: Span = (0.0, max(1.0, *xs))
+        y_range: Span = (0.0, max(1.0, *ys))
+    else:
+        x_ticks, y_ticks = ticks(min(xs), max(xs)), ticks(min(ys), max(ys))
+        x_range, y_range = (min(x_ticks[0], *xs), max(xs)), (min(y_ticks[0], *ys), max(y_ticks[-1], *ys))
     lines = []
-    for label, style, points in finite:
-        placed = [(across(x), up(y)) for x, y in _thinned(points)]
-        path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in placed)
-        lines.append(Line(path, style, label, placed[-1]))
+    for s, points in finite:
+        placed = [(across(x, x_range), up(y, y_range)) for x, y in points]
+        lines.append(Line(_path(placed), s.style, s.label, placed[-1], s.row))
     return Chart(
         title,
         x_label,
         y_label,
+        [(across(x, x_range), text(x)) for x in x_ticks if x_range[0] <= x <= x_range[1]],
+        [(up(y, y_range), text(y)) for y in y_ticks],
         lines,
-        [(across(x), text(x)) for x in x_ticks if x_range[0] <= x <= x_range[1]],
-        [(up(y), text(y)) for y in y_ticks],
+        column,
     )
+
+
+def scatter(title: str, x_label: str, y_label: str, dots: Sequence[Dot], column: Column | None = None) -> Chart:
+    """Lay out at least one dot; the x axis starts at zero, so that half as far is half the cost."""
+    x_ticks = ticks(0.0, max(dot.x for dot in dots) * 1.04)
+    y_ticks = ticks(min(dot.low for dot in dots), max(dot.high for dot in dots))
+    x_range, y_range = (0.0, x_ticks[-1]), (y_ticks[0], y_ticks[-1])
+    placed = tuple(
+        Dot(
+            d.label,
+            d.style,
+            across(d.x, x_range),
+            up(d.y, y_range),
+            up(d.low, y_range),
+            up(d.high, y_range),
+            d.kind,
+            d.row,
+        )
+        for d in dots
+    )
+    kinds: dict[Hashable, list[Point]] = {}
+    for dot in sorted(placed, key=lambda dot: dot.x):
+        kinds.setdefault(dot.kind, []).append((dot.x, dot.y))
+    return Chart(
+        title,
+        x_label,
+        y_label,
+        [(across(x, x_range), text(x)) for x in x_ticks],
+        [(up(y, y_range), text(y)) for y in y_ticks],
+        [],
+        column,
+        dots=placed,
+        joined=tuple(_path(points) for points in kinds.values() if len(points) > 1),
+    )
+
+
+def across(x: float, span: Span) -> float:
+    """Place ``x`` in pixels from the left."""
+    return round(_scale(x, *span, BOX[0], BOX[2]), 1)
+
+
+def up(y: float, span: Span) -> float:
+    """Place ``y`` in pixels from the top; what lies outside the axis is drawn at its end."""
+    return round(_scale(min(max(y, span[0]), span[1]), *span, BOX[3], BOX[1]), 1)
+
+
+def _path(points: Points) -> str:
+    """Write an SVG path in whole steps of a tenth of a pixel, each relative to the last: half as long as absolute ones."""
+    tenths = [(round(10 * x), round(10 * y)) for x, y in points]
+    steps = [f"l{(x - a) / 10:g} {(y - b) / 10:g}" for (a, b), (x, y) in itertools.pairwise(tenths)]
+    return f"M{tenths[0][0] / 10:g} {tenths[0][1] / 10:g}" + "".join(steps)
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
@@ -81,8 +166,9 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 def text(value: float) -> str:
     """Write a tick: ``20k`` for 20,000, no needless zeros."""
-    if abs(value) >= 10_000:
-        return f"{value / 1000:g}k"
+    for size, name in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= size:
+            return f"{value / (1e3 if name == 'k' else size):.4g}{name}".replace("-", "−")
     return f"{value:g}".replace("-", "−")
 
 
@@ -91,10 +177,11 @@ def smoothed(points: Points, share: float = 0.04) -> list[tuple[float, float]]:
     half = int(len(points) * share / 2)
     if half == 0:
         return list(points)
+    sums = [0.0, *itertools.accumulate(y for _, y in points)]
     return [
-        (x, math.fsum(y for _, y in window) / len(window))
+        (x, (sums[min(len(points), index + half + 1)] - sums[low]) / (min(len(points), index + half + 1) - low))
         for index, (x, _) in enumerate(points)
-        if (window := points[max(0, index - half) : index + half + 1])
+        for low in [max(0, index - half)]
     ]
 
 
@@ -109,7 +196,12 @@ def _without_spikes(values: list[float]) -> list[float]:
     return ordered[cut : len(ordered) - cut]
 
 
-def _thinned(points: Points) -> Points:
-    step = max(1, math.ceil(len(points) / POINTS))
-    kept = list(points[::step])
-    return kept if kept[-1] == points[-1] else [*kept, points[-1]]
+T = TypeVar("T")
+
+
+def thinned(points: Sequence[T], most: int) -> list[T]:
+    """Leave out points evenly until at most ``most`` are left, the first and the last among them."""
+    if len(points) <= most:
+        return list(points)
+    last = len(points) - 1
+    return [points[round(index * last / (most - 1))] for index in range(most)]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from transfer.report import charts, evidence, wording
+from transfer.report import charts, wording
 from transfer.report.model import Column, Report, Row
 from transfer.statistics import Difference
 
@@ -21,7 +21,7 @@ class Strip:
     corrected: Span | None
     cut: tuple[bool, bool]
     text: str
-    p: str
+    detail: str
 
 
 @dataclass(frozen=True)
@@ -52,18 +52,17 @@ def _forest(report: Report, column: Column) -> Forest:
     def span(start: float | None, end: float | None) -> Span | None:
         return None if start is None or end is None else (place(start), place(end))
 
-    styles = evidence.styles(report)
     strips = [
         Strip(
             row=row,
-            style=styles[row],
+            style=report.styles[row],
             found=d,
             point=place(d.mean),
             plain=span(d.low, d.high),
             corrected=span(d.corrected_low, d.corrected_high),
             cut=((d.corrected_low or 0) < low, (d.corrected_high or 0) > high),
             text=wording.compared(d),
-            p=wording.p_value(d.corrected_p),
+            detail=wording.detail(d),
         )
         for row, d in shown
     ]

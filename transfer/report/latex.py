@@ -55,7 +55,10 @@ def _caption(report: Report, trials: str) -> str:
     if report.baseline is None:
         return text
     better, worse = r"$^{\blacktriangle}$", r"$^{\blacktriangledown}$"
-    test = r"Welch's test, Holm-corrected 95\,\% interval without zero"
+    names = " or ".join(
+        {"paired": "paired t-test", "Welch": "Welch's test"}[name] for name in sorted(report.tests, reverse=True)
+    )
+    test = rf"{names or 'no test possible'}, Holm-corrected 95\,\% interval without zero"
     return f"{text} {better} better and {worse} worse than {escape(report.baseline.label)} ({test})."
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from core.files import write_atomic
 from transfer.durations import duration
-from transfer.report import evidence, wording
+from transfer.report import cost as costs
+from transfer.report import wording
+from transfer.report.environments import environments
 from transfer.report.model import Column, Report, short
 
 
@@ -21,7 +23,12 @@ def _lines(report: Report) -> Iterator[str]:
     yield from (f"> {escape(notice)}" for notice in _spaced(report.notices))
     yield from ("", "## Results", "")
     yield from headline(report)
-    yield from ("", wording.METHOD, "")
+    yield from ("", wording.method(report), "")
+    if report.ranks is not None:
+        yield from ("## Average rank", "", escape(wording.rank(report)), "")
+        ranked = sorted(zip(report.ranks.found.ranks, report.ranks.rows, strict=True), key=lambda pair: pair[0])
+        yield from table(["checkpoint", "average rank"], [(row.label, f"{rank:.2f}") for rank, row in ranked])
+        yield ""
     if report.conclusions:
         yield from ("## What can be concluded", "")
         yield from (f"- {escape(line)}" for line in report.conclusions)
@@ -51,7 +58,7 @@ def headline(report: Report) -> Iterator[str]:
             heads.append("published")
     rows = []
     for row in report.rows:
-        line = [f"{row.label} (baseline)" if row == report.baseline else row.label]
+        line = [f"{row.label} (baseline)" if row is report.baseline else row.label]
         for column in report.columns:
             cell = report.cell(row, column)
             line.append(f"{wording.measured(cell.summary(column.headline))} ({wording.count(cell)})")
@@ -73,7 +80,7 @@ def _benchmark(report: Report, column: Column) -> Iterator[str]:
         yield from (escape(f"{parts}, test {protocol.test or 'not stated'}{hashed}{options}"), "")
     shown = column.metrics
     if len(shown) > 9:  # the HTML and CSV forms hold every class
-        shown = tuple(metric for metric in shown if "-" not in metric)
+        shown = tuple(metric for metric in shown if metric not in column.classes)
     rows = [
         [row.label, *(wording.measured(report.cell(row, column).summary(metric)) for metric in shown)]
         for row in report.rows
@@ -89,14 +96,16 @@ def _benchmark(report: Report, column: Column) -> Iterator[str]:
 
 def _cost(report: Report) -> Iterator[str]:
     yield from ("## Cost", "")
-    heads = ["checkpoint", "pre-training epochs", "forwards a step", "images/s", "pre-training time"]
+    heads = ["checkpoint", "image forwards", "× baseline", "pre-training epochs", "forwards a step", "images/s"]
+    heads.append("pre-training time")
     heads += [f"{column.label}: time a trial" for column in report.columns]
     rows = []
-    for cost in evidence.costs(report):
-        epochs, speed = ("–" if value is None else f"{value:g}" for value in (cost.epochs, cost.images_per_second))
-        line = [cost.row.label, epochs, cost.forwards or "–", speed, duration(cost.seconds)]
+    for cost in costs.costs(report):
+        made, epochs, speed = map(wording.large, (cost.image_forwards, cost.epochs, cost.images_per_second))
+        relative = "–" if cost.relative is None else f"{cost.relative:.2f}"
+        line = [cost.row.label, made, relative, epochs, cost.forwards or "–", speed, duration(cost.seconds)]
         for column in report.columns:
-            seconds, memory, device = evidence.trial_cost(report.cell(cost.row, column))
+            seconds, memory, device = costs.trial_cost(report.cell(cost.row, column))
             where = f" on {device}" if device else ""
             line.append(duration(seconds) + where + (f", {memory:.0f} MiB" if memory is not None else ""))
         rows.append(line)
@@ -119,7 +128,7 @@ def _missing(report: Report) -> Iterator[str]:
 
 def _remake(report: Report) -> Iterator[str]:
     yield from ("## Commands and environment", "")
-    for values, trials in evidence.environments(report):
+    for values, trials in environments(report):
         facts = ", ".join(f"{name} {wording.plain(value)}" for name, value in values.items())
         yield escape(f"- {trials} trial(s): {facts}")
     yield ""

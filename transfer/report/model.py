@@ -1,5 +1,7 @@
 """What a report says, before it has a form: checkpoints x benchmarks, differences, and what is missing."""
 
+import functools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,8 +9,9 @@ from typing import Any
 
 from transfer import published, statistics
 from transfer.results import Result, Skipped
-from transfer.statistics import Difference, Summary
+from transfer.statistics import Difference, Ranking, Summary
 
+_KINDS = {"bbox": "box", "segm": "mask", "seg": ""}
 MARKS = {"better": "▲", "worse": "▼", "undecided": "≈"}
 _SAME_PROTOCOL = ("devices", "norm")  # may differ between effective and published recipe: the batch is what counts
 
@@ -20,23 +23,34 @@ class Cell:
     trials: list[tuple[Path, Result]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     difference: Difference | None = None  # of the headline metric to the baseline, corrected over the whole table
+    _summaries: dict[str, Summary | None] = field(default_factory=dict, repr=False)
 
     def values(self, metric: str) -> list[float]:
         """Return the trials' values of a metric, without those that had none."""
         found = (result.metrics.get(metric) for _, result in self.trials)
         return [value for value in found if value is not None]
 
-    def summary(self, metric: str) -> Summary | None:
-        """Summarise a metric, None when no trial has a value."""
-        values = self.values(metric)
-        return statistics.summarise(values) if values else None
+    def by_seed(self, metric: str) -> dict[int, float] | None:
+        """Return the trials' values by seed, in order of seed; None where seeds are unknown, double or without a value."""
+        found = {r.seed: r.metrics.get(metric) for _, r in self.trials if r.seed is not None}
+        if len(found) < len(self.trials):
+            return None
+        values = {seed: value for seed, value in sorted(found.items()) if value is not None}
+        return values if len(values) == len(found) else None
 
-    @property
+    def summary(self, metric: str) -> Summary | None:
+        """Summarise a metric once all trials are in, None when no trial has a value."""
+        if metric not in self._summaries:
+            values = self.values(metric)
+            self._summaries[metric] = statistics.summarise(values) if values else None
+        return self._summaries[metric]
+
+    @functools.cached_property
     def valueless(self) -> set[str]:
         """Return the metrics that some trial reported as having no value."""
         return {name for _, result in self.trials for name, value in result.metrics.items() if value is None}
 
-    @property
+    @functools.cached_property
     def changed_recipe(self) -> dict[str, tuple[Any, Any]]:
         """Return what the effective recipe changed: name -> (effective, published)."""
         found: dict[str, tuple[Any, Any]] = {}
@@ -45,7 +59,7 @@ class Cell:
             found |= {k: (effective.get(k), wanted[k]) for k in wanted if effective.get(k) != wanted[k]}
         return found
 
-    @property
+    @functools.cached_property
     def effective_recipe(self) -> set[tuple[str, str]]:
         """Return every setting that was in effect in any trial."""
         return {(key, str(value)) for _, r in self.trials for key, value in r.recipe.get("effective", {}).items()}
@@ -57,21 +71,24 @@ class Cell:
         return not options and not set(self.changed_recipe) - set(_SAME_PROTOCOL)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Row:
-    """A checkpoint; ``label`` is its name, with a piece of its sha256 where two files bear the same name."""
+    """A checkpoint; ``label`` is its name, with a piece of its sha256 where two files bear the same name.
+
+    ``files`` are the sha256 of its files: several where a suite pre-trains once a trial, each with its run folder.
+    """
 
     label: str
     name: str
-    sha256: str
+    files: tuple[str, ...]
     method: str = ""
     branches: tuple[str, ...] = ()
     notes: str = ""
-    run: Path | None = None  # its pre-training run folder
+    runs: tuple[Path, ...] = ()
     baseline: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Column:
     """A benchmark under one protocol; ``metrics`` in the order to show, the headline first."""
 
@@ -82,6 +99,21 @@ class Column:
     headline: str
     metrics: tuple[str, ...]
     plugin: str
+    classes: frozenset[str] = frozenset()  # those metrics that are one class's own
+
+    @property
+    def overall(self) -> list[str]:
+        """Return the metrics that are about all classes."""
+        return [metric for metric in self.metrics if metric not in self.classes]
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Average ranks of the checkpoints that were measured on all of some benchmarks; indices are of ``rows``."""
+
+    rows: list[Row]
+    columns: list[Column]
+    found: Ranking
 
 
 @dataclass
@@ -96,10 +128,33 @@ class Report:
     baseline: Row | None
     notices: list[str]
     skipped: list[Skipped]
+    ranks: Ranks | None = None
+
+    @functools.cached_property
+    def styles(self) -> dict[Row, int]:
+        """Number the rows' colours, dashes and markers: 0 is the baseline's, 1 to 7 go round."""
+        others = [row for row in self.rows if row is not self.baseline]
+        found = {row: 1 + index % 7 for index, row in enumerate(others)}
+        return {row: found.get(row, 0) for row in self.rows}
+
+    @property
+    def trials(self) -> int:
+        """Count the results."""
+        return sum(len(cell.trials) for cell in self.cells.values())
+
+    @property
+    def tests(self) -> set[str]:
+        """Return which tests made the differences: ``paired``, ``Welch``, both, or none."""
+        found = (cell.difference for cell in self.cells.values() if cell.difference is not None)
+        return {"paired" if d.paired else "Welch" for d in found if d.p is not None}
+
+    def ran(self, column: Column) -> list[Row]:
+        """Return the rows that have a trial of a benchmark."""
+        return [row for row in self.rows if self.cell(row, column).trials]
 
     def cell(self, row: Row, column: Column) -> Cell:
         """Return a cell, an empty one when nothing is known of it."""
-        return self.cells.get((row, column)) or Cell(missing=["no result, and no suite asked for it"])
+        return self.cells.get((row, column)) or _NEVER_ASKED
 
     def published(self, row: Row, column: Column) -> list[tuple[float, published.Row]]:
         """Return the published headline values that may stand beside a cell."""
@@ -108,7 +163,7 @@ class Report:
             return []
         return published.matching(column.plugin, row.method, row.branches, column.headline)
 
-    @property
+    @functools.cached_property
     def conclusions(self) -> list[str]:
         """Say in words what each difference to the baseline does and does not show."""
         return [
@@ -119,6 +174,9 @@ class Report:
         ]
 
 
+_NEVER_ASKED = Cell(missing=["no result, and no suite asked for it"])
+
+
 def _conclusion(report: Report, row: Row, column: Column) -> str:
     cell, baseline = report.cell(row, column), report.baseline
     found = cell.difference
@@ -127,7 +185,8 @@ def _conclusion(report: Report, row: Row, column: Column) -> str:
     what = f"{row.label} against {baseline.label} on {column.label}: {signed(found.mean)} {short(column.headline)}"
     if found.corrected_low is None or found.corrected_high is None or found.detectable is None:
         return f"{what}; single trials, or trials without any spread, cannot tell this from chance."
-    what += f", corrected 95 % interval {signed(found.corrected_low)} to {signed(found.corrected_high)}"
+    test = "pairs of equal seeds, " if found.paired else ""
+    what += f", {test}corrected 95 % interval {signed(found.corrected_low)} to {signed(found.corrected_high)}"
     verdict = found.verdict
     if verdict == "undecided":
         verdict += f"; trials of this number and spread would find a gap of about {found.detectable:.2g}"
@@ -141,10 +200,16 @@ def signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", "−")
 
 
+def is_class(metric: str) -> bool:
+    """Tell whether a metric's name is one class's own: ``bbox/AP-cat``, but not ``linear/top-1``."""
+    _, dash, name = metric.rpartition("/")[2].partition("-")
+    return bool(dash) and re.search(r"[^\W\d]", name) is not None
+
+
 def short(metric: str) -> str:
-    """Return a metric's name as tables show it: ``bbox/AP50`` is ``box AP50``."""
+    """Return a metric's name as tables show it: ``bbox/AP50`` is ``box AP50``, ``knn20/top1`` is ``knn20 top1``."""
     kind, _, name = metric.partition("/")
-    return f"{ {'bbox': 'box', 'segm': 'mask'}.get(kind, '') } {name}".strip() if name else metric
+    return f"{_KINDS.get(kind, kind)} {name}".strip() if name else metric
 
 
 def trials_text(cells: Sequence[Cell]) -> str:

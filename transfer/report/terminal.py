@@ -25,7 +25,7 @@ def show(report: Report, paths: Sequence[Path], console: Console | None = None) 
         if report.baseline is not None:
             table.add_column(Text(f"difference to {report.baseline.label}"), justify="right")
     for row in report.rows:
-        texts = [Text(row.label + (" (baseline)" if row == report.baseline else ""))]
+        texts = [Text(row.label + (" (baseline)" if row is report.baseline else ""))]
         for column in report.columns:
             cell = report.cell(row, column)
             texts.append(Text(f"{wording.measured(cell.summary(column.headline))} ({wording.count(cell)})"))

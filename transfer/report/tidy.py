@@ -35,7 +35,7 @@ def _measured(report: Report) -> Iterator[dict[str, Any]]:
                     "checkpoint": row.label,
                     "method": row.method,
                     "branches": "+".join(row.branches),
-                    "sha256": row.sha256,
+                    "sha256": result.checkpoint.sha256,
                     "benchmark": column.benchmark,
                     "protocol": result.protocol.name,
                     "protocol_hash": column.hash,

@@ -6,14 +6,89 @@ from typing import Any
 
 from transfer.report.model import MARKS, Cell, Column, Report, Row, short, signed
 from transfer.results import Result
-from transfer.statistics import Difference, Summary
+from transfer.statistics import LEVEL, Difference, Summary
 
-METHOD = (
-    "Mean ± sample standard deviation over trials, in percent. Differences are to the baseline by Welch's t-test; "
-    "brackets hold 95 % intervals after Holm's correction over all headline differences of this report. "
-    f"{MARKS['better']} better and {MARKS['worse']} worse are written only where the corrected interval excludes zero; "
-    f"{MARKS['undecided']} means that these trials do not decide."
-)
+_TESTS = {
+    "paired": "by the paired t-test, since both cells hold the same seeds and recipe and so the same order of data",
+    "Welch": "by Welch's t-test",
+}
+
+
+def method(report: Report) -> str:
+    """Say how the numbers of the headline table were made, and with which test."""
+    text = "Mean ± sample standard deviation over trials, in percent."
+    if report.baseline is None:
+        return text
+    tests = " or, marked 'unpaired', ".join(_TESTS[name] for name in ("paired", "Welch") if name in report.tests)
+    return (
+        f"{text} Differences are to the baseline{', ' if tests else ''}{tests}; "
+        "brackets hold 95 % intervals after Holm's correction over all headline differences of this report. "
+        f"{MARKS['better']} better and {MARKS['worse']} worse are written only where the corrected interval excludes "
+        f"zero; {MARKS['undecided']} means that these trials do not decide."
+    )
+
+
+def test_of(report: Report, found: Difference | None) -> str:
+    """Return ``unpaired`` for a difference by Welch's test in a report that also has paired ones, else nothing."""
+    return "unpaired" if found and found.p is not None and not found.paired and len(report.tests) > 1 else ""
+
+
+def rank(report: Report) -> str:
+    """Say what the average ranks show, in one sentence."""
+    ranks = report.ranks
+    if ranks is None:
+        return ""
+    found = ranks.found
+    differ = "differ" if found.p < 1 - LEVEL else "cannot be told apart"
+    return (
+        f"Over {found.benchmarks} benchmarks the ranks of {len(ranks.rows)} checkpoints {differ} as a whole "
+        f"(Friedman's test, p {p_value(found.p)}); two checkpoints differ where their average ranks are at least "
+        f"{found.critical:.2f} apart (Nemenyi, 5 %). Benchmarks are taken as independent, and their margins do not count."
+    )
+
+
+def tally(report: Report) -> str:
+    """Count the verdicts in a sentence, and name the checkpoints that won or lost somewhere."""
+    found: dict[str, list[str]] = {"better": [], "worse": [], "undecided": []}
+    for (row, _), cell in report.cells.items():
+        if cell.difference is not None:
+            found[cell.difference.verdict].append(row.label)
+    total = sum(map(len, found.values()))
+    if report.baseline is None or not total:
+        return ""
+    against = f"{total} comparison{'' if total == 1 else 's'} with {report.baseline.label}"
+    if total == len(found["undecided"]):
+        return f"These trials decide none of the {against}."
+    parts = [f"{verdict} {_won(found[verdict])}" for verdict in ("better", "worse") if found[verdict]]
+    return f"Of {against}: {', '.join(parts)}, undecided {len(found['undecided'])}."
+
+
+def _won(names: list[str]) -> str:
+    counts = [f"{name} on {names.count(name)}" for name in dict.fromkeys(names)]
+    more = f" and {len(counts) - 4} more" if len(counts) > 4 else ""
+    return f"{len(names)} ({', '.join(counts[:4])}{more})"
+
+
+def large(value: float | None) -> str:
+    """Write a count with three digits and a unit: ``1.24 M``; a dash for None."""
+    if value is None:
+        return "–"
+    for size, name in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e4, " k")):
+        if abs(value) >= size:
+            return f"{value / (1e3 if name == ' k' else size):.3g}{name}"
+    return f"{value:.4g}"
+
+
+def detail(found: Difference) -> str:
+    """Write what stands below a difference in the forest plot: p, Welch's p of pairs, effect, detectable gap."""
+    if found.p is None or found.detectable is None:
+        return "cannot be tested: single trials, or no spread"
+    parts = [f"p {p_value(found.corrected_p)} ({'paired' if found.paired else 'Welch'})"]
+    if found.welch_p is not None:
+        parts.append(f"Welch’s, uncorrected, {p_value(found.welch_p)}")
+    if found.effect is not None:
+        parts.append(f"effect {found.effect:.1f}".replace("-", "−"))
+    return " · ".join([*parts, f"detectable {found.detectable:.2g}"])
 
 
 def measured(summary: Summary | None) -> str:
@@ -26,6 +101,11 @@ def measured(summary: Summary | None) -> str:
 def interval(low: float | None, high: float | None) -> str:
     """Write ``[−0.10, +0.94]``, nothing where there is no interval."""
     return "" if low is None or high is None else f"[{signed(low)}, {signed(high)}]"
+
+
+def span(low: float, high: float) -> str:
+    """Write ``56.61 to 57.55``."""
+    return f"{low:.2f} to {high:.2f}".replace("-", "−")
 
 
 def compared(found: Difference | None) -> str:

@@ -1,21 +1,94 @@
 "use strict";
-/* Sort a table by the column whose heading is pressed; cells carry their value in data-value. */
-for (const button of document.querySelectorAll("th button")) {
+const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+const one = (id) => document.getElementById(id);
+
+/* Sort a table by the column whose heading is pressed; cells carry their value in data-value, or begin with it. */
+for (const button of all("th button")) {
   button.addEventListener("click", () => {
     const head = button.closest("th"), table = head.closest("table"), body = table.tBodies[0];
     const place = [...head.parentNode.children].indexOf(head);
     const down = head.getAttribute("aria-sort") !== "descending";
     for (const other of head.parentNode.children) other.removeAttribute("aria-sort");
     head.setAttribute("aria-sort", down ? "descending" : "ascending");
-    const value = (row) => row.children[place].dataset.value ?? row.children[place].textContent.trim();
+    const value = (row) => {
+      const cell = row.children[place], text = cell.dataset.value ?? cell.textContent.trim();
+      return text === "–" ? "" : cell.tagName === "TD" && !isNaN(parseFloat(text)) ? parseFloat(text) : text;
+    };
     const compare = (a, b) => {
       if (a === "" || b === "") return a === b ? 0 : a === "" ? 1 : -1;
-      const order = isNaN(a) || isNaN(b) ? String(b).localeCompare(String(a)) : b - a;
+      const order = typeof a === "number" && typeof b === "number" ? b - a : String(b).localeCompare(String(a));
       return down ? order : -order;
     };
     body.append(...[...body.rows].sort((a, b) => compare(value(a), value(b))));
   });
 }
-addEventListener("beforeprint", () => {
-  for (const details of document.querySelectorAll("details")) details.open = true;
+
+/* Show only the backbones whose name holds the text and that have the verdict, and only one benchmark if asked. */
+const find = one("find"), verdict = one("verdict"), benchmark = one("benchmark"), headline = all("#headline tbody tr");
+const names = new Map(headline.map((row) => [row.dataset.row, row.querySelector("th").textContent.toLowerCase()]));
+function filter() {
+  const words = find.value.toLowerCase().split(/\s+/).filter(Boolean), column = benchmark?.value ?? "";
+  const inside = column === "" ? "" : `[data-column="${column}"]`;
+  const kept = new Set();
+  for (const row of headline) {
+    const decided = !verdict?.value || row.querySelector(`[data-verdict="${verdict.value}"]${inside}`);
+    if (decided && words.every((word) => names.get(row.dataset.row).includes(word))) kept.add(row.dataset.row);
+  }
+  for (const item of all("[data-row]")) {
+    item.classList.toggle("gone", !kept.has(item.dataset.row));
+    if (item.tagName === "TH") { // a column that is a backbone: its cells bear no name of their own
+      const place = [...item.parentNode.children].indexOf(item);
+      for (const row of item.closest("table").tBodies[0].rows) row.children[place].classList.toggle("gone", !kept.has(item.dataset.row));
+    }
+  }
+  for (const item of all("[data-column]")) item.classList.toggle("away", column !== "" && item.dataset.column !== column);
+  const some = kept.size < headline.length || column !== "";
+  one("shown").textContent = some ? `${kept.size} of ${headline.length} backbones are shown${column === "" ? "" : ", on one benchmark"}.` : "";
+}
+for (const control of [find, verdict, benchmark]) control?.addEventListener("input", filter);
+one("find").form.addEventListener("submit", (event) => event.preventDefault());
+addEventListener("keydown", (event) => {
+  const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement.tagName);
+  if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey) { event.preventDefault(); find.focus(); find.select(); }
+  if (event.key === "Escape" && document.activeElement === find) { find.value = ""; filter(); find.blur(); }
 });
+for (const input of all("[data-find=classes]")) {
+  input.addEventListener("input", () => {
+    const text = input.value.toLowerCase();
+    for (const row of input.closest("details").querySelector("tbody").rows)
+      row.classList.toggle("gone", !row.cells[0].textContent.toLowerCase().includes(text));
+  });
+}
+
+/* Single out a backbone in all charts by its name in a legend. */
+let single = "";
+function dim(row) {
+  for (const item of all("svg [data-row]")) item.classList.toggle("dim", row !== "" && item.dataset.row !== row);
+}
+for (const button of all(".legend button")) {
+  button.addEventListener("click", () => {
+    single = single === button.dataset.row ? "" : button.dataset.row;
+    for (const other of all(".legend button")) other.setAttribute("aria-pressed", String(other.dataset.row === single));
+    dim(single);
+  });
+  button.addEventListener("pointerenter", () => dim(button.dataset.row));
+  button.addEventListener("pointerleave", () => dim(single));
+}
+
+/* Dark or light: the system's choice until the button says otherwise. */
+one("theme").addEventListener("click", () => {
+  const style = document.documentElement.style;
+  const dark = (style.colorScheme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+  style.colorScheme = dark ? "light" : "dark";
+});
+
+/* A link to what is inside a closed part opens it; paper has no closed parts. */
+function reveal() {
+  const target = location.hash.length > 1 && one(decodeURIComponent(location.hash.slice(1)));
+  for (let part = target; part; part = part.parentElement) if (part.tagName === "DETAILS") part.open = true;
+}
+addEventListener("hashchange", reveal);
+reveal();
+let opened = [];
+addEventListener("beforeprint", () => { opened = all("details:not([open])"); for (const part of opened) part.open = true; });
+addEventListener("afterprint", () => { for (const part of opened) part.open = false; });

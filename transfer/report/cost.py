@@ -1,0 +1,124 @@
+"""What pre-training and trials took, and accuracy against it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from transfer.report.charts import Chart, Dot, scatter
+from transfer.report.model import Cell, Report, Row, short
+
+BACKWARD = 2  # forwards that a backward pass costs; only the query encoder has one
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a checkpoint's pre-training took, as far as its summary, its config or its weights file say.
+
+    ``image_forwards`` counts images through one encoder, a backward pass as two, which makes methods comparable on any
+    machine as long as their backbones are the same.
+    """
+
+    row: Row
+    epochs: float | None
+    forwards: str
+    image_forwards: float | None
+    relative: float | None  # to the baseline's
+    images_per_second: float | None
+    seconds: float | None
+    final_loss: float | None
+    knn_top1: float | None
+
+
+def costs(report: Report) -> list[Cost]:
+    """Read the cost of every checkpoint; the first run's where a suite pre-trains once a trial."""
+    known = {row: _known(report, row) for row in report.rows}
+    images = {row: image_forwards(row, values) for row, values in known.items()}
+    base = images[report.baseline] if report.baseline is not None else None
+    found = []
+    for row, values in known.items():
+        rest = ("images_per_second", "seconds", "final_loss", "knn_top1")
+        numbers = {name: _number(values.get(name)) for name in rest}
+        made = images[row]
+        relative = made / base if made and base else None
+        said = _forwards(values.get("forwards_per_step"))
+        found.append(Cost(row, _number(values.get("epochs")), said, made, relative, **numbers))
+    return found
+
+
+def image_forwards(row: Row, values: dict[str, Any]) -> float | None:
+    """Return steps x batch x (3 x query forwards + key forwards); 0 for what was never trained, None when unknown."""
+    if row.method == "random":
+        return 0.0
+    forwards, steps, batch = values.get("forwards_per_step"), _number(values.get("steps")), _number(values.get("batch"))
+    if not isinstance(forwards, dict) or not steps or not batch:
+        return None
+    query, key = (_number(forwards.get(encoder, 0)) for encoder in ("query", "key"))
+    if query is None or key is None or query + key <= 0:
+        return None
+    return steps * batch * ((1 + BACKWARD) * query + key)
+
+
+def _known(report: Report, row: Row) -> dict[str, Any]:
+    """Return what the weights file, the run's config and its summary say; the later ones win."""
+    values: dict[str, Any] = {}
+    for column in report.columns:
+        if trials := report.cell(row, column).trials:
+            values = dict(trials[0][1].checkpoint.pretrain)
+            break
+    values.setdefault("batch", values.get("batch_size"))
+    if row.runs:
+        values |= {key: value for key, value in _run(row.runs[0]).items() if value is not None}
+    return values
+
+
+def _run(folder: Path) -> dict[str, Any]:
+    try:
+        summary = json.loads((folder / "summary.json").read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    try:
+        batch = yaml.safe_load((folder / "config.yaml").read_text())["train"]["batch_size"]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, RecursionError):
+        batch = None
+    return {"batch": batch} | summary if isinstance(summary, dict) else {}
+
+
+def _forwards(value: Any) -> str:
+    """Write a count, or counts by encoder: ``2 query + 1 key``."""
+    if isinstance(value, dict):
+        return " + ".join(f"{count} {encoder}" for encoder, count in value.items())
+    return "" if value is None else str(value)
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def trial_cost(cell: Cell) -> tuple[float | None, float | None, str]:
+    """Return mean seconds, largest peak memory in MiB, and the devices of a cell's trials."""
+    seconds = [r.cost.seconds for _, r in cell.trials if r.cost.seconds is not None]
+    memory = [r.cost.peak_memory_mib for _, r in cell.trials if r.cost.peak_memory_mib is not None]
+    devices = ", ".join(sorted({r.cost.device for _, r in cell.trials if r.cost.device}))
+    return (sum(seconds) / len(seconds) if seconds else None), (max(memory) if memory else None), devices
+
+
+def matched(report: Report, costs: Sequence[Cost]) -> list[Chart]:
+    """Chart each benchmark's headline metric against image forwards; rows of one method at several costs are joined."""
+    known = {cost.row: cost.image_forwards for cost in costs if cost.image_forwards is not None}
+    found = []
+    for column in report.columns:
+        dots = []
+        for row, cost in known.items():
+            summary = report.cell(row, column).summary(column.headline)
+            if summary is not None:
+                kind = (row.method, *sorted(row.branches)) if row.method else (row.name,)
+                low = summary.mean if summary.low is None else summary.low
+                high = summary.mean if summary.high is None else summary.high
+                dots.append(Dot(row.label, report.styles[row], cost, summary.mean, low, high, kind, row))
+        if len({dot.x for dot in dots}) > 1:
+            found.append(scatter(column.label, "image forwards", short(column.headline), dots, column))
+    return found

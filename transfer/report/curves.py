@@ -1,0 +1,137 @@
+"""Curves: losses from the journals of runs, and whatever curves a benchmark's evaluation wrote."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transfer.report.cache import Cache
+from transfer.report.charts import Chart, Series, line_chart, smoothed, thinned
+from transfer.report.model import Column, Report
+
+FILE = "curves.json"  # in a trial's run folder: {"curves": [{"name", "x", "y", "points": [[x, y], ...]}, ...]}
+TRIALS = 3  # lines a cell; more cannot be told apart
+LINES = 48  # a chart: with more backbones fewer trials of each
+KEPT = 200  # points of a line
+POINTS = 40_000  # of a whole page
+SHORTEST = 16
+
+Points = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One curve that an evaluation wrote; ``x`` and ``y`` name its axes."""
+
+    name: str
+    x: str
+    y: str
+    points: Points
+
+
+def losses(report: Report, cache: Cache) -> list[Chart]:
+    """Chart the pre-training loss of every run, and the fine-tuning loss of every benchmark."""
+    charts: list[tuple[str, Column | None, list[Series]]]
+    charts = [("Pre-training", None, list(_pretraining(report, cache)))]
+    charts += [(f"{c.label}: fine-tuning", c, list(_finetuning(report, c, cache))) for c in report.columns]
+    share = _share(sum(len(series) for _, _, series in charts))
+    found = [line_chart(title, "step", "loss", _cut(s, share), column=column) for title, column, s in charts]
+    return [chart for chart in found if chart is not None]
+
+
+def evaluations(report: Report, cache: Cache) -> list[Chart]:
+    """Chart the curves of every backbone's first trial, one chart for each benchmark and name."""
+    groups: dict[tuple[Column, str, str, str], list[Series]] = {}
+    for column in report.columns:
+        for row in report.ran(column):
+            path, _ = report.cell(row, column).trials[0]
+            for curve in _evaluation(path.parent / "run" / FILE, cache):
+                series = groups.setdefault((column, curve.name, curve.x, curve.y), [])
+                series.append(Series(row.label, report.styles[row], curve.points, row))
+    share = _share(sum(map(len, groups.values())))
+    found = [
+        line_chart(f"{column.label}: {name}", x, y, _cut(series, share), column=column)
+        for (column, name, x, y), series in groups.items()
+    ]
+    return [chart for chart in found if chart is not None]
+
+
+def _share(lines: int) -> int:
+    return max(SHORTEST, min(KEPT, POINTS // max(1, lines)))
+
+
+def _cut(series: list[Series], share: int) -> list[Series]:
+    return [Series(s.label, s.style, thinned(s.points, share), s.row) for s in series]
+
+
+def _pretraining(report: Report, cache: Cache) -> Iterator[Series]:
+    for row in report.rows:
+        for index, run in enumerate(row.runs[:TRIALS]):
+            label = row.label if len(row.runs) == 1 else f"{row.label}, run {index}"
+            yield Series(label, report.styles[row], journal(run / "journal.jsonl", cache), row)
+
+
+def _finetuning(report: Report, column: Column, cache: Cache) -> Iterator[Series]:
+    rows = report.ran(column)
+    trials = max(1, min(TRIALS, LINES // max(1, len(rows))))
+    for row in rows:
+        for path, result in report.cell(row, column).trials[:trials]:
+            points = journal(path.parent / "run" / "journal.jsonl", cache)
+            yield Series(f"{row.label}, trial {result.trial}", report.styles[row], points, row)
+
+
+def journal(path: Path, cache: Cache) -> Points:
+    """Return a journal's smoothed (step, loss) points, at most ``KEPT``."""
+    return cache.get(f"journal {KEPT}", path, _journal, _are_points) or []
+
+
+def _journal(path: Path) -> Points:
+    """Read (step, loss) of every line that has both; a last line may be cut short."""
+    points = []
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            point = float(entry["step"]), float(entry["loss"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue
+        if all(map(math.isfinite, point)):
+            points.append(point)
+    return [(x, float(f"{y:.5g}")) for x, y in thinned(smoothed(points), KEPT)]
+
+
+def _are_points(kept: Any) -> bool:
+    return isinstance(kept, list) and all(
+        isinstance(point, list) and len(point) == 2 and all(isinstance(v, float | int) for v in point) for point in kept
+    )
+
+
+def _evaluation(path: Path, cache: Cache) -> list[Curve]:
+    kept = cache.get(f"curves {KEPT}", path, _read_curves, lambda values: isinstance(values, list)) or []
+    return [curve for curve in map(_curve, kept) if curve is not None]
+
+
+def _read_curves(path: Path) -> list[Any]:
+    """Read the curves of one evaluation as plain values, thinned; what is not a curve is left out."""
+    try:
+        entries = json.loads(path.read_bytes())["curves"]
+        found = [curve for curve in map(_curve, entries) if curve is not None]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return []
+    return [{"name": c.name, "x": c.x, "y": c.y, "points": thinned(c.points, KEPT)} for c in found]
+
+
+def _curve(values: Any) -> Curve | None:
+    try:
+        name, x_axis, y_axis = (values[key] for key in ("name", "x", "y"))
+        points = [(float(x), float(y)) for x, y in values["points"]]
+    except (KeyError, TypeError, ValueError):
+        return None
+    points = [point for point in points if all(map(math.isfinite, point))]
+    usable = points and all(isinstance(text, str) for text in (name, x_axis, y_axis))
+    return Curve(name, x_axis, y_axis, points) if usable else None
