@@ -1,4 +1,8 @@
-"""Batch norm over parts of the batch, which on one process does what separate batches on several devices do."""
+"""Batch norm for siamese pre-training: over parts of the batch, and with statistics of its own for mixed views."""
+
+import contextlib
+import copy
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -36,3 +40,35 @@ def split(network: nn.Module, parts: int) -> None:
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SplitBatchNorm2d
             module.parts = parts  # type: ignore[assignment]
+
+
+class Auxiliary:
+    """Mixed into a batch norm; ``auxiliary`` is a second one with its own statistics and scale (arXiv 1911.09665, sec. 4)."""
+
+    auxiliary: nn.Module
+    through_auxiliary = False
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise by the one set or the other."""
+        return self.auxiliary(input) if self.through_auxiliary else super().forward(input)  # type: ignore[misc]
+
+
+def add_auxiliary(network: nn.Module) -> None:
+    """Give every batch norm of ``network`` an auxiliary one; the names of the tensors there are stay as they are."""
+    for module in list(network.modules()):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.auxiliary = copy.deepcopy(module)
+            module.__class__ = type(f"Auxiliary{type(module).__name__}", (Auxiliary, type(module)), {})
+
+
+@contextlib.contextmanager
+def through_auxiliary(network: nn.Module) -> Iterator[None]:
+    """Normalise by the auxiliary batch norms inside the block."""
+    norms = [module for module in network.modules() if isinstance(module, Auxiliary)]
+    for norm in norms:
+        norm.through_auxiliary = True
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.through_auxiliary = False

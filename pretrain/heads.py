@@ -1,4 +1,7 @@
-"""Projectors on top of a backbone."""
+"""Projectors on top of a backbone, and predictors on top of those."""
+
+import itertools
+from collections.abc import Sequence
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -19,6 +22,26 @@ class Encoder(nn.Module):
         return self.projector(self.backbone(images))
 
 
-def mlp(channels: int, hidden: int, out: int) -> nn.Sequential:
-    """Return MoCo v2's projector: linear, ReLU, linear (arXiv 2003.04297, sec. 3)."""
-    return nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, out))
+def mlp(channels: int, hidden: int, out: int, norm: bool = False) -> nn.Sequential:
+    """Return linear, ReLU, linear (MoCo v2, arXiv 2003.04297, sec. 3).
+
+    ``norm`` puts batch norm before the ReLU, as SimCLR and BYOL do.
+    """
+    middle: list[nn.Module] = [nn.BatchNorm1d(hidden)] if norm else []
+    return nn.Sequential(
+        nn.Linear(channels, hidden, bias=not norm), *middle, nn.ReLU(inplace=True), nn.Linear(hidden, out)
+    )
+
+
+def projector(widths: Sequence[int]) -> nn.Sequential:
+    """Return SimSiam's projector: linear, batch norm and ReLU, the last without ReLU (arXiv 2011.10566, sec. 3)."""
+    layers: list[nn.Module] = []
+    for channels, out in itertools.pairwise(widths):
+        layers += [nn.Linear(channels, out, bias=False), nn.BatchNorm1d(out), nn.ReLU(inplace=True)]
+    layers[-2:] = [nn.BatchNorm1d(widths[-1], affine=False)]  # as the authors' release has it
+    return nn.Sequential(*layers)
+
+
+def predictor(channels: int, bottleneck: int, out: int) -> nn.Sequential:
+    """Return SimSiam's predictor: a bottleneck with batch norm on its hidden layer only (arXiv 2011.10566, sec. 3)."""
+    return mlp(channels, bottleneck, out, norm=True)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from core.provenance import derive
 from pretrain.data import DamagedImage, Images
@@ -20,11 +20,20 @@ class Batch(NamedTuple):
     damaged: list[str]  # files that could not be decoded and were replaced by the next image
 
 
+KEPT_BYTES = 512 * 2**20  # of decoded images: all of CIFAR fits, and nothing of ImageNet is worth keeping
+
+
 class Pairs(Dataset):
-    """The pair of views of (epoch, index); a worker needs nothing else to make it."""
+    """The pair of views of (epoch, index); a worker needs nothing else to make it.
+
+    Decoded images are kept up to ``KEPT_BYTES``, so that a small set is decoded once; worker processes, which live for one
+    epoch, keep none.
+    """
 
     def __init__(self, images: Images, views: ViewSettings, seed: int, skip_damaged: bool) -> None:
         self.images, self.views, self.seed, self.skip_damaged = images, views, seed, skip_damaged
+        self._kept: dict[int, tuple[Tensor, list[str]]] = {}
+        self._room = KEPT_BYTES
 
     def __len__(self) -> int:
         return len(self.images)
@@ -40,6 +49,15 @@ class Pairs(Dataset):
         return torch.stack(crops), torch.stack(colours), damaged
 
     def _image(self, index: int) -> tuple[Tensor, list[str]]:
+        if index in self._kept:
+            return self._kept[index]
+        image, damaged = self._read(index)
+        if image.nbytes <= self._room and get_worker_info() is None:
+            self._kept[index] = image, damaged
+            self._room -= image.nbytes
+        return image, damaged
+
+    def _read(self, index: int) -> tuple[Tensor, list[str]]:
         damaged: list[str] = []
         for step in range(len(self.images)):
             try:

@@ -11,9 +11,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from core.errors import InputError
 from core.provenance import derive
 from pretrain.branches import Branch, Draws, Mixed
+from pretrain.encoding import Encoding, MixedNorm
 from pretrain.methods import Method
+from pretrain.saliency import stage_features
 
 
 class Scored(NamedTuple):
@@ -29,6 +32,14 @@ class Scored(NamedTuple):
     embeddings: Float[Tensor, "rows dim"]
 
 
+class Term(NamedTuple):
+    """One comparison: a mixed view with the keys of ``key_views`` (their element-wise maximum where there are two)."""
+
+    label: str
+    mixed: Mixed
+    key_views: tuple[Tensor, ...]
+
+
 def mixed_loss(
     method: Method,
     query: Float[Tensor, "batch dim"],
@@ -41,57 +52,92 @@ def mixed_loss(
 
 
 class Objective(nn.Module):
-    """Scores both directions of a pair of views; one forward of this module is one step, so DDP wraps it whole."""
+    """Scores both directions of a pair of views; one forward of this module is one step, so DDP wraps it whole.
 
-    def __init__(self, method: Method, branches: Mapping[str, Branch], plain_weight: float, seed: int) -> None:
+    ``mixed_norm`` says how batch norm treats clean and mixed queries: each view normalised by itself (``separate``), all
+    together (``joint``), or mixed views by statistics and scales of their own (``auxiliary``).
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        branches: Mapping[str, Branch],
+        plain_weight: float,
+        seed: int,
+        mixed_norm: MixedNorm = "separate",
+    ) -> None:
         super().__init__()
+        for label, branch in branches.items():
+            if branch.hard_negatives and not method.contrastive:
+                raise InputError(
+                    f"branches.{label}: hard negatives need a method with negatives (moco, simclr), and "
+                    f"{type(method).__name__.lower()} has none; set branches.{label}.hard_negatives=false"
+                )
         self.method = method
         self.branches = dict(branches)
         self.plain_weight = plain_weight
         self.seed = seed
+        self.mixed_norm = mixed_norm
         self.forwards = {"query": 0, "key": 0}
 
     def forward(self, first: Tensor, second: Tensor, step: int, first_row: int = 0) -> Scored:
         """Score one batch of pairs; ``first_row`` is the number of this process's first row in the global batch."""
         directions = [(first, second), (second, first)] if self.method.symmetric else [(first, second)]
+        terms = self._terms(directions, step, first_row)
+        shuffles = {id(second): derive(self.seed, step, "shuffle", 0), id(first): derive(self.seed, step, "shuffle", 1)}
+        encoding = Encoding(self.method, self.mixed_norm, self.forwards, shuffles)
+        encoding.encode_queries([(term.mixed.query, term.label != "plain") for part in terms for term in part])
         parts: dict[str, list[Tensor]] = {}
-        keys, queries = [], []
+        keys = []
+        for (_, clean), part in zip(directions, terms, strict=True):
+            views = [view for term in part for view in term.key_views]
+            if views:
+                keys.append(encoding.key(clean if any(view is clean for view in views) else views[0]))
+            for term in part:
+                parts.setdefault(term.label, []).append(self._score(term, encoding))
+                if term.label != "plain":
+                    parts.setdefault(f"lam/{term.label}", []).append(term.mixed.lam.mean())
+        watched = torch.cat([encoding.query(part[0].mixed.query) for part in terms if part])
+        return self._total(parts, keys, watched.detach())
+
+    def features(self, images: Tensor, stage: int) -> Tensor:
+        """Return a feature map of the key side's backbone, without gradient, for masks that follow the objects."""
+        self.forwards["key"] += 1
+        backbone = self.method.key_backbone
+        return stage_features(backbone, images.to(next(backbone.parameters()).device), stage)
+
+    def _terms(self, directions: list[tuple[Tensor, Tensor]], step: int, first_row: int) -> list[list[Term]]:
+        """List what is compared in each direction."""
+        terms: list[list[Term]] = []
+        made: dict[str, Mixed] = {}
         for number, (query_view, key_view) in enumerate(directions):
-            draws = {
-                label: Draws(self.seed, step, f"{label}/{number}", first_row, self.method.groups)
-                for label in self.branches
-            }
-            values, key, query = self._direction(query_view, key_view, draws, derive(self.seed, step, "shuffle", number))
-            for name, value in values.items():
-                parts.setdefault(name, []).append(value)
-            keys.append(key)
-            queries.append(query)
-        return self._total(parts, keys, torch.cat(queries).detach())
+            part = []
+            if self.plain_weight:
+                ones = torch.ones(len(query_view), device=query_view.device)
+                part.append(Term("plain", Mixed(query_view, None, ones), (key_view,)))
+            for label, branch in self.branches.items():
+                if label in made and made[label].both_keys:
+                    continue  # both views are in it: the other direction would be the same comparison
+                if label in made and (masked := made[label].key) is not None:
+                    mixed = made[label]._replace(query=masked, key=made[label].query)  # both views are masked once
+                else:
+                    draws = Draws(self.seed, step, f"{label}/{number}", first_row, self.method.groups)
+                    mixed = branch.mix(query_view, key_view, draws, self.features)
+                made[label] = mixed
+                key = key_view if mixed.key is None else mixed.key
+                part.append(Term(label, mixed, (query_view, key_view) if mixed.both_keys else (key,)))
+            terms.append(part)
+        return terms
 
-    def _direction(
-        self, query_view: Tensor, key_view: Tensor, draws: Mapping[str, Draws], shuffle_seed: int
-    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """Score one view against the other; return each part's value, the keys to remember and the queries to watch."""
-        views = {label: branch.mix(query_view, key_view, draws[label]) for label, branch in self.branches.items()}
-        keys: dict[str, Tensor] = {}  # "clean" first, where anything is compared with it
-        if self.plain_weight or any(mixed.key is None for mixed in views.values()):
-            keys["clean"] = self._key(key_view, shuffle_seed)
-        values, queries = {}, []
-        if self.plain_weight:
-            queries.append(self._query(query_view))
-            values["plain"] = self.method.loss(queries[0], keys["clean"]).mean()
-        for label, mixed in views.items():
-            if mixed.key is not None:
-                keys[label] = self._key(mixed.key, derive(shuffle_seed, label))
-            queries.append(self._query(mixed.query))
-            values[label] = self._score(mixed, queries[-1], keys[label] if label in keys else keys["clean"])
-            values[f"lam/{label}"] = mixed.lam.mean()
-        return values, next(iter(keys.values())), queries[0]
-
-    def _score(self, mixed: Mixed, query: Tensor, key: Tensor) -> Tensor:
-        if mixed.partner is None:
+    def _score(self, term: Term, encoding: Encoding) -> Tensor:
+        mixed, query = term.mixed, encoding.query(term.mixed.query)
+        keys = [encoding.key(view) for view in term.key_views]
+        key = keys[0] if len(keys) == 1 else torch.maximum(*keys).detach()  # MixSiam, arXiv 2111.02679, sec. 3.2
+        if mixed.partner is not None:
+            return mixed_loss(self.method, query, key, mixed.partner, mixed.lam).mean()
+        if mixed.hard is None:
             return self.method.loss(query, key).mean()
-        return mixed_loss(self.method, query, key, mixed.partner, mixed.lam).mean()
+        return self.method.loss(query, key, encoding.key(mixed.hard), mixed.alpha).mean()
 
     def _total(self, parts: dict[str, list[Tensor]], keys: list[Tensor], embeddings: Tensor) -> Scored:
         means = {name: sum(values[1:], values[0]) / len(values) for name, values in parts.items()}
@@ -99,11 +145,3 @@ class Objective(nn.Module):
         terms = [weights[name] * value for name, value in means.items() if name in weights]
         logged = {name if name.startswith("lam/") else f"loss/{name}": value.detach() for name, value in means.items()}
         return Scored(sum(terms[1:], terms[0]), logged, keys, embeddings)
-
-    def _query(self, images: Tensor) -> Tensor:
-        self.forwards["query"] += 1
-        return self.method.encode_query(images)
-
-    def _key(self, images: Tensor, shuffle_seed: int) -> Tensor:
-        self.forwards["key"] += 1
-        return self.method.encode_key(images, shuffle_seed)

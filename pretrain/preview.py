@@ -23,8 +23,9 @@ def contact_sheet(
         ("key view", _pictures(key, views)),
     ]
     for label, branch in objective.branches.items():
-        mixed = branch.mix(query, key, Draws(objective.seed, 0, f"{label}/0"))
-        columns.append((f"{label}: black = hidden", _masks(mixed.mask)))
+        mixed = branch.mix(query, key, Draws(objective.seed, 0, f"{label}/0"), objective.features)
+        if mixed.mask is not None:
+            columns.append((f"{label}: black = hidden", _masks(mixed.mask)))
         if mixed.partner is not None:
             columns.append(("partner", _pictures(query[mixed.partner], views)))
         shown = _pictures(mixed.query, views)
@@ -33,6 +34,8 @@ def contact_sheet(
         )
         if mixed.key is not None:
             columns.append((f"{label}: key", _pictures(mixed.key, views)))
+        if mixed.hard is not None:
+            columns.append((f"{label}: hard negative", _pictures(mixed.hard, views)))
     return _grid(columns, rows, side)
 
 

@@ -18,6 +18,7 @@ from torchvision.transforms.v2 import functional as geometry
 from core.config import Settings
 
 ORDERS = torch.tensor(list(itertools.permutations(range(4))))  # orders of brightness, contrast, saturation, hue
+NEUTRAL = (1.0, 1.0, 1.0, 0.0)  # brightness, contrast, saturation and hue that change nothing
 GRAY = torch.tensor([0.299, 0.587, 0.114])  # ITU-R BT.601 luma, as Pillow and torchvision use
 
 
@@ -85,16 +86,18 @@ def crop_box(height: int, width: int, scale: tuple[float, float], generator: Gen
 
 def draw_colour(settings: ViewSettings, generator: Generator) -> Float[Tensor, " 7"]:
     """Draw one view's brightness, contrast, saturation, hue, order, gray and blur sigma (0: no blur)."""
-    unit = torch.rand(10, generator=generator)
-    strength = torch.tensor([settings.brightness, settings.contrast, settings.saturation, settings.hue])
-    factors = (2 * unit[:4] - 1) * strength + torch.tensor([1.0, 1.0, 1.0, 0.0])
+    unit = torch.rand(
+        10, generator=generator
+    ).tolist()  # plain numbers: tensors of one number cost more than the drawing
+    strengths = (settings.brightness, settings.contrast, settings.saturation, settings.hue)
+    factors = [middle + (2 * u - 1) * strength for middle, u, strength in zip(NEUTRAL, unit, strengths, strict=False)]
     if unit[4] >= settings.jitter_probability:
-        factors = torch.tensor([1.0, 1.0, 1.0, 0.0])
-    order = (unit[5] * len(ORDERS)).floor()
-    gray = (unit[6] < settings.gray_probability).float()
+        factors = list(NEUTRAL)
+    order = int(unit[5] * len(ORDERS))
+    gray = float(unit[6] < settings.gray_probability)
     low, high = settings.blur_sigma
-    sigma = (low + unit[8] * (high - low)) if unit[7] < settings.blur_probability else unit.new_zeros(())
-    return torch.cat([factors, torch.stack([order, gray, sigma])])
+    sigma = low + unit[8] * (high - low) if unit[7] < settings.blur_probability else 0.0
+    return torch.tensor([*factors, order, gray, sigma])
 
 
 def colour(
@@ -120,7 +123,7 @@ def jitter(
     """Change brightness, contrast, saturation and hue of each image by its factors, in its order."""
     changes = (_brightness, _contrast, _saturation, _hue)
     pixels = pixels.clone()
-    neutral = torch.tensor([1.0, 1.0, 1.0, 0.0], device=factors.device)
+    neutral = torch.tensor(NEUTRAL, device=factors.device)
     for place in range(4):
         which = ORDERS.to(orders.device)[orders, place]
         for number, change in enumerate(changes):

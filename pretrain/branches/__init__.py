@@ -9,27 +9,31 @@ with a class named like the file that extends ``Branch`` and has a ``Config``; t
 from abc import ABC, abstractmethod
 from typing import ClassVar, NamedTuple
 
-import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Generator, Tensor
 
 from core.config import PluginSettings
-from core.errors import InputError
 from core.provenance import derive
+from pretrain.saliency import Features
 
 
 class Mixed(NamedTuple):
     """What a branch makes of a batch.
 
-    ``partner`` is None where nothing is mixed in (then ``lam`` is 1), ``key`` where the clean key view is compared with.
+    ``partner`` is None where nothing is mixed in (then ``lam`` does not weigh), ``key`` where the clean key view is compared
+    with, ``mask`` where whole images are blended. ``both_keys`` compares with the element-wise maximum of both clean views'
+    keys. ``hard`` is a view whose key is one more negative for its row, its logit times ``alpha``.
     """
 
     query: Float[Tensor, "batch 3 height width"]
     partner: Int[Tensor, " batch"] | None
     lam: Float[Tensor, " batch"]
-    mask: Bool[Tensor, "batch channels height width"]
+    mask: Bool[Tensor, "batch channels height width"] | None = None
     key: Float[Tensor, "batch 3 height width"] | None = None
+    both_keys: bool = False
+    hard: Float[Tensor, "batch 3 height width"] | None = None
+    alpha: float = 1.0
 
 
 class Draws(NamedTuple):
@@ -69,40 +73,23 @@ class Branch(ABC):
 
     Config: ClassVar[type[BranchSettings]]
     config: BranchSettings
+    hard_negatives: bool = False  # needs a contrastive method
 
     @abstractmethod
     def mix(
-        self, query: Float[Tensor, "batch 3 height width"], key: Float[Tensor, "batch 3 height width"], draws: Draws
+        self,
+        query: Float[Tensor, "batch 3 height width"],
+        key: Float[Tensor, "batch 3 height width"],
+        draws: Draws,
+        features: Features | None = None,
     ) -> Mixed:
-        """Return the mixed view of a clean query view (and, for branches that change it too, of the key view)."""
+        """Return the mixed view of a clean query view (and, for branches that change it too, of the key view).
+
+        ``features`` gives the key backbone's feature maps, for masks that follow the objects.
+        """
 
     def check(self, size: int, group_rows: int) -> None:
         """Raise InputError when images of ``size`` pixels or groups of ``group_rows`` cannot be mixed."""
-
-
-def reversed_partner(count: int, groups: int) -> Int[Tensor, " count"]:
-    """Return each row's partner: its group read backwards."""
-    return torch.arange(count).view(groups, -1).flip(1).reshape(-1)
-
-
-def shuffled_partner(count: int, generators: list[Generator]) -> Int[Tensor, " count"]:
-    """Return each row's partner: a random cycle through its group, so that no row is its own partner."""
-    share = count // len(generators)
-    partner = torch.empty(count, dtype=torch.long)
-    for group, generator in enumerate(generators):
-        cycle = torch.randperm(share, generator=generator)
-        partner[group * share + cycle] = group * share + cycle.roll(-1)
-    return partner
-
-
-def check_partners(group_rows: int, how: str) -> None:
-    """Refuse groups in which some row would be its own partner."""
-    if group_rows < 2:
-        raise InputError(f"mixing needs a partner, but a group has {group_rows} image; raise train.batch_size")
-    if how == "reverse" and group_rows % 2:
-        raise InputError(
-            f"with partner=reverse the middle of {group_rows} images would mix with itself; use an even batch, or partner=shuffle"
-        )
 
 
 def visible_share(mask: Bool[Tensor, "batch channels height width"]) -> Float[Tensor, " batch"]:

@@ -2,21 +2,14 @@
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
+from core.errors import InputError
 from core.plugins import build, choice
-from pretrain.branches import (
-    Branch,
-    BranchSettings,
-    Draws,
-    Mixed,
-    check_partners,
-    reversed_partner,
-    shuffled_partner,
-    visible_share,
-)
+from pretrain.branches import Branch, BranchSettings, Draws, Mixed, visible_share
 from pretrain.fills import paste
+from pretrain.partners import PartnerOrder, check_partners, partners
+from pretrain.saliency import Features
 
 
 class MixMask(Branch):
@@ -27,29 +20,30 @@ class MixMask(Branch):
 
         name: Literal["mixmask"] = "mixmask"
         mask: choice("pretrain.masks")
-        partner: Literal["reverse", "shuffle"] = "reverse"
+        partner: PartnerOrder = "reverse"
         scope: Literal["image", "batch"] = "image"
 
     def __init__(self, config: "MixMask.Config") -> None:
         self.config: MixMask.Config = config
         self.mask = build("pretrain.masks", config.mask)
+        if config.scope == "batch" and self.mask.sees_images:
+            raise InputError(
+                f"mask={config.mask.name} follows each image, so one cannot serve a batch; set scope=image"
+            )
 
     def check(self, size: int, group_rows: int) -> None:
         """Refuse a grid or a batch that does not work."""
         self.mask.check(size)
         check_partners(group_rows, self.config.partner)
 
-    def mix(self, query: Tensor, key: Tensor, draws: Draws) -> Mixed:
+    def mix(self, query: Tensor, key: Tensor, draws: Draws, features: Features | None = None) -> Mixed:
         """Return x where visible and x[partner] elsewhere, with lam measured from the mask."""
-        count, size = len(query), query.shape[-1]
+        count = len(query)
         if self.config.scope == "image":
-            mask = torch.stack([self.mask.draw(generator, size) for generator in draws.rows(count, "mask")])
+            mask = self.mask.masks(query, draws.rows(count, "mask"), features)
         else:
-            each = [self.mask.draw(generator, size) for generator in draws.per_group(count, "mask")]
-            mask = torch.stack(each).repeat_interleave(count // draws.groups, dim=0)
-        if self.config.partner == "reverse":
-            partner = reversed_partner(count, draws.groups)
-        else:
-            partner = shuffled_partner(count, draws.per_group(count, "partner"))
-        mask, partner = mask.to(query.device), partner.to(query.device)
+            first = query[:: count // draws.groups]  # the first row of each group stands for it
+            mask = self.mask.masks(first, draws.per_group(count, "mask"))
+            mask = mask.repeat_interleave(count // draws.groups, dim=0)
+        partner = partners(count, draws.per_group(count, "partner"), self.config.partner).to(query.device)
         return Mixed(paste(query, mask, query[partner]), partner, visible_share(mask), mask)

@@ -4,29 +4,22 @@ There is no public code. The shares of the mask kinds (0.2, 0.3, 0.7) and the no
 third-party re-implementation; all of them are settings.
 """
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
-from pydantic import AfterValidator, Field
+from pydantic import Field
 from torch import Generator, Tensor
 
 from core.errors import InputError
 from core.plugins import build, choice
 from pretrain.branches import Branch, BranchSettings, Draws, Mixed
-from pretrain.fills import paste
+from pretrain.fills import Kernel, check_kernel, high_pass, paste
 from pretrain.fills.noise import Noise
 from pretrain.masks import RatioRange
 from pretrain.masks.channelwise import Channelwise
 from pretrain.masks.discrete import Discrete
 from pretrain.masks.focal import Focal
-
-
-def _odd(size: int) -> int:
-    if size % 2 == 0:
-        raise ValueError(f"needs a middle pixel: take an odd number, got {size}")
-    return size
+from pretrain.saliency import Features
 
 
 class Mscn(Branch):
@@ -41,7 +34,7 @@ class Mscn(Branch):
         focal_share: float = Field(0.2, ge=0, le=1)
         channelwise_share: float = Field(0.7, ge=0, le=1)  # of the grid masks; the others are spatial
         high_pass: bool = True
-        high_pass_kernel: Annotated[int, Field(ge=3), AfterValidator(_odd)] = 11
+        high_pass_kernel: Kernel = 11
         high_pass_sigma: float = Field(5.0, gt=0)
         fill: choice("pretrain.fills") = Noise.Config()
         sides: Literal["both", "query"] = "both"
@@ -49,6 +42,10 @@ class Mscn(Branch):
     def __init__(self, config: "Mscn.Config") -> None:
         self.config: Mscn.Config = config
         self.fill = build("pretrain.fills", config.fill)
+        if self.fill.mixes:
+            raise InputError(
+                f"fill={config.fill.name}: MSCN erases; to fill with another image set name=masked or name=mixmask"
+            )
 
     def check(self, size: int, group_rows: int) -> None:
         """Refuse a grid that does not fit."""
@@ -56,10 +53,11 @@ class Mscn(Branch):
             raise InputError(
                 f"a grid of {self.config.cell} px cells does not fit {size} px images; change branches.*.cell"
             )
-        if self.config.high_pass and self.config.high_pass_kernel // 2 >= size:
-            raise InputError(f"high_pass_kernel={self.config.high_pass_kernel} is too large for {size} px images")
+        self.fill.check(size, group_rows)
+        if self.config.high_pass:
+            check_kernel(self.config.high_pass_kernel, size, "high_pass_kernel")
 
-    def mix(self, query: Tensor, key: Tensor, draws: Draws) -> Mixed:
+    def mix(self, query: Tensor, key: Tensor, draws: Draws, features: Features | None = None) -> Mixed:
         """Return the masked query view, and with ``sides: both`` the independently masked key view."""
         masked, mask = self._erase(query, draws, "query")
         other = self._erase(key, draws, "key")[0] if self.config.sides == "both" else None
@@ -80,16 +78,3 @@ class Mscn(Branch):
             return Focal(Focal.Config(ratio=config.ratio)).draw(generator, size)
         maker = Channelwise if grid < config.channelwise_share else Discrete
         return maker(maker.Config(cells=size // config.cell, ratio=config.ratio)).draw(generator, size)
-
-
-def high_pass(
-    images: Float[Tensor, "batch 3 height width"], kernel: int, sigma: float
-) -> Float[Tensor, "batch 3 height width"]:
-    """Return ``x - GaussianBlur(x)`` with a kernel of ``kernel`` pixels, edges reflected."""
-    radius = kernel // 2
-    offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
-    weights = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    weights = (weights / weights.sum()).expand(3, 1, 1, -1)
-    blurred = F.conv2d(F.pad(images, (radius, radius, 0, 0), mode="reflect"), weights, groups=3)
-    blurred = F.conv2d(F.pad(blurred, (0, 0, radius, radius), mode="reflect"), weights.transpose(2, 3), groups=3)
-    return images - blurred

@@ -4,23 +4,37 @@ To add one, write ``pretrain/fills/NAME.py`` with a class named like the file th
 """
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from pydantic import AfterValidator, Field
 from torch import Generator, Tensor
 
 from core.config import PluginSettings
+from core.errors import InputError
 
 
 class Fill(ABC):
     """Makes the content for hidden areas."""
 
     Config: ClassVar[type[PluginSettings]]
+    mixes: ClassVar[bool] = False  # shows another image, so that the view belongs to two
+
+    def check(self, size: int, group_rows: int) -> None:
+        """Raise InputError when images of ``size`` pixels or groups of ``group_rows`` cannot be filled."""
+
+    def partner(self, count: int, groups: list[Generator]) -> Int[Tensor, " count"] | None:
+        """Return the image that fills each row, for fills that mix; one generator a group."""
+        return None
 
     @abstractmethod
     def content(
-        self, images: Float[Tensor, "batch 3 height width"], generators: list[Generator]
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        generators: list[Generator],
+        partner: Int[Tensor, " batch"] | None = None,
     ) -> Float[Tensor, "batch 3 height width"]:
         """Return an image to show through the hidden areas of each row; one generator a row."""
 
@@ -28,3 +42,37 @@ class Fill(ABC):
 def paste(images: Tensor, mask: Tensor, content: Tensor) -> Tensor:
     """Show ``content`` where ``mask`` is True and ``images`` elsewhere."""
     return torch.where(mask, content, images)
+
+
+def blurred(
+    images: Float[Tensor, "batch channels height width"], kernel: int, sigma: float
+) -> Float[Tensor, "batch channels height width"]:
+    """Blur with a Gaussian of ``sigma`` pixels cut off at ``kernel`` pixels (odd), edges reflected."""
+    radius, channels = kernel // 2, images.shape[1]
+    offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
+    weights = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    weights = (weights / weights.sum()).expand(channels, 1, 1, -1)
+    rows = F.conv2d(F.pad(images, (radius, radius, 0, 0), mode="reflect"), weights, groups=channels)
+    return F.conv2d(F.pad(rows, (0, 0, radius, radius), mode="reflect"), weights.transpose(2, 3), groups=channels)
+
+
+def high_pass(
+    images: Float[Tensor, "batch channels height width"], kernel: int, sigma: float
+) -> Float[Tensor, "batch channels height width"]:
+    """Return ``x - GaussianBlur(x)`` (MSCN, arXiv 2206.07700)."""
+    return images - blurred(images, kernel, sigma)
+
+
+def _odd(size: int) -> int:
+    if size % 2 == 0:
+        raise ValueError(f"needs a middle pixel: take an odd number, got {size}")
+    return size
+
+
+Kernel = Annotated[int, Field(ge=3), AfterValidator(_odd)]
+
+
+def check_kernel(kernel: int, size: int, key: str) -> None:
+    """Refuse a kernel whose reflected edge is larger than the image."""
+    if kernel // 2 >= size:
+        raise InputError(f"{key}={kernel} is too large for {size} px images; make it smaller than {2 * size}")

@@ -19,6 +19,6 @@ class Mean(Fill):
     def __init__(self, config: "Mean.Config") -> None:
         pass
 
-    def content(self, images: Tensor, generators: list[Generator]) -> Tensor:
+    def content(self, images: Tensor, generators: list[Generator], partner: Tensor | None = None) -> Tensor:
         """Return one colour an image."""
         return images.mean(dim=(2, 3), keepdim=True).expand_as(images)

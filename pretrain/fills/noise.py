@@ -25,7 +25,7 @@ class Noise(Fill):
     def __init__(self, config: "Noise.Config") -> None:
         self.std = config.std
 
-    def content(self, images: Tensor, generators: list[Generator]) -> Tensor:
+    def content(self, images: Tensor, generators: list[Generator], partner: Tensor | None = None) -> Tensor:
         """Draw each row from its own generator."""
         rows = [torch.randn(images.shape[1:], generator=generator) for generator in generators]
         return self.std * torch.stack(rows).to(images)

@@ -20,6 +20,6 @@ class Zero(Fill):
     def __init__(self, config: "Zero.Config") -> None:
         pass
 
-    def content(self, images: Tensor, generators: list[Generator]) -> Tensor:
+    def content(self, images: Tensor, generators: list[Generator], partner: Tensor | None = None) -> Tensor:
         """Return zeros."""
         return torch.zeros_like(images)

@@ -1,7 +1,7 @@
 """Masks: which part of an image is hidden. True = hidden.
 
-To add one, write ``pretrain/masks/NAME.py`` with a class named like the file that extends ``Mask`` and has a ``Config``;
-then name it in a config: ``branches.LABEL.mask: {name: NAME}``.
+To add one, write ``pretrain/masks/NAME.py`` with a class named like the file that extends ``BlindMask``, or ``Mask`` if it
+looks at the image, and has a ``Config``; then name it in a config: ``branches.LABEL.mask: {name: NAME}``.
 """
 
 import math
@@ -9,25 +9,46 @@ from abc import ABC, abstractmethod
 from typing import Annotated, ClassVar
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from pydantic import AfterValidator, Field
 from torch import Generator, Tensor
 
 from core.config import PluginSettings
 from core.errors import InputError
+from pretrain.saliency import Features
 
 
 class Mask(ABC):
-    """Draws one mask from one generator."""
+    """Makes one mask an image, each from its own generator."""
 
     Config: ClassVar[type[PluginSettings]]
+    sees_images: ClassVar[bool] = True  # so that one mask cannot serve a whole batch
 
     @abstractmethod
-    def draw(self, generator: Generator, size: int) -> Bool[Tensor, "channels size size"]:
-        """Return a mask of ``size`` pixels a side with 1 channel (all together) or 3 (each its own)."""
+    def masks(
+        self,
+        images: Float[Tensor, "batch 3 size size"],
+        generators: list[Generator],
+        features: Features | None = None,
+    ) -> Bool[Tensor, "batch channels size size"]:
+        """Return masks with 1 channel (all together) or 3 (each its own), on the images' device."""
 
     def check(self, size: int) -> None:
         """Raise InputError when the mask's grid does not fit images of ``size`` pixels."""
+
+
+class BlindMask(Mask):
+    """A mask that depends on its generator only."""
+
+    sees_images = False
+
+    @abstractmethod
+    def draw(self, generator: Generator, size: int) -> Bool[Tensor, "channels size size"]:
+        """Return one mask of ``size`` pixels a side."""
+
+    def masks(self, images: Tensor, generators: list[Generator], features: Features | None = None) -> Tensor:
+        """Draw one mask from each generator."""
+        return torch.stack([self.draw(generator, images.shape[-1]) for generator in generators]).to(images.device)
 
 
 def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
@@ -50,8 +71,8 @@ class GridSettings(PluginSettings):
     ratio: Ratio | RatioRange = 0.5
 
 
-class GridMask(Mask):
-    """A mask of whole cells, scaled to pixels by nearest neighbour, that hides exactly the asked number of cells."""
+class Grid:
+    """Cells and counts of a mask of whole cells, scaled to pixels by nearest neighbour, that hides exactly the asked number."""
 
     def __init__(self, config: GridSettings) -> None:
         self.cells, self.ratio = config.cells, config.ratio
@@ -81,10 +102,14 @@ class GridMask(Mask):
         drawn = low + (high - low) * torch.rand((), generator=generator).item()
         return min(max(round(drawn * self.cells**2), 1), self.cells**2 - 1)
 
-    def scale(self, grid: Bool[Tensor, "channels cells cells"], size: int) -> Bool[Tensor, "channels size size"]:
+    def scale(self, grid: Bool[Tensor, "*rows cells cells"], size: int) -> Bool[Tensor, "*rows size size"]:
         """Enlarge cells to pixels."""
         factor = size // self.cells
-        return grid.repeat_interleave(factor, dim=1).repeat_interleave(factor, dim=2)
+        return grid.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)
+
+
+class GridMask(Grid, BlindMask):
+    """A blind mask of whole cells."""
 
 
 def random_cells(count: int, cells: int, generator: Generator) -> Bool[Tensor, "cells cells"]:

@@ -7,10 +7,10 @@ import torch
 from torch import Generator, Tensor
 
 from core.config import PluginSettings
-from pretrain.masks import Mask, RatioRange
+from pretrain.masks import BlindMask, RatioRange
 
 
-class Focal(Mask):
+class Focal(BlindMask):
     """Keeps one square at a random place.
 
     ``ratio`` is the share hidden, drawn from [low, high]; MSCN's paper does not say the square's size, so the range that

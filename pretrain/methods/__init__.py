@@ -1,47 +1,98 @@
 """Methods: siamese learners with a per-row loss ``L(q, k)``; they know nothing of masks and mixing.
 
-To add one, write ``pretrain/methods/NAME.py`` with a class named like the file that extends ``Method`` and has a
+To add one, write ``pretrain/methods/NAME.py`` with a class named like the file that extends ``MomentumMethod`` (its keys come
+from a slow copy of the query encoder) or ``SharedMethod`` (its keys come from the query encoder itself) and has a
 ``Config``; then name it in a config: ``method: {name: NAME}``.
 """
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from core.backbones import Backbone
 from core.config import PluginSettings
 from pretrain.heads import Encoder
 
 
 class Method(nn.Module, ABC):
-    """A query encoder, whatever stands on the key side, and the loss between them."""
+    """A query encoder, whatever stands on the key side, and the loss between them.
+
+    An embedding is the query encoder's output; a query is what is predicted from it. Neither need be normalised.
+    """
 
     Config: ClassVar[type[PluginSettings]]
     query_encoder: Encoder
     symmetric: bool  # score each view as query and as key
-    groups: int  # parts of a one-process batch that are normalised, and mixed, apart
-    constant_lr: tuple[str, ...] = ()  # submodules that are trained at the base learning rate throughout
+    groups: int = 1  # parts of a one-process batch that are normalised, and mixed, apart
+    contrastive: ClassVar[bool] = False  # has negatives, and takes hard ones
+    synchronised: ClassVar[bool] = True  # batch norm sees the rows of all GPUs
+    constant_lr: ClassVar[tuple[str, ...]] = ()  # submodules that are trained at the base learning rate throughout
 
     def begin_step(self, progress: float) -> None:
         """Update the key side; ``progress`` in [0, 1]."""
 
+    def embed(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
+        """Return embeddings, with gradient."""
+        return self.query_encoder(images)
+
+    def predict(self, embedding: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+        """Return queries from embeddings; the methods with a predictor have one here."""
+        return embedding
+
+    @property
     @abstractmethod
-    def encode_query(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
-        """Return normalised queries, with gradient."""
+    def key_backbone(self) -> Backbone:
+        """Return the backbone on the key side, which tells where the objects are."""
 
     @abstractmethod
-    def encode_key(
-        self, images: Float[Tensor, "batch 3 height width"], shuffle_seed: int
-    ) -> Float[Tensor, "batch dim"]:
-        """Return normalised keys, without gradient."""
+    def loss(
+        self,
+        query: Float[Tensor, "batch dim"],
+        key: Float[Tensor, "batch dim"],
+        hard: Float[Tensor, "batch dim"] | None = None,
+        alpha: float = 1.0,
+    ) -> Float[Tensor, " batch"]:
+        """Return L(q, k), one number a row.
 
-    @abstractmethod
-    def loss(self, query: Float[Tensor, "batch dim"], key: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
-        """Return L(q, k), one number a row."""
+        Contrastive methods add each row's ``hard`` negative, its logit times ``alpha``; the others are never given one.
+        """
 
     def end_step(self, keys: Float[Tensor, "batch dim"]) -> None:
-        """Remember the clean keys where the method needs them."""
+        """Remember the keys where the method needs them."""
 
     def check(self, batch: int) -> None:
         """Raise InputError when a global batch of ``batch`` images cannot be trained on."""
+
+
+class MomentumMethod(Method):
+    """Keys come from an encoder of its own, without gradient."""
+
+    key_encoder: Encoder
+
+    @property
+    def key_backbone(self) -> Backbone:
+        """Return the momentum encoder's backbone."""
+        return self.key_encoder.backbone
+
+    @torch.no_grad()
+    def encode_key(
+        self, images: Float[Tensor, "batch 3 height width"], shuffle_seed: int
+    ) -> Float[Tensor, "batch dim"]:
+        """Return keys; ``shuffle_seed`` is the same on every process."""
+        return self.key_encoder(images)
+
+
+class SharedMethod(Method):
+    """Keys come from the query encoder itself; an image that is query and key is encoded once."""
+
+    @property
+    def key_backbone(self) -> Backbone:
+        """Return the query encoder's backbone."""
+        return self.query_encoder.backbone
+
+    def key_of(self, embedding: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+        """Return keys from embeddings: without gradient, unless the method says otherwise."""
+        return embedding.detach()

@@ -4,7 +4,6 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
@@ -14,14 +13,16 @@ from core.config import PluginSettings
 from core.errors import InputError
 from pretrain.batchnorm import split
 from pretrain.heads import Encoder, mlp
-from pretrain.losses import info_nce
-from pretrain.methods import Method
+from pretrain.losses import info_nce, unit
+from pretrain.methods import MomentumMethod
 from pretrain.momentum import follow, momentum_copy
 
 
-class Moco(Method):
+class Moco(MomentumMethod):
     """Query encoder, momentum key encoder, and a first-in first-out queue of negatives."""
 
+    contrastive = True
+    synchronised = False  # shuffling would tell nothing (MoCo, sec. 3.3)
     queue: Tensor
     queue_pointer: Tensor
 
@@ -67,34 +68,26 @@ class Moco(Method):
         """Move the key encoder after the query encoder."""
         follow(self.key_encoder, self.query_encoder, self.config.key_momentum)
 
-    def encode_query(self, images: Tensor) -> Tensor:
-        """Return unit vectors."""
-        return unit(self.query_encoder(images))
-
     @torch.no_grad()
     def encode_key(self, images: Tensor, shuffle_seed: int) -> Tensor:
-        """Return unit vectors, encoded in shuffled order so that batch statistics tell nothing (MoCo, sec. 3.3)."""
+        """Encode in shuffled order, so that batch statistics tell nothing (MoCo, sec. 3.3)."""
         if self.groups == 1 and distributed.world() == 1:
-            return unit(self.key_encoder(images))
+            return self.key_encoder(images)
         gathered = distributed.gather(images)
         order = torch.randperm(len(gathered), generator=torch.Generator().manual_seed(shuffle_seed)).to(images.device)
         mine = distributed.local_rows(len(gathered))
-        keys = distributed.gather(unit(self.key_encoder(gathered[order[mine]])))
+        keys = distributed.gather(self.key_encoder(gathered[order[mine]]))
         return keys[order.argsort()[mine]]
 
-    def loss(self, query: Tensor, key: Tensor) -> Tensor:
-        """InfoNCE against the queue."""
-        return info_nce(query, key, self.queue, self.config.temperature)
+    def loss(self, query: Tensor, key: Tensor, hard: Tensor | None = None, alpha: float = 1.0) -> Tensor:
+        """InfoNCE between unit vectors against the queue."""
+        extra = None if hard is None else unit(hard)
+        return info_nce(unit(query), unit(key), self.queue, self.config.temperature, extra, alpha)
 
     @torch.no_grad()
     def end_step(self, keys: Tensor) -> None:
         """Put the keys of all processes at the queue's pointer, over the oldest ones."""
-        keys = distributed.gather(keys)
+        keys = distributed.gather(unit(keys))
         places = (self.queue_pointer + torch.arange(len(keys), device=keys.device)) % self.config.queue
         self.queue[:, places] = keys.T.to(self.queue)
         self.queue_pointer.add_(len(keys)).remainder_(self.config.queue)
-
-
-def unit(features: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
-    """Scale each row to length one, in float32 at least (under autocast the encoder gives half precision)."""
-    return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=1)

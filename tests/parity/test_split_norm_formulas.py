@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from pretrain.batchnorm import SplitBatchNorm2d, split
+from pretrain.losses import unit
 
 
 @pytest.mark.parametrize("parts", [1, 2, 4])
@@ -62,12 +63,12 @@ def test_split_keys_are_those_of_the_rows_that_the_shuffle_puts_together(seed: i
     wanted = np.zeros((6, 4))
     for part in order.view(2, 3).tolist():
         wanted[part] = tiny.features(tiny.moco().key_encoder, images[part])
-    found = tiny.shipped_moco(split_bn=2).encode_key(images.float(), shuffle_seed=seed)
+    found = unit(tiny.shipped_moco(split_bn=2).encode_key(images.float(), shuffle_seed=seed))
     np.testing.assert_allclose(found.numpy(), wanted, atol=1e-6)
 
 
 def test_split_queries_are_normalised_in_the_order_they_come() -> None:
     images = tiny.pair(count=4)[0]
-    found = tiny.shipped_moco(split_bn=2).encode_query(images.float()).detach().numpy()
+    found = unit(tiny.shipped_moco(split_bn=2).embed(images.float())).detach().numpy()
     wanted = [tiny.features(tiny.moco().query_encoder, part) for part in images.chunk(2)]
     np.testing.assert_allclose(found, np.concatenate(wanted), atol=1e-6)

@@ -6,14 +6,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 from core.errors import InputError
-from pretrain.branches import Draws, check_partners, reversed_partner, shuffled_partner, visible_share
+from pretrain.branches import Draws, visible_share
 from pretrain.branches.mixmask import MixMask
 from pretrain.branches.mscn import Mscn
 from pretrain.losses import info_nce
+from pretrain.methods import MomentumMethod
 from pretrain.objective import Objective, mixed_loss
+from pretrain.partners import check_partners, reversed_partner, shuffled_partner
 
 SEEDS = st.integers(0, 2**32)
 MASKS = st.sampled_from([
@@ -23,7 +25,7 @@ MASKS = st.sampled_from([
 MSCN = Mscn(Mscn.Config.model_validate({"cell": 4, "ratio": [0.1, 0.6]}))
 
 
-class Contrast(nn.Module):
+class Contrast(MomentumMethod):
     """Only what a branch's loss needs of a method: features are pixels."""
 
     symmetric, groups = False, 1
@@ -32,7 +34,7 @@ class Contrast(nn.Module):
         super().__init__()
         self.negatives = negatives
 
-    def encode_query(self, images: Tensor) -> Tensor:
+    def embed(self, images: Tensor) -> Tensor:
         """Return the first row of the first channel."""
         return images[:, 0, 0]
 
@@ -40,7 +42,7 @@ class Contrast(nn.Module):
         """Return the last row of the last channel."""
         return images[:, -1, -1]
 
-    def loss(self, query: Tensor, key: Tensor) -> Tensor:
+    def loss(self, query: Tensor, key: Tensor, hard: Tensor | None = None, alpha: float = 1.0) -> Tensor:
         """InfoNCE."""
         return info_nce(query, key, self.negatives, 0.2)
 

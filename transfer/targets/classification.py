@@ -1,4 +1,4 @@
-"""Classification: ``{"backbone": ..., "recipe": ...}`` in this project's own names, any width, both stems."""
+"""Classification: ``{"backbone": ..., "recipe": ...}`` in this project's own names, any width, any stem."""
 
 import io
 from pathlib import Path
@@ -7,22 +7,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.backbones.resnet import ResNet
+from core import backbones, config, plugins
+from core.backbones import Backbone
 from transfer.load_check import compare
 from transfer.recipe import Recipe
 from transfer.targets import Target
 
 
 class Classification(Target):
-    """What ``tools/train_classifier.py`` reads."""
+    """What ``tools/train_classifier.py`` reads; its network is the project's own, so it holds every backbone."""
 
     suffixes = (".pth",)
-    stems = ("imagenet", "cifar")
+    stems = ("imagenet", "cifar", "small", "patch")
 
     @classmethod
     def rules_name(cls) -> str:
-        """Return ``mmsegmentation``, whose table is empty: it has torchvision's names, as we do."""
-        return "mmsegmentation"
+        """Return ``classification``, a name that no rename table has: tensors keep our names."""
+        return "classification"
 
     @classmethod
     def pack(cls, tensors: dict[str, Tensor], recipe: Recipe, suffix: str) -> bytes:
@@ -46,6 +47,7 @@ class Classification(Target):
             return network.stages(images)
 
 
-def build_network(recipe: Recipe) -> ResNet:
-    """Build the backbone of the recipe's depth, width and stem, randomly initialised."""
-    return ResNet(ResNet.Config.model_validate({"depth": recipe.depth, "width": recipe.width, "stem": recipe.stem}))
+def build_network(recipe: Recipe) -> Backbone:
+    """Build the backbone that the recipe describes, randomly initialised; raise InputError when there is no such one."""
+    settings = plugins.find("core.backbones", recipe.family).Config
+    return backbones.build(config.parse(settings, recipe.backbone(), "the recipe of the weights"))

@@ -1,0 +1,44 @@
+"""MixSiam: a mixture of both views of an image shall show what either shows (arXiv 2111.02679)."""
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field
+from scipy.special import betaincinv
+from torch import Tensor
+
+from pretrain.branches import Branch, BranchSettings, Draws, Mixed, visible_share
+from pretrain.fills import paste
+from pretrain.saliency import Features
+
+
+class Mixsiam(Branch):
+    """Mixes the two views of the same image; the target is the element-wise maximum of the two views' keys (sec. 3.2)."""
+
+    class Config(BranchSettings):
+        """``mix`` is mixup or CutMix; the law of lam and the weight are not public: Beta(alpha, alpha) and 1 are our choice."""
+
+        name: Literal["mixsiam"] = "mixsiam"
+        mix: Literal["mixup", "cutmix"] = "mixup"
+        alpha: float = Field(1.0, gt=0)
+
+    def __init__(self, config: "Mixsiam.Config") -> None:
+        self.config: Mixsiam.Config = config
+
+    def mix(self, query: Tensor, key: Tensor, draws: Draws, features: Features | None = None) -> Mixed:
+        """Return lam * query + (1 - lam) * key, or query with a box of key; lam is the query view's share."""
+        size = query.shape[-1]
+        drawn = torch.stack([torch.rand(3, generator=generator) for generator in draws.rows(len(query), "mix")])
+        uniform = drawn[:, 0].double()
+        lam = torch.from_numpy(betaincinv(self.config.alpha, self.config.alpha, uniform.numpy())).to(query)
+        if self.config.mix == "mixup":
+            weight = lam.view(-1, 1, 1, 1)
+            return Mixed(weight * query + (1 - weight) * key, None, lam, both_keys=True)
+        boxes = torch.zeros(len(query), 1, size, size, dtype=torch.bool)
+        for box, share, (_, down, right) in zip(boxes, lam.tolist(), drawn.tolist(), strict=True):
+            side = int(size * math.sqrt(1 - share))
+            top, left = int(down * (size - side + 1)), int(right * (size - side + 1))
+            box[:, top : top + side, left : left + side] = True
+        boxes = boxes.to(query.device)
+        return Mixed(paste(query, boxes, key), None, visible_share(boxes), boxes, both_keys=True)

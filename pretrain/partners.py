@@ -1,0 +1,41 @@
+"""Partners: which other image of the batch is mixed into each row."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Int
+from torch import Generator, Tensor
+
+from core.errors import InputError
+
+PartnerOrder = Literal["reverse", "shuffle"]
+
+
+def partners(count: int, groups: list[Generator], order: PartnerOrder) -> Int[Tensor, " count"]:
+    """Return the row whose image fills each row; partners are of the same group."""
+    return reversed_partner(count, len(groups)) if order == "reverse" else shuffled_partner(count, groups)
+
+
+def reversed_partner(count: int, groups: int) -> Int[Tensor, " count"]:
+    """Return each row's partner: its group read backwards."""
+    return torch.arange(count).view(groups, -1).flip(1).reshape(-1)
+
+
+def shuffled_partner(count: int, generators: list[Generator]) -> Int[Tensor, " count"]:
+    """Return each row's partner: a random cycle through its group, so that no row is its own partner."""
+    share = count // len(generators)
+    partner = torch.empty(count, dtype=torch.long)
+    for group, generator in enumerate(generators):
+        cycle = torch.randperm(share, generator=generator)
+        partner[group * share + cycle] = group * share + cycle.roll(-1)
+    return partner
+
+
+def check_partners(group_rows: int, order: PartnerOrder) -> None:
+    """Refuse groups in which some row would be its own partner."""
+    if group_rows < 2:
+        raise InputError(f"mixing needs a partner, but a group has {group_rows} image; raise train.batch_size")
+    if order == "reverse" and group_rows % 2:
+        raise InputError(
+            f"with partner=reverse the middle of {group_rows} images would mix with itself; use an even batch, or partner=shuffle"
+        )

@@ -1,0 +1,99 @@
+"""Where the objects are: foreground cells from a backbone's own features (saliency-guided masking, arXiv 2309.12757, sec. 3.1).
+
+The authors took a network trained with labels. Here the key encoder's backbone is asked by default, so that no label
+reaches pre-training; a given network stays possible.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from pydantic import Field
+from torch import Generator, Tensor
+
+from core import backbones, checkpoint
+from core.backbones import Backbone
+from core.config import PluginSettings, Settings, parse
+from core.plugins import find
+
+Features = Callable[[Tensor, int], Tensor]  # images and a stage (1 to 4) to the key backbone's feature map
+
+
+class SaliencySettings(Settings):
+    """``network`` is a checkpoint of ours to look through instead of the key encoder; ``spread`` is in standard deviations."""
+
+    network: Path | None = None
+    stage: int = Field(4, ge=1, le=4)
+    spread: float = Field(0.6, ge=0)
+
+
+class Saliency:
+    """Tells foreground from background on a grid."""
+
+    def __init__(self, settings: SaliencySettings) -> None:
+        self.settings = settings
+        self._network = None if settings.network is None else _load(settings.network)
+
+    def foreground(
+        self, images: Float[Tensor, "batch 3 height width"], features: Features | None, cells: int
+    ) -> Bool[Tensor, "batch cells cells"]:
+        """Return the foreground cells of each image; there is at least one."""
+        if self._network is not None:
+            maps = stage_features(self._network.to(images.device), images, self.settings.stage)
+        else:
+            assert features is not None, "the objective hands the key encoder's features to branches"
+            maps = features(images, self.settings.stage)
+        saliency = maps.float().sum(dim=1, keepdim=True)
+        if saliency.shape[-2:] != (cells, cells):
+            saliency = F.interpolate(saliency, (cells, cells), mode="bilinear", antialias=True, align_corners=False)
+        return foreground(saliency[:, 0], self.settings.spread)
+
+
+def foreground(saliency: Float[Tensor, "batch h w"], spread: float) -> Bool[Tensor, "batch h w"]:
+    """Take the cells that are at least the mean, or within ``spread`` standard deviations of it (sec. 3.1)."""
+    mean = saliency.mean(dim=(1, 2), keepdim=True)
+    deviation = saliency.std(dim=(1, 2), keepdim=True, correction=0)
+    flat = saliency.amax(dim=(1, 2), keepdim=True) == saliency.amin(dim=(1, 2), keepdim=True)  # rounding of the mean
+    return (saliency >= mean) | ((saliency - mean).abs() <= spread * deviation) | flat
+
+
+@torch.no_grad()
+def stage_features(backbone: Backbone, images: Tensor, stage: int) -> Tensor:
+    """Return a stage's feature map in evaluation mode; the backbone's mode and statistics stay as they are."""
+    training = backbone.training
+    backbone.eval()
+    try:
+        return backbone.stages(images)[stage - 1]
+    finally:
+        backbone.train(training)
+
+
+def share_out(count: int, foreground_cells: int, background_cells: int) -> tuple[int, int]:
+    """Split ``count`` hidden cells between fore- and background in proportion to their areas, exactly (sec. 3.2).
+
+    The larger remainder gets the odd cell; a tie goes to the foreground.
+    """
+    total = foreground_cells + background_cells
+    front, rest = divmod(count * foreground_cells, total)
+    front += 2 * rest >= total and rest > 0
+    return front, count - front
+
+
+def hide(regions: list[tuple[Bool[Tensor, "cells cells"], int]], generator: Generator) -> Bool[Tensor, "cells cells"]:
+    """Hide the asked number of cells in each region, every choice equally likely."""
+    grid = torch.zeros(regions[0][0].numel(), dtype=torch.bool)
+    for region, count in regions:
+        places = region.flatten().nonzero()[:, 0]
+        grid[places[torch.randperm(len(places), generator=generator)[:count]]] = True
+    return grid.view_as(regions[0][0])
+
+
+def _load(path: Path) -> Backbone:
+    state = checkpoint.load(path)
+    values = state["config"]["backbone"]
+    settings: PluginSettings = parse(find("core.backbones", values["name"]).Config, values, path)
+    network = backbones.build(settings).eval().requires_grad_(False)
+    network.load_state_dict(checkpoint.query_backbone(state))
+    return network
