@@ -8,6 +8,7 @@ from pydantic import Field
 from core import tracking
 from core.config import Settings
 from core.plugins import choice
+from pretrain.encoding import MixedNorm
 from pretrain.monitor import MonitorSettings
 from pretrain.optimizers import AnyOptimizer, Sgd
 from pretrain.schedules import Schedule
@@ -61,13 +62,18 @@ class TrainSettings(Settings):
 
 
 class PretrainSettings(Settings):
-    """One pre-training run; ``plain_weight`` is the weight of the loss between the clean views (0 leaves it out)."""
+    """One pre-training run; ``plain_weight`` is the weight of the loss between the clean views (0 leaves it out).
+
+    ``mixed_norm`` says how batch norm treats clean and mixed queries: each view by itself, all together, or mixed ones by
+    statistics and scales of their own (``objective.Objective``).
+    """
 
     backbone: choice("core.backbones")
     data: choice("pretrain.data")
     views: ViewSettings = ViewSettings()
     method: choice("pretrain.methods")
     plain_weight: float = Field(1.0, ge=0)
+    mixed_norm: MixedNorm = "separate"
     branches: dict[Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")], choice("pretrain.branches")] = Field({})
     optimizer: AnyOptimizer = Sgd()
     schedule: Schedule = Schedule()

@@ -97,7 +97,7 @@ def build_parts(settings: PretrainSettings) -> tuple[Objective, Pairs]:
     if len(images) < batch:
         raise InputError(f"{len(images)} images are fewer than one batch of {batch}; lower train.batch_size")
     pairs = Pairs(images, settings.views, settings.run.seed, settings.data.damaged == "skip")
-    return Objective(method, branches, settings.plain_weight, settings.run.seed), pairs
+    return Objective(method, branches, settings.plain_weight, settings.run.seed, settings.mixed_norm), pairs
 
 
 def open_folder(folder: Path, settings: PretrainSettings) -> Path | None:
