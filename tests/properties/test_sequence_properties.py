@@ -39,15 +39,15 @@ class Nothing(Backbone):
 def test_queue_holds_the_newest_keys_in_the_order_they_came(length: int, batches: list[int]) -> None:
     batches = [min(batch, length) for batch in batches]
     method = Moco(Moco.Config(queue=length, dim=2), Nothing())
-    method.queue.copy_(torch.arange(-length, 0).float().expand(2, -1))
-    came = list(range(-length, 0))
+    came = method.queue.T.tolist()
     for batch in batches:
-        keys = torch.arange(len(came), len(came) + batch).float()
+        angles = torch.arange(len(came), len(came) + batch).double()
+        keys = torch.stack([angles.cos(), angles.sin()], dim=1).float()  # unit vectors, each another one
         came += keys.tolist()
-        method.end_step(keys[:, None].expand(-1, 2))
+        method.end_step(5 * keys)
     pointer = int(method.queue_pointer)
     oldest_first = method.queue.roll(-pointer, dims=1)
-    assert oldest_first.tolist() == [came[-length:]] * 2
+    torch.testing.assert_close(oldest_first.T, torch.tensor(came[-length:]))
     assert 0 <= pointer < length
 
 
