@@ -5,8 +5,28 @@ from pathlib import Path
 
 from rich.console import Console
 
-from core.errors import cli
+from core import config
+from core.errors import InputError, cli
 from transfer import runner, suite
+from transfer.suite import Suite
+
+
+def check_pretraining(settings: Suite) -> None:
+    """Check the pre-training configs, which ``transfer`` cannot; raise InputError with the problems of all of them."""
+    runs = {
+        (entry.pretrain.config, entry.pretrain.overrides) for entry in settings.checkpoints.values() if entry.pretrain
+    }
+    problems = []
+    if runs:
+        from pretrain.config import PretrainSettings  # here: it imports torch
+
+        for path, overrides in sorted(runs):
+            try:
+                config.parse(PretrainSettings, config.load(path, overrides), path)
+            except InputError as error:
+                problems.append(str(error))
+    if problems:
+        raise InputError("\n".join(problems))
 
 
 def main() -> int:
@@ -24,6 +44,7 @@ def main() -> int:
     if given.plan:
         runner.print_plan(settings, folder, console)
         return 0
+    check_pretraining(settings)
     return 1 if runner.run(settings, folder, console) else 0
 
 
