@@ -85,9 +85,8 @@ class AdamW(OptimizerSettings):
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
 
     def make(self, groups: Groups, lr: float, fused: bool) -> torch.optim.Optimizer:
-        """Make the optimizer, all tensors in one call."""
-        how: dict[str, bool] = {"fused": True} if fused else {"foreach": True}
-        return torch.optim.AdamW(groups, lr=lr, betas=self.betas, weight_decay=self.weight_decay, **how)
+        """Make the optimizer, all tensors in one call; always fused, since otherwise it reads each tensor's step count."""
+        return torch.optim.AdamW(groups, lr=lr, betas=self.betas, weight_decay=self.weight_decay, fused=True)
 
 
 KINDS: dict[str, type[OptimizerSettings]] = {"sgd": Sgd, "lars": Lars, "adamw": AdamW}

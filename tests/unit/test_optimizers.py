@@ -190,14 +190,21 @@ def test_clipping_limits_the_norm_of_the_whole_gradient_and_reports_it_as_it_was
 )
 def test_every_optimizer_trains_stops_and_goes_on_to_the_same_bits(trainer, settings, tmp_path):
     settings = [f"optimizer.{part}" for part in settings]
-    whole = trainer(*settings, "train.accumulate=2", "train.epochs=2")
+    whole = trainer(*settings, "train.accumulate=2", "views.size=16", "branches.filled.mask.cells=2")
     whole.run()
-    half = trainer(*settings, "train.accumulate=2", "train.epochs=2")
+    half = trainer(*settings, "train.accumulate=2", "views.size=16", "branches.filled.mask.cells=2")
     half.asked_by = 15
     half.run()
     assert half.step == 1
     rest = make_trainer(
-        tmp_path / "small.yaml", [f"run.folder={tmp_path / 'run'}", *settings, "train.accumulate=2", "train.epochs=2"]
+        tmp_path / "small.yaml",
+        [
+            f"run.folder={tmp_path / 'run'}",
+            *settings,
+            "train.accumulate=2",
+            "views.size=16",
+            "branches.filled.mask.cells=2",
+        ],
     )
     assert rest.step == 1
     rest.run()

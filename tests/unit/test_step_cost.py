@@ -1,0 +1,194 @@
+"""What a step may not cost: looks at the device's numbers, graph breaks; and the choice of memory format."""
+
+import contextlib
+import json
+import sys
+from collections import Counter
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from core.checkpoint import load
+from pretrain import form
+from pretrain.form import Form
+from pretrain.loader import loader
+from pretrain.setup import make_trainer
+
+CONFIG = """
+backbone: {name: resnet, depth: 18, width: 4}
+data: {name: shapes, count: 24, size: 32}
+views: {size: 32}
+method: {name: moco, queue: 32, dim: 8}
+branches:
+  filled: {name: mixmask, mask: {name: block, cells: 4, ratio: 0.5}}
+train: {epochs: 1, batch_size: 8, workers: 0, log_every: 3}
+optimizer: {lr: 0.01}
+"""
+CPU = torch.device("cpu")
+READS = ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "__index__")
+WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal")
+
+
+DRAWN_ON_THE_CPU = (
+    "/pretrain/masks/",
+    "/pretrain/views.py",
+    "/core/provenance.py",
+)  # from generators, before the device
+
+
+def _on_the_device() -> bool:
+    """Tell whether the call comes from code that works on the device's tensors."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        if any(part in frame.f_code.co_filename for part in DRAWN_ON_THE_CPU):
+            return False
+        frame = frame.f_back
+    return True
+
+
+class Waits(TorchDispatchMode):
+    """Counts operations whose result the host must wait for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__.split(".")[-1]
+        if name in WAITS and _on_the_device():
+            self.seen[name] += 1
+        return function(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def counted(monkeypatch):
+    """Count, inside, everything by which the host reads a tensor's numbers."""
+    with monkeypatch.context() as patch, Waits() as waits:
+        for name in READS:
+            original = getattr(torch.Tensor, name)
+
+            def reading(self, *args, name=name, original=original, **kwargs):
+                if _on_the_device():
+                    waits.seen[name] += 1
+                return original(self, *args, **kwargs)
+
+            patch.setattr(torch.Tensor, name, reading)
+        yield waits.seen
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    """Make a trainer from overrides, ready for its first step."""
+
+    def make(*overrides):
+        (tmp_path / "small.yaml").write_text(CONFIG)
+        made = make_trainer(
+            tmp_path / "small.yaml", [f"run.folder={tmp_path / 'run'}", "run.overwrite=true", *overrides]
+        )
+        made._prepare()
+        return made
+
+    return make
+
+
+def test_the_counter_counts(monkeypatch):
+    with counted(monkeypatch) as seen:
+        value = torch.ones(2)
+        value.sum().item()
+        value.tolist()
+        if value.sum() > 0:
+            (value > 0).nonzero()
+    assert seen["item"] == seen["tolist"] == seen["__bool__"] == seen["nonzero"] == 1
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["optimizer.name=lars", "optimizer.clip_norm=1", "train.accumulate=2"],
+        ["optimizer.name=adamw", "method.split_bn=2", "method.symmetric=true"],
+    ],
+    ids=["sgd", "lars, clipped, accumulated", "adamw, split, symmetric"],
+)
+def test_no_step_between_logged_ones_waits_for_the_device(trainer, monkeypatch, overrides):
+    made = trainer(*overrides)
+    batches = iter(loader(made.pairs, made.order, 0, pin=False))
+    first, second = next(batches), next(batches)
+    with counted(monkeypatch) as seen:
+        made._step(first)
+        made.step += 1
+        made._step(second)
+    assert dict(seen) == {}
+
+
+def test_only_logged_steps_are_looked_at(trainer, monkeypatch):
+    made = trainer("train.log_every=2", "data.count=40")  # five steps: logged are 2, 4 and the last
+    looks = []
+    values = made._values
+    monkeypatch.setattr(made, "_values", lambda outcome: looks.append(made.step) or values(outcome))
+    made.run()
+    assert looks == [2, 4, 5]
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_encoders_compile_without_graph_breaks(trainer, parts):
+    made = trainer(f"method.split_bn={parts}")
+    torch._dynamo.reset()
+    found = torch._dynamo.explain(made.objective.method.query_encoder)(torch.randn(8, 3, 32, 32))
+    assert (found.graph_count, found.graph_break_count) == (1, 0), found.break_reasons
+
+
+def test_settings_that_leave_no_choice_are_taken_without_measuring(monkeypatch):
+    monkeypatch.setattr(form, "_time", None)
+    assert form.choose((True, "bf16"), nn.Identity(), 8, 1, 32, CPU) == (Form(True, "bf16"), {})
+
+
+def test_the_fastest_form_is_chosen_on_copies_and_said_in_one_line(monkeypatch, capsys):
+    took = {Form(False, "fp32"): 0.5, Form(True, "fp32"): 0.3, Form(False, "bf16"): 9.0, Form(True, "bf16"): 0.4}
+    passes = []
+
+    def timed(one, encoder, images):
+        passes.append((one, tuple(images.shape), encoder is network))
+        return took[one]
+
+    network = nn.Conv2d(3, 4, 3)
+    monkeypatch.setattr(form, "_pass", timed)
+    chosen, seconds = form.choose(("auto", "auto"), network, 64, 2, 32, CPU)
+    assert chosen == Form(True, "fp32")
+    assert seconds == {
+        "contiguous fp32": 0.5,
+        "channels-last fp32": 0.3,
+        "channels-last bf16": 0.4,
+    }  # the slowest is left
+    assert {shape for _, shape, _ in passes} == {(4, 3, 32, 32), (8, 3, 32, 32)}
+    assert not any(same for *_, same in passes)
+    said = capsys.readouterr().err
+    assert said == (
+        "chose channels-last fp32: contiguous fp32 0.5 s, channels-last fp32 0.3 s, channels-last bf16 0.4 s "
+        "for 8 images of 32 px\n"
+    )
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_the_choice_is_kept_for_the_rest_of_the_run(trainer, tmp_path, monkeypatch, other):
+    monkeypatch.setattr(form, "_time", lambda forms, *rest: {one: float(one.channels_last == other) for one in forms})
+    made = trainer("run.channels_last=auto")
+    made.asked_by = 15
+    made.run()
+    assert made.form == Form(not other, "fp32")
+    assert load(tmp_path / "run" / "checkpoints" / "last.pth")["progress"]["form"] == (not other, "fp32")
+    monkeypatch.setattr(form, "_time", lambda forms, *rest: {one: float(one.channels_last != other) for one in forms})
+    rest = make_trainer(tmp_path / "small.yaml", [f"run.folder={tmp_path / 'run'}", "run.channels_last=auto"])
+    rest.run()
+    assert rest.form == Form(not other, "fp32")
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["form"] == str(rest.form)
+
+
+def test_measuring_changes_nothing(trainer):
+    states = []
+    for setting in ("false", "auto"):
+        made = trainer(f"run.channels_last={setting}", "views.size=16", "branches.filled.mask.cells=2")
+        states.append(made.objective.method.state_dict() | {"rng": torch.get_rng_state()})
+    assert [name for name, value in states[0].items() if not torch.equal(value, states[1][name])] == []
