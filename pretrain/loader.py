@@ -16,7 +16,7 @@ class Batch(NamedTuple):
     """One process's rows of a batch: two uint8 crops an image and their drawn colour changes (``views.colour``)."""
 
     crops: Tensor  # [2, batch, 3, size, size] uint8
-    colours: Tensor  # [2, batch, 7]
+    colours: Tensor  # [2, batch, 8]
     damaged: list[str]  # files that could not be decoded and were replaced by the next image
 
 
@@ -44,8 +44,9 @@ class Pairs(Dataset):
         crops, colours = [], []
         for view in range(2):
             generator = torch.Generator().manual_seed(derive(self.seed, "view", epoch, index, view))
-            crops.append(crop(image, self.views, generator))
-            colours.append(draw_colour(self.views, generator))
+            settings = self.views.of_view(view)
+            crops.append(crop(image, settings, generator))
+            colours.append(draw_colour(settings, generator))
         return torch.stack(crops), torch.stack(colours), damaged
 
     def _image(self, index: int) -> tuple[Tensor, list[str]]:

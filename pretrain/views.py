@@ -19,6 +19,7 @@ from core.config import Settings
 
 ORDERS = torch.tensor(list(itertools.permutations(range(4))))  # orders of brightness, contrast, saturation, hue
 NEUTRAL = (1.0, 1.0, 1.0, 0.0)  # brightness, contrast, saturation and hue that change nothing
+SOLARIZE_FROM = 0.5  # brighter pixels are inverted (BYOL, arXiv 2006.07733, app. B)
 GRAY = torch.tensor([0.299, 0.587, 0.114])  # ITU-R BT.601 luma, as Pillow and torchvision use
 
 
@@ -34,7 +35,10 @@ AboveZero = Annotated[float, Field(gt=0, le=1)]
 
 
 class ViewSettings(Settings):
-    """``size`` in pixels; ``mean`` and ``std`` on the 0-1 scale; each ``_probability`` is per view."""
+    """``size`` in pixels; ``mean`` and ``std`` on the 0-1 scale; each ``_probability`` is per view.
+
+    The ``second_`` ones are the second view's where it differs, as in BYOL (arXiv 2006.07733, table 6).
+    """
 
     size: int = Field(224, ge=8)
     scale: Ascending = (0.2, 1.0)
@@ -47,6 +51,9 @@ class ViewSettings(Settings):
     gray_probability: float = Field(0.2, ge=0, le=1)
     blur_probability: float = Field(0.5, ge=0, le=1)
     blur_sigma: Ascending = (0.1, 2.0)
+    solarize_probability: float = Field(0, ge=0, le=1)
+    second_blur_probability: float | None = Field(None, ge=0, le=1)
+    second_solarize_probability: float | None = Field(None, ge=0, le=1)
     mean: tuple[UpToOne, UpToOne, UpToOne] = (0.485, 0.456, 0.406)
     std: tuple[AboveZero, AboveZero, AboveZero] = (0.229, 0.224, 0.225)
 
@@ -56,6 +63,15 @@ class ViewSettings(Settings):
         if scale[1] > 1:
             raise ValueError(f"is a share of the image: at most 1, got {list(scale)}")
         return scale
+
+    def of_view(self, number: int) -> "ViewSettings":
+        """Return the settings of view 0 or 1."""
+        seconds = {
+            "blur_probability": self.second_blur_probability,
+            "solarize_probability": self.second_solarize_probability,
+        }
+        changed = {key: value for key, value in seconds.items() if value is not None}
+        return self.model_copy(update=changed) if number == 1 and changed else self
 
 
 def crop(
@@ -84,8 +100,8 @@ def crop_box(height: int, width: int, scale: tuple[float, float], generator: Gen
     return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
 
 
-def draw_colour(settings: ViewSettings, generator: Generator) -> Float[Tensor, " 7"]:
-    """Draw one view's brightness, contrast, saturation, hue, order, gray and blur sigma (0: no blur)."""
+def draw_colour(settings: ViewSettings, generator: Generator) -> Float[Tensor, " 8"]:
+    """Draw one view's brightness, contrast, saturation, hue, order, gray, blur sigma (0: no blur) and solarisation."""
     unit = torch.rand(
         10, generator=generator
     ).tolist()  # plain numbers: tensors of one number cost more than the drawing
@@ -97,17 +113,20 @@ def draw_colour(settings: ViewSettings, generator: Generator) -> Float[Tensor, "
     gray = float(unit[6] < settings.gray_probability)
     low, high = settings.blur_sigma
     sigma = low + unit[8] * (high - low) if unit[7] < settings.blur_probability else 0.0
-    return torch.tensor([*factors, order, gray, sigma])
+    solarized = float(unit[9] < settings.solarize_probability)
+    return torch.tensor([*factors, order, gray, sigma, solarized])
 
 
 def colour(
-    images: UInt8[Tensor, "batch 3 height width"], drawn: Float[Tensor, "batch 7"], settings: ViewSettings
+    images: UInt8[Tensor, "batch 3 height width"], drawn: Float[Tensor, "batch 8"], settings: ViewSettings
 ) -> Float[Tensor, "batch 3 height width"]:
     """Apply each row's drawn colour changes, then normalise."""
     pixels = jitter(images.float() / 255, drawn[:, :4], drawn[:, 4].long())
     gray = drawn[:, 5].view(-1, 1, 1, 1).bool()
     pixels = torch.where(gray, luma(pixels).expand_as(pixels), pixels)
     pixels = blur(pixels, drawn[:, 6], settings.blur_sigma[1])
+    inverted = drawn[:, 7].view(-1, 1, 1, 1).bool() & (pixels >= SOLARIZE_FROM)
+    pixels = torch.where(inverted, 1 - pixels, pixels)
     mean, std = pixels.new_tensor(settings.mean), pixels.new_tensor(settings.std)
     return (pixels - mean.view(3, 1, 1)) / std.view(3, 1, 1)
 

@@ -75,10 +75,10 @@ def test_luma_equals_torchvisions_grayscale(images: Tensor) -> None:
 
 
 def test_whole_colour_step_equals_torchvisions_operations_in_a_row() -> None:
-    pixels = torch.randint(0, 256, (4, 3, 20, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(8))
+    pixels = torch.randint(0, 256, (5, 3, 20, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(8))
     drawn = torch.tensor([
-        [1.2, 0.8, 1.3, 0.05, 3, 0, 0.0], [0.7, 1.1, 0.9, -0.1, 20, 1, 1.2],
-        [1.0, 1.0, 1.0, 0.0, 5, 1, 0.0], [1.0, 1.0, 1.0, 0.0, 0, 0, 0.7],
+        [1.2, 0.8, 1.3, 0.05, 3, 0, 0.0, 0], [0.7, 1.1, 0.9, -0.1, 20, 1, 1.2, 0],
+        [1.0, 1.0, 1.0, 0.0, 5, 1, 0.0, 0], [1.0, 1.0, 1.0, 0.0, 0, 0, 0.7, 0], [1.0, 1.0, 1.0, 0.0, 0, 0, 0.0, 1],
     ])  # fmt: skip
     settings = ViewSettings(size=20)
     found = colour(pixels, drawn, settings)
@@ -90,5 +90,7 @@ def test_whole_colour_step_equals_torchvisions_operations_in_a_row() -> None:
             expected = tv.rgb_to_grayscale(expected, num_output_channels=3)
         if values[6]:
             expected = tv.gaussian_blur(expected, [13, 13], [values[6], values[6]])
+        if values[7]:
+            expected = tv.solarize(expected, 0.5)
         expected = tv.normalize(expected, list(settings.mean), list(settings.std))
         torch.testing.assert_close(found[row], expected, rtol=0, atol=1e-3)  # 2e-4 / 0.229

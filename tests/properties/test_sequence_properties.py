@@ -162,11 +162,11 @@ def test_colours_stay_on_the_scale_of_pixels(size: int, seed: int) -> None:
 @given(SEEDS)
 def test_drawn_colours_are_inside_their_ranges(seed: int) -> None:
     settings = ViewSettings(jitter_probability=1.0, blur_probability=1.0, gray_probability=0.0)
-    *factors, hue, order, gray, sigma = draw_colour(settings, torch.Generator().manual_seed(seed)).tolist()
+    *factors, hue, order, gray, sigma, solarized = draw_colour(settings, torch.Generator().manual_seed(seed)).tolist()
     assert all(0.6 - 1e-6 <= factor <= 1.4 + 1e-6 for factor in factors)
     assert -0.1 - 1e-6 <= hue <= 0.1 + 1e-6
     assert order in range(24)
-    assert gray == 0
+    assert (gray, solarized) == (0, 0)
     assert 0.1 - 1e-6 <= sigma <= 2.0 + 1e-6
 
 
@@ -180,3 +180,16 @@ def test_a_part_of_split_batch_norm_does_not_see_the_others(parts: int, share: i
     images[share:] += 5
     images[share:] *= 3
     torch.testing.assert_close(norm(images)[:share], before[:share])
+
+
+@given(SEEDS, st.floats(0, 1), st.floats(0, 1))
+def test_the_second_view_differs_only_where_it_is_told_to(seed: int, blurred: float, solarized: float) -> None:
+    settings = ViewSettings(second_blur_probability=blurred, second_solarize_probability=solarized)
+    assert settings.of_view(0) == settings
+    same = settings.of_view(1).model_dump(exclude={"blur_probability", "solarize_probability"})
+    assert same == settings.model_dump(exclude={"blur_probability", "solarize_probability"})
+    assert (settings.of_view(1).blur_probability, settings.of_view(1).solarize_probability) == (blurred, solarized)
+    first, second = (
+        draw_colour(settings.of_view(view), torch.Generator().manual_seed(seed)).tolist() for view in (0, 1)
+    )
+    assert first[:6] == second[:6]
