@@ -47,7 +47,7 @@ class Saliency(Branch):
         self.fill = build("pretrain.fills", config.fill)
         if self.fill.mixes:
             raise InputError(
-                f"fill={config.fill.name} mixes in another image; for saliency-balanced MixMask take mixmask with mask.name=balanced"
+                f"fill={config.fill.name} mixes in another image; for saliency-balanced MixMask take mixmask, mask.name=balanced"
             )
 
     def check(self, size: int, group_rows: int) -> None:
