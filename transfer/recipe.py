@@ -6,11 +6,15 @@ from typing import Any
 
 from core.errors import InputError
 from core.files import read_weights_file
+from core.plugins import find
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """The facts that pre-training, Detectron2 and MMSegmentation must agree on; ``mean`` and ``std`` are on the 0-255 scale."""
+    """The facts that pre-training, Detectron2 and MMSegmentation must agree on; ``mean`` and ``std`` are on the 0-255 scale.
+
+    ``blocks`` a stage are given where ``depth`` alone does not tell them (ConvNeXt; ``depth`` is their sum there).
+    """
 
     family: str = "resnet"
     depth: int = 50
@@ -24,11 +28,21 @@ class Recipe:
     source: str = ""
     source_sha256: str = ""
     pretrain: dict[str, Any] = dataclasses.field(default_factory=dict)
+    blocks: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that both ``torch.load(weights_only=True)`` and JSON accept."""
         values = dataclasses.asdict(self)
+        if not self.blocks:
+            del values["blocks"]
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+    def backbone(self) -> dict[str, Any]:
+        """Return the settings of ``core.backbones`` that build the network."""
+        fields = set(find("core.backbones", self.family).Config.model_fields) & {
+            f.name for f in dataclasses.fields(self)
+        }
+        return {"name": self.family} | {name: getattr(self, name) for name in sorted(fields)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], file: Path | str = "the weights file") -> "Recipe":

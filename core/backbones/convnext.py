@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
 from core.backbones import Backbone, Rules, rename, renamed
@@ -53,6 +53,19 @@ DETECTRON2: Rules = [
     (r"block\.5\.", "reduce."),
 ]
 WRITTEN = {"detectron2": DETECTRON2, "mmsegmentation": MMSEGMENTATION, "timm": TIMM}
+
+
+def residual(
+    images: Float[Tensor, "batch channels height width"],
+    depthwise: nn.Module,
+    norm: nn.Module,
+    expand: nn.Module,
+    reduce: nn.Module,
+    scale: Float[Tensor, " channels"],
+) -> Float[Tensor, "batch channels height width"]:
+    """Return what a block adds to its input (sec. 2.6): 7x7 depthwise, norm, two layers with GELU, scale per channel."""
+    features = norm(depthwise(images).permute(0, 2, 3, 1))
+    return (scale * reduce(F.gelu(expand(features)))).permute(0, 3, 1, 2)
 
 
 def _block(depthwise: str, norm: str, expand: str, reduce: str, scale: str) -> Rules:

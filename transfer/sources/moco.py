@@ -1,12 +1,14 @@
-"""The release format of MoCo v1/v2, which MixMask's and Un-Mix's releases share (facebookresearch/moco, main_moco.py)."""
+"""The release format of MoCo v1/v2, which MixMask's and Un-Mix's releases share.
+
+Layout: facebookresearch/moco, main_moco.py and detection/convert-pretrain-to-detectron2.py; the same keys in
+kirill-vish/MixMask, main_moco_mixmask.py, and szq0214/Un-Mix, which are forks of it.
+"""
 
 from typing import Any
 
 from torch import Tensor
 
-from transfer.sources import Source, split_by_prefix
-
-PREFIXES = ("module.encoder_q.", "encoder_q.")
+from transfer.sources import Source, has, plain_values, split_by_prefix, state
 
 
 class Moco(Source):
@@ -14,25 +16,16 @@ class Moco(Source):
 
     @classmethod
     def claims(cls, checkpoint: dict[str, Any]) -> bool:
-        """Look for a query encoder with a ResNet stem in ``state_dict``."""
-        return _prefix(checkpoint) is not None
+        """Look for a query encoder that is not OpenSelfSup's, which keeps a ``backbone`` beside it."""
+        found = state(checkpoint)
+        return has(found, "encoder_q.") and not has(found, "backbone.")
 
     @classmethod
     def split(cls, checkpoint: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Take the query encoder without its ``fc`` projector."""
-        prefix = _prefix(checkpoint)
-        assert prefix is not None
-        return split_by_prefix(checkpoint["state_dict"], prefix)
+        return split_by_prefix(state(checkpoint), "encoder_q.")
 
     @classmethod
     def pretrain(cls, checkpoint: dict[str, Any]) -> dict[str, Any]:
         """Return the epoch and the architecture that the release stores."""
-        stored = {"method": "moco", "epochs": checkpoint.get("epoch"), "arch": checkpoint.get("arch")}
-        return {key: value for key, value in stored.items() if isinstance(value, int | str)}
-
-
-def _prefix(checkpoint: dict[str, Any]) -> str | None:
-    state = checkpoint.get("state_dict")
-    if not isinstance(state, dict):
-        return None
-    return next((p for p in PREFIXES if any(str(key).startswith((f"{p}conv1.", f"{p}layer")) for key in state)), None)
+        return plain_values(checkpoint, "moco", epochs="epoch", arch="arch")

@@ -1,28 +1,36 @@
-"""Plain ResNets with torchvision's names: torchvision's own files and weights that were extracted already."""
+"""Bare networks with torchvision's names (pytorch/vision, torchvision/models/resnet.py and convnext.py).
+
+So are weights that were extracted already: Barlow Twins', VICReg's and DINO's resnet50.pth, exports of lightly-train.
+"""
 
 from typing import Any
 
 from torch import Tensor
 
-from transfer.sources import Source, split_by_prefix
+from transfer.sources import Source, has, prefixes, split_by_prefix, state
 
 
 class Torchvision(Source):
-    """``conv1.weight``, ``layer1.0.conv1.weight``, ..., bare or under ``state_dict``."""
+    """``layer1.0.conv1.weight`` or ``features.1.0.block.0.weight``, ..., bare or in a container."""
+
+    yields_to = (
+        "mmselfsup",
+        "mmsegmentation",
+        "openselfsup",
+        "densecl",
+        "swav",
+        "ours",
+    )  # bare names and their own mark
 
     @classmethod
     def claims(cls, checkpoint: dict[str, Any]) -> bool:
-        """Look for the stem or a stage at the top level."""
-        if "format" in checkpoint:
+        """Look for the stem or a stage at the top; with a second network beside them (averaged weights) ``plain`` asks."""
+        if len(prefixes(checkpoint)) > 1:
             return False
-        return any(str(key).startswith(("conv1.", "layer")) for key in _tensors(checkpoint))
+        found = state(checkpoint)
+        return has(found, "conv1.weight") or has(found, "layer1.") or has(found, "features.1.0.block.")
 
     @classmethod
     def split(cls, checkpoint: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Take everything but the classifier."""
-        return split_by_prefix(_tensors(checkpoint), "")
-
-
-def _tensors(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    state = checkpoint.get("state_dict", checkpoint)
-    return state if isinstance(state, dict) else {}
+        return split_by_prefix(state(checkpoint), "")

@@ -1,6 +1,6 @@
 """MMSegmentation: ``{"state_dict": ..., "meta": {}, "recipe": ...}``, torchvision's names, no prefix."""
 
-import io
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +9,14 @@ from torch import Tensor
 
 from transfer.load_check import compare
 from transfer.recipe import Recipe
-from transfer.targets import Target
+from transfer.targets import Target, torch_bytes
 
 
 class Mmsegmentation(Target):
     """Also what MMEngine's ``init_cfg=dict(type='Pretrained', checkpoint=...)`` reads."""
 
     suffixes = (".pth",)
+    stems = ("imagenet", "patch")
 
     @classmethod
     def rules_name(cls) -> str:
@@ -25,9 +26,7 @@ class Mmsegmentation(Target):
     @classmethod
     def pack(cls, tensors: dict[str, Tensor], recipe: Recipe, suffix: str) -> bytes:
         """Serialise with ``torch.save``."""
-        buffer = io.BytesIO()
-        torch.save({"state_dict": tensors, "meta": {}, "recipe": recipe.to_dict()}, buffer)
-        return buffer.getvalue()
+        return torch_bytes({"state_dict": tensors, "meta": {}, "recipe": recipe.to_dict()})
 
     @classmethod
     def unpack(cls, file: dict[str, Any]) -> dict[str, Tensor]:
@@ -36,21 +35,10 @@ class Mmsegmentation(Target):
 
     @classmethod
     def stages(cls, file: Path, tensors: dict[str, Tensor], recipe: Recipe, images: Tensor) -> list[Tensor]:
-        """Run MMSegmentation's ``ResNet(style='pytorch')``, undilated, and return its four stages."""
-        from transfer.segmentation import compat  # before any mm* package
-
-        with compat.quiet():
-            from mmseg.models.backbones import ResNet
-
-        network = ResNet(
-            depth=recipe.depth,
-            base_channels=recipe.width,
-            stem_channels=recipe.width,
-            style="pytorch",
-            norm_cfg={"type": "BN"},
-            norm_eval=False,
-        )
-        network.eval()  # returns None there, so it cannot be chained
+        """Run MMSegmentation's network of the recipe's family, undilated, and return its four stages."""
+        side = importlib.import_module(f"transfer.segmentation.{recipe.family}")
+        network = side.build_network(recipe)
+        network.eval()  # ResNet's returns None there, so it cannot be chained
         network.load_state_dict(tensors, strict=False)  # the file carries no num_batches_tracked
         compare(network.state_dict(), tensors, str(file))
         with torch.no_grad():
