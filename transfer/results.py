@@ -110,11 +110,23 @@ def write(path: Path, result: Result) -> None:
 def read(path: Path) -> Result:
     """Read one result file; raise InputError with the reason when it is not one."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"not JSON, perhaps truncated ({error})") from error
+        data = path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})") from error
+    try:
+        result = Result.model_validate_json(data)
+        if "schema_version" in result.model_fields_set:
+            return result
+    except ValueError:
+        pass  # read again below, slower, to say what is wrong
+    return _explained(data)
+
+
+def _explained(data: bytes) -> Result:
+    try:
+        values = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"not JSON, perhaps truncated ({error})") from error
     if not isinstance(values, dict):
         raise InputError(f"holds a {type(values).__name__}, not an object")
     if (version := values.get("schema_version")) != SCHEMA_VERSION:

@@ -64,7 +64,7 @@ class Cell:
         """Return every setting that was in effect in any trial."""
         return {(key, str(value)) for _, r in self.trials for key, value in r.recipe.get("effective", {}).items()}
 
-    @property
+    @functools.cached_property
     def same_protocol(self) -> bool:
         """Tell whether published numbers may stand beside this cell: nothing changed but the number of devices."""
         options = any(result.protocol.options for _, result in self.trials)
@@ -162,6 +162,11 @@ class Report:
         if not cell.trials or not cell.same_protocol:
             return []
         return published.matching(column.plugin, row.method, row.branches, column.headline)
+
+    @functools.cached_property
+    def with_published(self) -> set[Column]:
+        """Return the columns where any cell has a published value beside it."""
+        return {column for column in self.columns if any(self.published(row, column) for row in self.rows)}
 
     @functools.cached_property
     def conclusions(self) -> list[str]:

@@ -55,8 +55,8 @@ def write(report: Report, path: Path) -> None:
         values = section.gather(report, cache)
         if values is not None:
             shown[section.name] = environment.get_template(f"sections/{section.name}.html").render(values)
-    embedded = Pictures(cache, min(PICTURES, LARGEST - sum(map(len, shown.values()))), pictures.widest(report))
-    shown |= _with_pictures(report, environment, embedded)
+    left = min(PICTURES, LARGEST - sum(map(len, shown.values())))
+    shown |= _with_pictures(report, environment, cache, left)
     titles = {section.name: section.title for section in (*SECTIONS, *WITH_PICTURES)}
     script = (TEMPLATES / "page.js").read_text()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -92,11 +92,13 @@ def _environment(report: Report) -> Environment:
     return environment
 
 
-def _with_pictures(report: Report, environment: Environment, embedded: Pictures) -> dict[str, str]:
+def _with_pictures(report: Report, environment: Environment, cache: Cache, left: int) -> dict[str, str]:
+    images = pictures.images(report)
+    embedded = Pictures(cache, left, pictures.widest(images))
     shown = {}
     if views := pictures.views(report, embedded):
         shown["views"] = environment.get_template("sections/views.html").render(views=views)
-    found = [(image, pictures.embedded(image, embedded)) for image in pictures.images(report)]
+    found = [(image, pictures.embedded(image, embedded)) for image in images]
     values = {"predictions": found, "pictures": embedded, "most": pictures.BACKBONES}
     shown["predictions"] = environment.get_template("sections/predictions.html").render(values)
     return shown

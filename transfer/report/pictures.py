@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -101,9 +102,9 @@ def _side_by_side(report: Report, column: Column) -> list[Row]:
     return [row for row in ran if row in chosen]
 
 
-def widest(report: Report) -> int:
-    """Return how wide pictures may be so that many fit on one page."""
-    return WIDEST if sum(len(image.shown) for image in images(report)) <= MANY else NARROWER
+def widest(found: Sequence[Image]) -> int:
+    """Return how wide pictures may be so that all fit on one page."""
+    return WIDEST if sum(len(image.shown) for image in found) <= MANY else NARROWER
 
 
 def embedded(image: Image, pictures: Pictures) -> list[tuple[Row, str]]:

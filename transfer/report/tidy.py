@@ -19,14 +19,21 @@ FIELDS = (
 def write(report: Report, path: Path) -> None:
     """Write ``report.csv``; an empty ``value`` is a metric without one, ``kind`` tells measured from published."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, FIELDS, restval="", lineterminator="\n")
-    writer.writeheader()
-    for values in (*_measured(report), *_published(report)):
-        writer.writerow({key: _inert(value) for key, value in values.items()})
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(FIELDS)
+    metric, value = FIELDS.index("metric"), FIELDS.index("value")
+    for common, metrics in measured(report):  # a trial's own values once, since it can have hundreds of metrics
+        line = [_inert(common.get(name, "")) for name in FIELDS]
+        for name, number in metrics.items():
+            line[metric], line[value] = _inert(name), number
+            writer.writerow(line)
+    for values in published_rows(report):
+        writer.writerow([_inert(values.get(name, "")) for name in FIELDS])
     write_atomic(path, text.getvalue())
 
 
-def _measured(report: Report) -> Iterator[dict[str, Any]]:
+def measured(report: Report) -> Iterator[tuple[dict[str, Any], dict[str, float | None]]]:
+    """Return every trial's own columns and its metrics."""
     for row in report.rows:
         for column in report.columns:
             for path, result in report.cell(row, column).trials:
@@ -47,11 +54,11 @@ def _measured(report: Report) -> Iterator[dict[str, Any]]:
                     "device": result.cost.device,
                     "source": str(path),
                 }
-                for metric, value in result.metrics.items():
-                    yield common | {"metric": metric, "value": value}
+                yield common, result.metrics
 
 
-def _published(report: Report) -> Iterator[dict[str, Any]]:
+def published_rows(report: Report) -> Iterator[dict[str, Any]]:
+    """Return the published numbers of the report's benchmarks, one row a value."""
     for plugin in dict.fromkeys(column.plugin for column in report.columns):
         for group in published.of(plugin):
             for row in group.rows:

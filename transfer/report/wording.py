@@ -135,7 +135,7 @@ def published(report: Report, row: Row, column: Column) -> str:
 
 def has_published(report: Report, column: Column) -> bool:
     """Tell whether any cell of a column has a published value beside it."""
-    return any(report.published(row, column) for row in report.rows)
+    return column in report.with_published
 
 
 def title_of(column: Column) -> str:
