@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import io
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
+from core.errors import InputError
 from core.files import sha256
 from core.shapes import CLASSES, render
-from transfer.datasets import checking, cifar10, folders, shapes, voc
+from transfer.datasets import checking, cifar10, coco, coco_to_voc, folders, shapes, voc
 
 SMALL = shapes.Plan(unlabelled=3, train=6, val=3, size=64, unlabelled_size=48)
 
@@ -161,6 +163,23 @@ def test_a_changed_file_of_the_set_is_named(copied):
         ("Annotations/000001.xml", b"<a><object><name>disc</name></object></a>", "lacks a corner of its bndbox"),
         ("SegmentationClass/000001.png", None, "000001.png is missing"),
         ("SegmentationClass/000001.png", "L", "mode L, not a palette PNG"),
+        ("SegmentationClass/000001.png", "RGB", "mode RGB, not a palette PNG"),
+        ("SegmentationClass/000001.png", "P", r"000001.png is \(32, 32\), its image \(64, 64\) pixels"),
+        (
+            "Annotations/000001.xml",
+            b"<a><object><name>disc</name><bndbox><xmin>9</xmin><ymin>1</ymin><xmax>66</xmax><ymax>64</ymax></bndbox></object></a>",
+            r"train.txt has 1 boxes outside among \d+, first \(9, 1, 66, 64\) of object 0 in .*000001.xml, whose image is 64",
+        ),
+        (
+            "Annotations/000001.xml",
+            b"<a><object><name>disc</name><bndbox><xmin>9</xmin><ymin>1</ymin><xmax>8</xmax><ymax>64</ymax></bndbox></object></a>",
+            "object 0 of .*000001.xml has an empty bndbox",
+        ),
+        (
+            "Annotations/000001.xml",
+            b"<a><size><width>64</width><height>46</height></size></a>",
+            r"train.txt has 1 wrong sizes among 6, first .*000001.xml says 64 x 46, 000001.jpg has 64 x 64",
+        ),
         ("SegmentationClass/000001.png", 77, "holds the value 77; allowed are 0 to 8 and 255"),
         ("ImageSets/Main/train.txt", b"", "train.txt lists no images"),
         ("ImageSets", None, "no .*ImageSets"),
@@ -171,8 +190,8 @@ def test_a_bad_voc_folder_is_refused_with_what_and_where(copied, path, content, 
     target = copied / "VOC" / path
     if content is None:
         shutil.rmtree(target) if target.is_dir() else target.unlink()
-    elif content == "L":
-        Image.new("L", (64, 64)).save(target)
+    elif isinstance(content, str):
+        Image.new(content, (32, 32) if content == "P" else (64, 64)).save(target)
     elif isinstance(content, int):
         voc.write_labels(target, np.full((64, 64), content, dtype=np.uint8))
     else:
@@ -239,3 +258,30 @@ def test_the_tool_ends_with_code_two_and_one_line_on_bad_input(run_tool, tmp_pat
     done = run_tool("tools/prepare_data.py", "check", root, check=2)
     next_step = f"make the embedded set with: python tools/prepare_data.py shapes {root}"
     assert done.stderr == f"error: no folder {root}; {next_step}\n"
+
+
+def test_the_tool_refuses_a_bad_voc_folder_in_one_line(copied, run_tool):
+    for path in (copied / "VOC" / "Annotations").iterdir():
+        path.write_text(re.sub(r"<name>\w+</name>", "<name>dog</name>", path.read_text()))
+    path = copied / "VOC" / "Annotations" / "000001.xml"
+    path.write_text(re.sub(r"<xmax>\d+</xmax>", "<xmax>99</xmax>", path.read_text()))
+    done = run_tool("tools/prepare_data.py", "check", copied / "VOC", check=2)
+    assert done.stderr.count("\n") == 1
+    assert re.match(r"error: .*train\.txt has \d boxes outside among \d+, first \(\d+, \d+, 99, ", done.stderr)
+
+
+@pytest.mark.parametrize("maker", ["shapes", "link", "copy", "cifar10", "coco-to-voc"])
+def test_an_output_that_cannot_be_written_is_named_and_nothing_is_left(rendered, tmp_path, maker):
+    (tmp_path / "file").write_text("mine")
+    place, source, archive = tmp_path / "file" / "set", rendered / "coco", tar_with(tmp_path / "c.tar", CIFAR)
+    make = {
+        "shapes": lambda: shapes.ensure(place),
+        "link": lambda: coco.link(source, place),
+        "copy": lambda: coco.link(source, place, copy=True),
+        "cifar10": lambda: cifar10.unpack(archive, place),
+        "coco-to-voc": lambda: coco_to_voc.convert(source, place),
+    }[maker]
+    with pytest.raises(InputError, match=f"cannot write {place}"):
+        make()
+    assert (tmp_path / "file").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.tar", "file"]

@@ -188,18 +188,23 @@ def link(source: Path, target: Path, *, copy: bool = False) -> Counts:
     """Check the COCO folder ``source`` and place it at ``target`` as a symbolic link, or as a copy."""
     counts = check(source)
     if target.is_symlink() and not copy:
-        target.unlink()
+        target.unlink()  # a link is ours to replace
     elif target.exists():
         raise InputError(f"{target} exists; remove it or choose another place")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if not copy:
-        target.symlink_to(source.resolve(), target_is_directory=True)
-        return counts
     temporary = target.with_name(f".{target.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(source, temporary)
-    temporary.chmod(0o755)  # the source may be read-only
-    temporary.rename(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not copy:
+            target.symlink_to(source.resolve(), target_is_directory=True)
+            return counts
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(source, temporary)
+        temporary.chmod(0o755)  # the source may be read-only
+        temporary.rename(target)
+    except (OSError, shutil.Error) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot write {target} ({reason}); free some space or choose another place") from error
     return counts
 
 

@@ -84,11 +84,11 @@ def verify(archive: Archive, path: Path) -> None:
     elif archive.md5 is not None and (found := _md5(path)) != archive.md5:
         wrong = f"has the md5 {found}, not {archive.md5}"
     if wrong:
-        path = path.with_name(archive.name) if path.name == f"{archive.name}.part" else path
         aside = path.with_name(f"{archive.name}.refused")
         path.replace(aside)
         raise InputError(
-            f"{path} {wrong}; it was set aside as {aside.name}: start the same command again to fetch it anew"
+            f"{path.with_name(archive.name)} {wrong}; it was set aside as {aside.name}, "
+            "start the same command again to fetch it anew"
         )
 
 

@@ -159,6 +159,8 @@ def _prepare(one: Published, root: Path) -> Counts:
 
 def _is_ours(folder: Path, made_from: dict[str, Any]) -> bool:
     """Tell whether a folder is to be made here: one that the user put there, or made in another way, is not replaced."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; move it away, the dataset's folder has this name")
     if not folder.exists() or not any(folder.iterdir()):
         return True
     return (folder / folders.MANIFEST).is_file() and folders.read_manifest(folder)["made_from"] == made_from

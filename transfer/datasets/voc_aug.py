@@ -24,19 +24,25 @@ def add(root: Path, archive: Path) -> int:
     lists = root / "ImageSets" / "Segmentation"
     train, val = (voc.read_list(lists / f"{name}.txt") for name in ("train", "val"))
     try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{FOLDER}.", suffix=".tmp", dir=root))
+        extra = _write(root, archive, train, val)
+        write_atomic(lists / "aug.txt", "".join(f"{name}\n" for name in extra))
+        write_atomic(lists / "trainaug.txt", "".join(f"{name}\n" for name in (*train, *extra)))
     except OSError as error:
-        raise InputError(f"cannot write {root} ({error.strerror}); free some space or choose another folder") from error
+        raise InputError(f"cannot write {root} ({error}); free some space or choose another folder") from error
+    return len(extra)
+
+
+def _write(root: Path, archive: Path, train: list[str], val: list[str]) -> list[str]:
+    """Make the folder of masks, whole or not at all; return the names of SBD's images outside VOC's lists."""
+    temporary = Path(tempfile.mkdtemp(prefix=f".{FOLDER}.", suffix=".tmp", dir=root))
     try:
-        archives.unpack(archive, temporary / "sbd", _select)
-        named = [
-            name for split in ("train", "val") for name in (temporary / "sbd" / f"{split}.txt").read_text().split()
-        ]
+        sbd, masks = temporary / "sbd", temporary / FOLDER
+        archives.unpack(archive, sbd, _select)
+        named = [name for split in ("train", "val") for name in voc.read_list(sbd / f"{split}.txt")]
         extra = sorted(set(named) - {*train, *val})
-        masks = temporary / FOLDER
         masks.mkdir()
         for name in track(extra, "converting SBD masks", len(extra)):
-            voc.write_labels(masks / f"{name}.png", _read_mask(temporary / "sbd" / "cls" / f"{name}.mat"))
+            voc.write_labels(masks / f"{name}.png", _read_mask(sbd / "cls" / f"{name}.mat"))
         for name in (*train, *val):
             shutil.copyfile(root / "SegmentationClass" / f"{name}.png", masks / f"{name}.png")
         shutil.rmtree(root / FOLDER, ignore_errors=True)
@@ -44,9 +50,7 @@ def add(root: Path, archive: Path) -> int:
         os.rename(masks, root / FOLDER)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    write_atomic(lists / "aug.txt", "".join(f"{name}\n" for name in extra))
-    write_atomic(lists / "trainaug.txt", "".join(f"{name}\n" for name in (*train, *extra)))
-    return len(extra)
+    return extra
 
 
 def _select(name: str) -> str | None:

@@ -1,0 +1,250 @@
+"""Downloads resume, are verified before they get their name, and say what to do without a network; archives stay inside."""
+
+import hashlib
+import io
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from transfer.datasets import archives, download
+from transfer.datasets.download import Archive, Unreachable
+
+BODY = np.random.default_rng(0).integers(0, 256, 3 * 2**20 + 17, dtype=np.uint8).tobytes()
+MD5 = hashlib.md5(BODY).hexdigest()
+
+
+class Server(ThreadingHTTPServer):
+    """Serves one body with ranges; ``cuts`` are how many bytes each of the first answers brings before it breaks off."""
+
+    body, etag, ranges, status = BODY, '"one"', True, None
+    cuts: list[int]
+    asked: list[tuple[str | None, str | None]]
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers GET with the whole body or the range asked for."""
+
+    server: Server
+
+    def do_GET(self) -> None:
+        server, wanted = self.server, self.headers.get("Range")
+        server.asked.append((wanted, self.headers.get("If-Range")))
+        if server.status:
+            self.send_error(server.status)
+            return
+        start = 0
+        if wanted and server.ranges and self.headers.get("If-Range") in (None, server.etag):
+            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            if start >= len(server.body):
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(server.body)}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(server.body) - 1}/{len(server.body)}")
+        else:
+            self.send_response(200)
+        data = server.body[start:]
+        self.send_header("Content-Length", str(len(data)))
+        if server.etag:
+            self.send_header("ETag", server.etag)
+        self.end_headers()
+        self.wfile.write(data[: server.cuts.pop(0)] if server.cuts else data)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def server(monkeypatch) -> Iterator[Server]:
+    monkeypatch.setattr(download, "PAUSES", (0.0,))
+    running = Server(("127.0.0.1", 0), Handler)
+    running.cuts, running.asked = [], []
+    thread = threading.Thread(target=running.serve_forever, args=(0.02,))
+    thread.start()
+    yield running
+    running.shutdown()
+    thread.join()
+    running.server_close()
+
+
+def archive(server: Server, md5: str | None = MD5, size: int | None = None) -> Archive:
+    return Archive("set.tar", f"http://127.0.0.1:{server.server_port}/set.tar", md5, size)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_downloaded_verified_and_left_without_traces(server, tmp_path):
+    (path,) = download.obtain([archive(server, size=len(BODY))], tmp_path / "downloads")
+    assert path.read_bytes() == BODY
+    assert names(tmp_path / "downloads") == ["set.tar"]
+    assert download.obtain([archive(server)], tmp_path / "downloads") == [path]
+    assert len(server.asked) == 1  # what is there is not asked for again
+
+
+def test_a_broken_connection_goes_on_where_it_stopped(server, tmp_path):
+    server.cuts = [2**20, 5, 2**20]
+    download.fetch(archive(server), tmp_path / "set.tar")
+    assert (tmp_path / "set.tar").read_bytes() == BODY
+    starts = [0, 2**20, 2**20 + 5, 2**21 + 5]
+    assert [wanted for wanted, _ in server.asked] == [f"bytes={start}-" if start else None for start in starts]
+    assert [etag for _, etag in server.asked] == [None, '"one"', '"one"', '"one"']
+
+
+def test_a_killed_download_goes_on_in_the_next_process(server, tmp_path):
+    server.cuts = [2**20, 0, 0, 0]
+    with pytest.raises(Unreachable, match=f"cannot reach 127.0.0.1:.* {2**20} bytes of set.tar are kept"):
+        download.fetch(archive(server), tmp_path / "set.tar")
+    assert names(tmp_path) == ["set.tar.part", "set.tar.part.json"]
+    server.cuts, server.asked = [], []
+    download.fetch(archive(server), tmp_path / "set.tar")
+    assert server.asked[0][0] == f"bytes={2**20}-"
+    assert names(tmp_path) == ["set.tar"]
+
+
+def test_a_part_of_another_file_is_thrown_away(server, tmp_path):
+    server.cuts = [2**20, 0, 0, 0]
+    with pytest.raises(Unreachable):
+        download.fetch(archive(server), tmp_path / "set.tar")
+    server.cuts, server.etag, server.body = [], '"two"', BODY[::-1]
+    download.fetch(archive(server, hashlib.md5(BODY[::-1]).hexdigest()), tmp_path / "set.tar")
+    assert (tmp_path / "set.tar").read_bytes() == BODY[::-1]
+
+
+@pytest.mark.parametrize("kind", ["no ranges", "no etag"])
+def test_a_server_that_cannot_resume_is_asked_for_the_whole_again(server, tmp_path, kind):
+    server.cuts = [2**20]
+    if kind == "no ranges":
+        server.ranges = False
+    else:
+        server.etag = ""
+    download.fetch(archive(server), tmp_path / "set.tar")
+    assert (tmp_path / "set.tar").read_bytes() == BODY
+
+
+def test_a_part_that_is_whole_already_is_only_verified(server, tmp_path):
+    (tmp_path / "set.tar.part").write_bytes(BODY)
+    (tmp_path / "set.tar.part.json").write_text('{"validator": "\\"one\\""}')
+    download.fetch(archive(server), tmp_path / "set.tar")
+    assert server.asked == [(f"bytes={len(BODY)}-", '"one"')]
+    assert names(tmp_path) == ["set.tar"]
+    (tmp_path / "set.tar").unlink()
+    (tmp_path / "set.tar.part").write_bytes(BODY + b"more")
+    (tmp_path / "set.tar.part.json").write_text('{"validator": "\\"one\\""}')
+    download.fetch(archive(server), tmp_path / "set.tar")
+    assert (tmp_path / "set.tar").read_bytes() == BODY
+
+
+def test_a_wrong_checksum_is_refused_and_the_file_set_aside(server, tmp_path):
+    with pytest.raises(
+        ValueError, match=rf"set\.tar has the md5 {MD5}, not 0000; it was set aside as set\.tar\.refused,"
+    ):
+        download.fetch(archive(server, "0000"), tmp_path / "set.tar")
+    assert names(tmp_path) == ["set.tar.refused"]
+    (tmp_path / "set.tar").write_bytes(BODY[:-1])  # as one put there by hand
+    with pytest.raises(ValueError, match=f"set.tar has {len(BODY) - 1} bytes, not {len(BODY)}"):
+        download.obtain([archive(server, size=len(BODY))], tmp_path)
+    assert names(tmp_path) == ["set.tar.refused"]
+
+
+def test_without_a_network_one_message_names_every_file_and_its_place(monkeypatch, tmp_path):
+    monkeypatch.setattr(download, "PAUSES", ())
+    wanted = [Archive(f"{name}.zip", f"http://127.0.0.1:9/{name}.zip") for name in "ab"]
+    told = (
+        r"cannot reach 127.0.0.1:9 \(.*\); download on another machine: a.zip \(http://.*/a.zip\), b.zip \(http.*\); "
+        "put into .*downloads and start the same command again"
+    )
+    with pytest.raises(ValueError, match=told):
+        download.obtain(wanted, tmp_path / "downloads")
+    assert names(tmp_path / "downloads") == []
+
+
+def test_a_file_that_the_server_does_not_have_is_an_error_at_once(server, tmp_path):
+    server.status = 404
+    with pytest.raises(Unreachable, match=r"/set\.tar answers 404 Not Found"):
+        download.fetch(archive(server), tmp_path / "set.tar")
+    assert len(server.asked) == 1
+
+
+def test_files_behind_a_login_are_asked_for_by_name(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"register there; put a\.zip, b\.zip into .*downloads and start the same command"
+    ):
+        download.obtain([Archive("a.zip", None), Archive("b.zip", None)], tmp_path / "downloads", "register there")
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(server, tmp_path):
+    with pytest.raises(ValueError, match=r"GiB free, \d+\.\d are needed"):
+        download.obtain([archive(server, size=10**18)], tmp_path / "downloads")
+    assert server.asked == []
+
+
+def test_a_folder_that_cannot_be_written_is_named(server, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"cannot write .*file/set\.tar\.part"):
+        download.fetch(archive(server), tmp_path / "file" / "set.tar")
+
+
+# --- archives
+
+
+def make_archive(path: Path, members: dict[str, bytes], link: str = "") -> Path:
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as file:
+            for name, data in members.items():
+                info = zipfile.ZipInfo(name)
+                info.external_attr = (0xA1FF << 16) if name == link else 0
+                file.writestr(info, data)
+        return path
+    with tarfile.open(path, "w:gz" if path.suffix == ".tgz" else "w") as tar:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            if name == link:
+                member.type, member.linkname = tarfile.SYMTYPE, data.decode()
+            else:
+                member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tgz", ".zip"])
+def test_the_selected_members_are_unpacked(tmp_path, suffix):
+    made = make_archive(tmp_path / f"a{suffix}", {"x/one.txt": b"1", "x/sub/two.txt": b"22", "y/three.txt": b"333"})
+    assert archives.unpack(made, tmp_path / "out", archives.below("x/", "new/")) == 2
+    found = {str(path.relative_to(tmp_path / "out")): path.read_bytes() for path in (tmp_path / "out").rglob("*.txt")}
+    assert found == {"new/one.txt": b"1", "new/sub/two.txt": b"22"}
+    with pytest.raises(ValueError, match="holds none of the files expected"):
+        archives.unpack(made, tmp_path / "out", archives.below("z/"))
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".zip"])
+@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "a/../../evil", "a\\..\\evil"])
+def test_members_that_would_leave_the_folder_are_refused(tmp_path, suffix, name):
+    made = make_archive(tmp_path / f"a{suffix}", {name: b"1"})
+    with pytest.raises(ValueError, match="which would leave the folder"):
+        archives.unpack(made, tmp_path / "sub" / "out")
+    assert [path for path in tmp_path.rglob("*evil*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".zip"])
+def test_links_are_refused(tmp_path, suffix):
+    made = make_archive(tmp_path / f"a{suffix}", {"passwords": b"/etc/passwd"}, link="passwords")
+    with pytest.raises(ValueError, match="holds 'passwords', a link"):
+        archives.unpack(made, tmp_path / "out")
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tgz", ".zip"])
+def test_a_truncated_archive_is_named(tmp_path, suffix):
+    made = make_archive(tmp_path / f"a{suffix}", {"one.bin": BODY[:9000], "two.bin": BODY[9000:20000]})
+    made.write_bytes(made.read_bytes()[:-9500])
+    with pytest.raises(ValueError, match=rf"a{suffix} is truncated or damaged"):
+        archives.unpack(made, tmp_path / "out")
