@@ -4,7 +4,7 @@ from transfer.benchmarks import Benchmark, Protocol
 
 
 class Cifar10Knn(Benchmark):
-    """CIFAR-10 kNN: frozen features, k nearest by cosine, votes weighted."""
+    """CIFAR-10 kNN: frozen features, k nearest by cosine, weighted votes."""
 
     protocol = Protocol(
         title="CIFAR-10 kNN",

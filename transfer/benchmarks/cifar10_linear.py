@@ -4,7 +4,7 @@ from transfer.benchmarks import Benchmark, Protocol
 
 
 class Cifar10Linear(Benchmark):
-    """CIFAR-10 linear probe: 100 epochs on features made once."""
+    """CIFAR-10 linear: SGD, 100 epochs, the last counts."""
 
     protocol = Protocol(
         title="CIFAR-10 linear",

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from core.backbones.resnet import ResNet
+from core.backbones import Backbone
 from transfer.classification.data import Data
 from transfer.classification.settings import ClassificationSettings
 from transfer.recipe import Recipe
@@ -17,7 +17,7 @@ from transfer.recipe import Recipe
 class Job:
     """A loaded backbone, labelled images, and how and where to work."""
 
-    network: ResNet
+    network: Backbone
     recipe: Recipe
     weights_sha256: str
     data: Data

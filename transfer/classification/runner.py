@@ -12,6 +12,8 @@ from core import plugins
 from core.errors import InputError
 from core.files import read_weights_file, sha256, write_json
 from transfer.classification import settings as reading
+from transfer.classification import subsets
+from transfer.classification.data import Data
 from transfer.classification.job import Job
 from transfer.classification.settings import ClassificationSettings
 from transfer.load_check import compare
@@ -35,7 +37,7 @@ def run(
         network=network.to(device),
         recipe=recipe,
         weights_sha256=sha256(weights),
-        data=plugins.build("transfer.classification.data", settings.data),
+        data=_data(settings, seed),
         settings=settings,
         seed=seed,
         folder=work_dir,
@@ -79,9 +81,18 @@ def _loaded(weights: Path, settings: ClassificationSettings) -> tuple[Any, Recip
     return network, recipe, compare(network.state_dict(), file["backbone"], str(weights))
 
 
+def _data(settings: ClassificationSettings, seed: int) -> Data:
+    data: Data = plugins.build("transfer.classification.data", settings.data)
+    data.train = subsets.choose(data.train, settings.subset, seed)
+    return data
+
+
 def _recipe(settings: ClassificationSettings) -> dict[str, Any]:
     task = plugins.build("transfer.classification.tasks", settings.task)
-    return {"task": settings.task.name, "devices": 1, **task.recipe(), "views": _views(settings), "amp": settings.amp}
+    subset = settings.subset
+    labels = str(subset.list) if subset.list else f"{100 * subset.share:g} %"
+    views = {"labels": labels, "views": _views(settings), "amp": settings.amp}
+    return {"task": settings.task.name, "devices": 1, **task.recipe(), **views}
 
 
 def _views(settings: ClassificationSettings) -> str:

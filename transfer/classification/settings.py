@@ -10,6 +10,7 @@ from core import config
 from core.config import Settings
 from core.errors import InputError
 from core.plugins import choice
+from transfer.classification.subsets import Subset
 from transfer.classification.views import ViewSettings
 from transfer.recipe import Recipe
 
@@ -28,6 +29,7 @@ class ClassificationSettings(Settings):
     input: Input
     views: ViewSettings
     data: choice("transfer.classification.data")  # type: ignore[valid-type]
+    subset: Subset = Subset()
     task: choice("transfer.classification.tasks")  # type: ignore[valid-type]
     amp: Literal["none", "bfloat16", "float16"] = "none"
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")

@@ -58,7 +58,7 @@ class Training(PluginSettings):
     def build(self, groups: list[dict[str, Any]]) -> Optimizer:
         """Make the optimizer; each group holds ``params`` and, if it is not ``lr``, its own ``peak`` for a batch of 256."""
         for group in groups:
-            group["peak"] = group.get("peak", self.lr) * self.batch / PER
+            group["peak"] = self.scaled(group.get("peak", self.lr))
         given = {"lr": self.lr, "momentum": self.momentum, "weight_decay": self.weight_decay}
         if self.optimizer == "lars":
             from timm.optim import Lars  # here: it imports all of timm
@@ -66,12 +66,16 @@ class Training(PluginSettings):
             return Lars(groups, **given, trust_coeff=0.001, always_adapt=True)  # adapt without weight decay too
         return torch.optim.SGD(groups, **given)
 
+    def scaled(self, lr: float) -> float:
+        """Scale a learning rate for a batch of 256 to the batch at hand."""
+        return lr * self.batch / PER
+
     def summary(self) -> dict[str, Any]:
         """Return the recipe for a report, with the learning rate as scaled."""
         values = self.model_dump(mode="json", exclude={"name", "lr"})
         if self.schedule == "cosine":
             values = {key: value for key, value in values.items() if key not in ("milestones", "factor")}
-        return {"lr": self.lr * self.batch / PER, **values}
+        return {"lr": self.scaled(self.lr), **values}
 
 
 def new_head(features: int, classes: int, seed: int) -> nn.Linear:
@@ -94,11 +98,13 @@ def fit(
     parts: Mapping[str, Any],
     epoch_of: Callable[[int], Batches],
     test: Callable[[], tuple[Tensor, Tensor]],
+    test_every: int = 1,
 ) -> dict[str, float | None]:
     """Train ``parts`` (one is ``optimizer``), from the folder's saved state when the job resumes, and return the metrics.
 
-    ``epoch_of`` yields each batch's logits and labels; ``test`` returns all test logits and labels. The metrics are of the
-    last epoch, ``PREFIX/best_top1`` is that of the best. Raises InputError when the loss is not finite.
+    ``epoch_of`` yields each batch's logits and labels; ``test`` returns all test logits and labels, and is called after every
+    ``test_every`` epochs and after the last. The metrics are of the last epoch, ``PREFIX/best_top1`` is that of the best.
+    Raises InputError when the loss is not finite.
     """
     done, best, metrics = _resume(job, parts) if job.resume else (0, 0.0, {})
     saved = time.monotonic()
@@ -107,10 +113,11 @@ def fit(
             for group in parts["optimizer"].param_groups:
                 group["lr"] = group["peak"] * training.share(epoch)
             loss = _train(epoch_of(epoch), parts, epoch)
-            metrics = accuracies(*test(), prefix)
-            best = max(best, metrics[f"{prefix}/top1"])
-            journal.log(epoch + 1, loss=loss, lr=parts["optimizer"].param_groups[0]["lr"], **metrics)
-            if epoch + 1 == training.epochs or time.monotonic() - saved > SAVE_EVERY:
+            last = epoch + 1 == training.epochs
+            tested = accuracies(*test(), prefix) if last or (epoch + 1) % test_every == 0 else {}
+            metrics, best = tested or metrics, max(best, tested.get(f"{prefix}/top1", 0.0))
+            journal.log(epoch + 1, loss=loss, lr=parts["optimizer"].param_groups[0]["lr"], **tested)
+            if last or time.monotonic() - saved > SAVE_EVERY:
                 _save(job, parts, epoch + 1, best, metrics)
                 saved = time.monotonic()
     return {**metrics, f"{prefix}/best_top1": best}

@@ -5,14 +5,17 @@ from typing import Literal
 
 from core.config import PluginSettings
 from core.errors import InputError
+from core.provenance import ROOT
 from transfer.classification.data import Data, Missing, Split, image_files, split_of_files, under_root
+from transfer.datasets.class_folders import read_classes
 
 
 class Folders(Data):
     """A class is a folder's name; both splits must have the same ones."""
 
     class Config(PluginSettings):
-        """``root`` is below the datasets' folder; ``class_list`` names a file with one class folder a line (all if empty)."""
+        """``root`` is below the datasets' folder; ``class_list`` is a file with one class folder a line, below it too or
+        below the repository's root; without it all are taken."""
 
         name: Literal["folders"] = "folders"
         root: Path
@@ -22,7 +25,7 @@ class Folders(Data):
 
     def __init__(self, config: "Folders.Config") -> None:
         root = under_root(config.root)
-        chosen = None if config.class_list is None else _read_list(under_root(config.class_list))
+        chosen = None if config.class_list is None else _read_list(config.class_list)
         train, test = (_class_folders(root / split) for split in (config.train, config.test))
         if chosen is None and (other := set(train) ^ set(test)):
             raise InputError(f"{root}: only one of {config.train} and {config.test} has the class {min(other)}")
@@ -41,12 +44,7 @@ def _class_folders(folder: Path) -> list[str]:
 
 
 def _read_list(path: Path) -> tuple[str, ...]:
-    if not path.is_file():
-        raise InputError(f"no class list at {path}; write one class folder's name a line, or set data.class_list")
-    names = tuple(line.split()[0] for line in path.read_text().splitlines() if line.strip())
-    if len(set(names)) != len(names) or not names:
-        raise InputError(f"{path} is empty or names a class twice; write one class folder's name a line")
-    return names
+    return tuple(read_classes(next((p for p in (under_root(path), ROOT / path) if p.is_file()), path)))
 
 
 def _split(folder: Path, classes: tuple[str, ...]) -> Split:

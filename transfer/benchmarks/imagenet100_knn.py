@@ -1,0 +1,27 @@
+"""ImageNet-100 by the nearest training images: nothing is trained."""
+
+from transfer.benchmarks import Benchmark, Protocol
+
+
+class Imagenet100Knn(Benchmark):
+    """ImageNet-100 kNN: frozen features, k nearest by cosine, weighted votes."""
+
+    protocol = Protocol(
+        title="ImageNet-100 kNN",
+        framework="classification",
+        config="configs/transfer/classification/knn_imagenet100.yaml",
+        train="imagenet100/train",
+        test="imagenet100/val",
+        metrics=(
+            "knn20/top1",
+            "knn20/top5",
+            "knn200/top1",
+            "knn200/top5",
+            "knn20-0.1/top1",
+            "knn20-0.1/top5",
+            "knn200-0.1/top1",
+            "knn200-0.1/top5",
+        ),
+        headline="knn200/top1",
+        trials=1,
+    )

@@ -1,0 +1,27 @@
+"""Tiny-ImageNet by the nearest training images: nothing is trained."""
+
+from transfer.benchmarks import Benchmark, Protocol
+
+
+class TinyImagenetKnn(Benchmark):
+    """Tiny-ImageNet kNN: frozen features, k nearest by cosine, weighted votes."""
+
+    protocol = Protocol(
+        title="Tiny-ImageNet kNN",
+        framework="classification",
+        config="configs/transfer/classification/knn_tiny-imagenet.yaml",
+        train="tiny-imagenet-200/train",
+        test="tiny-imagenet-200/val",
+        metrics=(
+            "knn20/top1",
+            "knn20/top5",
+            "knn200/top1",
+            "knn200/top5",
+            "knn20-0.1/top1",
+            "knn20-0.1/top5",
+            "knn200-0.1/top1",
+            "knn200-0.1/top5",
+        ),
+        headline="knn200/top1",
+        trials=1,
+    )
