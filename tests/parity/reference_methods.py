@@ -51,13 +51,13 @@ def info_nce(
     """Return [n]: -log(exp(q.k/T) / (exp(q.k/T) + sum over negatives of exp(q.n/T))) (MoCo, arXiv 1911.05722, eq. 1).
 
     Negatives are columns, [dim, count], and take dot products as given. `extra` [n, dim] is one hard negative h per row:
-    alpha * exp(q.h/T) joins the denominator of its own row only (Chin et al., arXiv 2309.12757, hard negatives).
+    exp(alpha * q.h/T) joins the denominator of its own row only (Chin et al., arXiv 2309.12757: its logit times alpha).
     """
     losses = []
     for i in range(len(query)):
         others = [(1.0, dot(query[i], negatives[:, j]) / temperature) for j in range(negatives.shape[1])]
         if extra is not None:
-            others.append((alpha, dot(query[i], extra[i]) / temperature))
+            others.append((1.0, alpha * dot(query[i], extra[i]) / temperature))
         losses.append(surprise(dot(query[i], key[i]) / temperature, others))
     return np.array(losses)
 
@@ -76,10 +76,13 @@ def nt_xent(first: np.ndarray, second: np.ndarray, temperature: float) -> np.nda
     return np.array(losses)
 
 
-def nt_xent_directional(query: np.ndarray, key: np.ndarray, temperature: float) -> np.ndarray:
+def nt_xent_directional(
+    query: np.ndarray, key: np.ndarray, temperature: float, extra: np.ndarray | None = None, alpha: float = 1.0
+) -> np.ndarray:
     """Return [n]: SimCLR's eq. 1 for the rows of `query` only, which is the first half of `nt_xent(query, key)`.
 
-    Row i has the positive key[i] and 2n - 2 negatives: the other rows of `key` and the other rows of `query`.
+    Row i has the positive key[i] and 2n - 2 negatives: the other rows of `key` and the other rows of `query`. `extra` is one
+    hard negative h per row: exp(alpha * cos(q, h)/T) joins its own row's denominator, as in `info_nce`.
     """
     losses = []
     for i in range(len(query)):
@@ -88,6 +91,8 @@ def nt_xent_directional(query: np.ndarray, key: np.ndarray, temperature: float) 
             if j != i:
                 others.append((1.0, cosine(query[i], key[j]) / temperature))
                 others.append((1.0, cosine(query[i], query[j]) / temperature))
+        if extra is not None:
+            others.append((1.0, alpha * cosine(query[i], extra[i]) / temperature))
         losses.append(surprise(cosine(query[i], key[i]) / temperature, others))
     return np.array(losses)
 

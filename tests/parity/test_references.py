@@ -31,12 +31,20 @@ def test_info_nce_of_one_equal_key_against_a_right_angle_and_an_opposite() -> No
     assert found == pytest.approx([math.log(E**2 + 1 + E**-2) - 2], rel=1e-14)
 
 
-def test_info_nce_counts_the_hard_negative_of_its_own_row_alpha_times() -> None:
+def test_info_nce_multiplies_the_logit_of_its_own_row_s_hard_negative_by_alpha() -> None:
     query = rows(RIGHT, UP)
-    found = methods.info_nce(query, query, rows(LEFT).T, 1.0, extra=query, alpha=2.0)
-    first = -math.log(E / (E + 1 / E + 2 * E))  # the negative is opposite
-    second = -math.log(E / (E + 1 + 2 * E))  # the negative is at a right angle
+    found = methods.info_nce(query, query, rows(LEFT).T, 1.0, extra=rows(RIGHT, LEFT), alpha=2.0)
+    first = -math.log(E / (E + 1 / E + E**2))  # the negative is opposite, the hard one the same
+    second = -math.log(E / (E + 1 + 1))  # both are at right angles
     assert found == pytest.approx([first, second], rel=1e-14)
+    colder = methods.info_nce(query, query, rows(LEFT).T, 0.5, extra=rows(RIGHT, LEFT), alpha=2.0)
+    assert colder[0] == pytest.approx(-math.log(E**2 / (E**2 + E**-2 + E**4)), rel=1e-14)
+
+
+def test_nt_xent_multiplies_the_logit_of_its_own_row_s_hard_negative_by_alpha() -> None:
+    query, key = rows([2, 0], [0, 3]), rows([5, 0], [0, 1])
+    found = methods.nt_xent_directional(query, key, 1.0, extra=rows([7, 0], [4, 0]), alpha=3.0)
+    assert found == pytest.approx([math.log(E + 2 + E**3) - 1, math.log(E + 2 + 1) - 1], rel=1e-14)
 
 
 def test_info_nce_survives_logits_whose_exponentials_overflow() -> None:
