@@ -43,8 +43,15 @@ def load(path: Path | str) -> dict[str, Any]:
 
 
 def query_backbone(state: dict[str, Any]) -> dict[str, Tensor]:
-    """Return the backbone of the query encoder with its own tensor names (``conv1.weight``, ...)."""
+    """Return the backbone of the query encoder with its own tensor names (``conv1.weight``, ...).
+
+    Auxiliary batch norms (``bn1.auxiliary.weight``, ...) saw mixed views only, and stay behind.
+    """
     if state["format"] == BACKBONE:
         return dict(state["backbone"])
     method = state["method"]
-    return {key.removeprefix(QUERY_BACKBONE): value for key, value in method.items() if key.startswith(QUERY_BACKBONE)}
+    return {
+        key.removeprefix(QUERY_BACKBONE): value
+        for key, value in method.items()
+        if key.startswith(QUERY_BACKBONE) and ".auxiliary." not in key
+    }

@@ -1,5 +1,6 @@
 """The views of one step through the encoders: each once, however often it is compared."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Literal
 
@@ -16,7 +17,8 @@ MixedNorm = Literal["separate", "joint", "auxiliary"]
 class Encoding:
     """Embeddings, queries and keys of one step, by view; ``forwards`` counts batches through each encoder.
 
-    ``shuffles`` holds the shuffle seeds of the clean views by ``id``; other key views get one from their place in the step.
+    ``shuffles`` holds the shuffle seeds of the clean views by ``id``, which is what tells clean views from mixed ones; other
+    key views get a seed from their place in the step.
     """
 
     def __init__(
@@ -28,18 +30,17 @@ class Encoding:
         self._keys: dict[int, Tensor] = {}
         self._kept: list[Tensor] = []  # so that no id is used twice
 
-    def encode_queries(self, views: list[tuple[Tensor, bool]]) -> None:
-        """Encode all query views; the flag tells mixed ones from clean ones."""
-        self._kept += [view for view, _ in views]
+    def encode_queries(self, views: list[Tensor]) -> None:
+        """Encode the query views, each once also where it is named twice."""
+        views = list({id(view): view for view in views}.values())
+        self._kept += views
         if self.mixed_norm == "joint":
-            self._encode_jointly([view for view, _ in views])
+            self._encode_jointly(views)
             return
-        for view, is_mixed in views:
-            if is_mixed and self.mixed_norm == "auxiliary":
-                with through_auxiliary(self.method):
-                    self._encode(view)
-            else:
-                self._encode(view)
+        for view in views:
+            with self._norms(view):
+                embedding = self._embeddings[id(view)] = self._embed(view)
+                self._queries[id(view)] = self.method.predict(embedding)
 
     def query(self, view: Tensor) -> Tensor:
         """Return the query of a view that was encoded."""
@@ -49,8 +50,15 @@ class Encoding:
         """Return the key of a view."""
         if id(view) not in self._keys:
             self._kept.append(view)
-            self._keys[id(view)] = self._key(view)
+            with self._norms(view):
+                self._keys[id(view)] = self._key(view)
         return self._keys[id(view)]
+
+    def _norms(self, view: Tensor) -> contextlib.AbstractContextManager[None]:
+        """Return the context in which a view is normalised."""
+        if self.mixed_norm == "auxiliary" and id(view) not in self.shuffles:
+            return through_auxiliary(self.method)
+        return contextlib.nullcontext()
 
     def _key(self, view: Tensor) -> Tensor:
         if isinstance(self.method, SharedMethod):
@@ -63,10 +71,6 @@ class Encoding:
         if seed is None:
             seed = derive(next(iter(self.shuffles.values())), "key", len(self._keys))
         return self.method.encode_key(view, seed)
-
-    def _encode(self, view: Tensor) -> None:
-        self._embeddings[id(view)] = self._embed(view)
-        self._queries[id(view)] = self.method.predict(self._embeddings[id(view)])
 
     def _embed(self, view: Tensor) -> Tensor:
         self.forwards["query"] += 1

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from core.errors import InputError
 from core.provenance import derive
+from pretrain.batchnorm import add_auxiliary
 from pretrain.branches import Branch, Draws, Mixed
 from pretrain.encoding import Encoding, MixedNorm
 from pretrain.methods import Method
@@ -73,6 +74,13 @@ class Objective(nn.Module):
                     f"branches.{label}: hard negatives need a method with negatives (moco, simclr), and "
                     f"{type(method).__name__.lower()} has none; set branches.{label}.hard_negatives=false"
                 )
+        if mixed_norm == "auxiliary":
+            if not plain_weight:
+                raise InputError(
+                    "mixed_norm=auxiliary with plain_weight=0: no clean query would train the batch norms that are exported; "
+                    "set plain_weight, or mixed_norm=separate"
+                )
+            add_auxiliary(method)
         self.method = method
         self.branches = dict(branches)
         self.plain_weight = plain_weight
@@ -86,7 +94,7 @@ class Objective(nn.Module):
         terms = self._terms(directions, step, first_row)
         shuffles = {id(second): derive(self.seed, step, "shuffle", 0), id(first): derive(self.seed, step, "shuffle", 1)}
         encoding = Encoding(self.method, self.mixed_norm, self.forwards, shuffles)
-        encoding.encode_queries([(term.mixed.query, term.label != "plain") for part in terms for term in part])
+        encoding.encode_queries([term.mixed.query for part in terms for term in part])
         parts: dict[str, list[Tensor]] = {}
         keys = []
         for (_, clean), part in zip(directions, terms, strict=True):
@@ -118,8 +126,9 @@ class Objective(nn.Module):
             for label, branch in self.branches.items():
                 if label in made and made[label].both_keys:
                     continue  # both views are in it: the other direction would be the same comparison
-                if label in made and (masked := made[label].key) is not None:
-                    mixed = made[label]._replace(query=masked, key=made[label].query)  # both views are masked once
+                before = made.get(label)
+                if before is not None and before.key is not None and before.query is not directions[0][0]:
+                    mixed = before._replace(query=before.key, key=before.query)  # both views are masked once
                 else:
                     draws = Draws(self.seed, step, f"{label}/{number}", first_row, self.method.groups)
                     mixed = branch.mix(query_view, key_view, draws, self.features)

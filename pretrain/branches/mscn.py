@@ -15,7 +15,7 @@ from core.plugins import build, choice
 from pretrain.branches import Branch, BranchSettings, Draws, Mixed
 from pretrain.fills import Kernel, check_kernel, high_pass, paste
 from pretrain.fills.noise import Noise
-from pretrain.masks import RatioRange
+from pretrain.masks import Grid, GridSettings, RatioRange
 from pretrain.masks.channelwise import Channelwise
 from pretrain.masks.discrete import Discrete
 from pretrain.masks.focal import Focal
@@ -53,6 +53,8 @@ class Mscn(Branch):
             raise InputError(
                 f"a grid of {self.config.cell} px cells does not fit {size} px images; change branches.*.cell"
             )
+        if self.config.focal_share < 1:  # refuses a ratio that no number of cells gives
+            Grid(GridSettings(name="mscn", cells=size // self.config.cell, ratio=self.config.ratio))
         self.fill.check(size, group_rows)
         if self.config.high_pass:
             check_kernel(self.config.high_pass_kernel, size, "high_pass_kernel")

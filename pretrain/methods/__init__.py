@@ -12,8 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from core import distributed
 from core.backbones import Backbone
 from core.config import PluginSettings
+from core.errors import InputError
 from pretrain.heads import Encoder
 
 
@@ -65,6 +67,8 @@ class Method(nn.Module, ABC):
 
     def check(self, batch: int) -> None:
         """Raise InputError when a global batch of ``batch`` images cannot be trained on."""
+        if batch < 2 * distributed.world():
+            raise InputError(f"train.batch_size={batch} leaves fewer than 2 images to normalise together; raise it")
 
 
 class MomentumMethod(Method):
