@@ -1,52 +1,67 @@
-"""A picture of what a run's branches do: image, views, mask, partner, mixed view, lam."""
+"""A picture of what a run's branches do: for a few images the view, mask, partner, mixed view with lam, and what it meets."""
 
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from pretrain.branches import Draws
+from pretrain.branches import Draws, Mixed
 from pretrain.loader import Pairs, collate
 from pretrain.objective import Objective
 from pretrain.views import ViewSettings, colour
 
-GAP, TITLE = 6, 18
+GAP, TITLE, LABEL = 4, 18, 84
+COLUMNS = ("query view", "mask", "partner", "mixed, lam", "compared with", "hard negative")
 
 
 def contact_sheet(
-    objective: Objective, pairs: Pairs, views: ViewSettings, rows: int = 4, side: int = 112
+    objective: Objective, pairs: Pairs, views: ViewSettings, images: int = 2, side: int = 96
 ) -> Image.Image:
-    """Render ``rows`` images of the data set: the two clean views, then for each branch mask, partner, mixed view and lam."""
-    batch = collate([pairs[(0, index % len(pairs))] for index in range(rows)])
+    """Render one line a branch, with ``images`` images of the data set side by side, ``side`` pixels a picture.
+
+    Black is hidden; coloured masks differ between channels. Columns that no branch fills are left out.
+    """
+    batch = collate([pairs[(0, index % len(pairs))] for index in range(max(images, 2))])
     query, key = (colour(crops, colours, views) for crops, colours in zip(batch.crops, batch.colours, strict=True))
-    columns: list[tuple[str, list[Image.Image]]] = [
-        ("query view", _pictures(query, views)),
-        ("key view", _pictures(key, views)),
-    ]
+    lines = {"clean": Mixed(query, None, torch.ones(len(query)))}
     for label, branch in objective.branches.items():
-        mixed = branch.mix(query, key, Draws(objective.seed, 0, f"{label}/0"), objective.features)
-        if mixed.mask is not None:
-            columns.append((f"{label}: black = hidden", _masks(mixed.mask)))
-        if mixed.partner is not None:
-            columns.append(("partner", _pictures(query[mixed.partner], views)))
-        shown = _pictures(mixed.query, views)
-        columns.append(
-            (f"{label}, lam", [_note(p, f"{v:.2f}", side) for p, v in zip(shown, mixed.lam.tolist(), strict=True)])
-        )
-        if mixed.key is not None:
-            columns.append((f"{label}: key", _pictures(mixed.key, views)))
-        if mixed.hard is not None:
-            columns.append((f"{label}: hard negative", _pictures(mixed.hard, views)))
-    return _grid(columns, rows, side)
+        lines[label] = branch.mix(query, key, Draws(objective.seed, 0, f"{label}/0"), objective.features)
+    cells = {label: _cells(mixed, query, key, views, side, label == "clean") for label, mixed in lines.items()}
+    used = [name for name in COLUMNS if any(line[name] is not None for line in cells.values())]
+    return _grid(cells, used, images, side)
 
 
-def _grid(columns: list[tuple[str, list[Image.Image]]], rows: int, side: int) -> Image.Image:
-    sheet = Image.new("RGB", (len(columns) * (side + GAP) + GAP, rows * (side + GAP) + GAP + TITLE), "white")
+Cells = dict[str, list[Image.Image] | None]  # the pictures of one line, an image each, by column
+
+
+def _cells(mixed: Mixed, query: Tensor, key: Tensor, views: ViewSettings, side: int, clean: bool) -> Cells:
+    shown = _pictures(mixed.query, views)
+    noted = [_note(picture, f"{lam:.2f}", side) for picture, lam in zip(shown, mixed.lam.tolist(), strict=True)]
+    return {
+        "query view": _pictures(query, views),
+        "mask": None if mixed.mask is None or not mixed.mask.any() else _masks(mixed.mask),
+        "partner": None if mixed.partner is None else _pictures(query[mixed.partner], views),
+        "mixed, lam": None if clean else noted,
+        "compared with": _pictures(key if mixed.key is None else mixed.key, views),
+        "hard negative": None if mixed.hard is None else _pictures(mixed.hard, views),
+    }
+
+
+def _grid(lines: dict[str, Cells], columns: list[str], images: int, side: int) -> Image.Image:
+    block = len(columns) * (side + GAP) + 3 * GAP
+    sheet = Image.new("RGB", (LABEL + images * block, TITLE + len(lines) * (side + GAP) + GAP), "white")
     draw = ImageDraw.Draw(sheet)
-    for x, (title, pictures) in enumerate(columns):
-        left = GAP + x * (side + GAP)
-        draw.text((left, 3), title, fill="black")
-        for y, picture in enumerate(pictures):
-            sheet.paste(picture.resize((side, side), Image.Resampling.NEAREST), (left, TITLE + GAP + y * (side + GAP)))
+    for image in range(images):
+        for place, title in enumerate(columns):
+            draw.text((LABEL + image * block + place * (side + GAP), 3), title, fill="black")
+    for row, (label, cells) in enumerate(lines.items()):
+        top = TITLE + row * (side + GAP)
+        draw.text((GAP, top + side // 2 - 6), label, fill="black")
+        for image in range(images):
+            for place, title in enumerate(columns):
+                pictures = cells[title]
+                if pictures is not None:
+                    picture = pictures[image].resize((side, side), Image.Resampling.NEAREST)
+                    sheet.paste(picture, (LABEL + image * block + place * (side + GAP), top))
     return sheet
 
 

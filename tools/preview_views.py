@@ -12,8 +12,8 @@ def main() -> None:
     parser.add_argument("config", type=Path, help="a file of configs/pretrain/")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--out", type=Path, default=Path("views.png"), help="PNG to write (default: views.png)")
-    parser.add_argument("--rows", type=int, default=4, help="number of images (default: 4)")
-    parser.add_argument("--side", type=int, default=112, help="pixels a picture (default: 112)")
+    parser.add_argument("--images", type=int, default=2, help="images side by side (default: 2)")
+    parser.add_argument("--side", type=int, default=96, help="pixels a picture (default: 96)")
     arguments = parser.parse_args()
 
     from core import config
@@ -24,7 +24,7 @@ def main() -> None:
 
     settings = config.parse(PretrainSettings, config.load(arguments.config, arguments.overrides), arguments.config)
     objective, pairs = build_parts(settings)
-    sheet = contact_sheet(objective, pairs, settings.views, arguments.rows, arguments.side)
+    sheet = contact_sheet(objective, pairs, settings.views, arguments.images, arguments.side)
     with replacing(arguments.out) as file:
         sheet.save(file, format="PNG")
     print(arguments.out)

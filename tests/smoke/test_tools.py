@@ -18,8 +18,8 @@ def test_the_doctor_finds_everything_and_names_what_is_absent(tmp_path, run_tool
 
 def test_a_preview_shows_every_view_of_every_branch(tmp_path, run_tool):
     branches = ["branches.masked.name=mscn", "branches.masked.cell=16"]
-    run_tool("tools/preview_views.py", CONFIG, *branches, "--out", "sheet.png", "--rows", 2, "--side", 50)
+    run_tool("tools/preview_views.py", CONFIG, *branches, "--out", "sheet.png", "--images", 3, "--side", 50)
     with Image.open(tmp_path / "sheet.png") as sheet:
-        # query, key; mask, partner and mixture of MixMask; mask, query and key of MSCN
-        assert sheet.size == (8 * (50 + 6) + 6, 2 * (50 + 6) + 6 + 18)
+        # 3 images, each with view, mask, partner, mixture and key; lines: clean views, MixMask, MSCN
+        assert sheet.size == (84 + 3 * (5 * (50 + 4) + 12), 18 + 3 * (50 + 4) + 4)
         assert len(sheet.getcolors(10**6)) > 500
