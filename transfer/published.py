@@ -32,9 +32,14 @@ class Row(Settings):
 
 
 class Group(Settings):
-    """Rows of one protocol; only ``comparable`` ones followed the benchmark's own."""
+    """Rows of one protocol; only ``comparable`` ones followed the benchmark's own.
+
+    ``elsewhere`` names benchmarks of the same data under other rules, where the rows are shown as not comparable.
+    """
 
     benchmark: str
+    elsewhere: tuple[str, ...] = ()
+    note: str = ""
     comparable: bool
     protocol: str
     metrics: tuple[str, ...]
@@ -60,7 +65,9 @@ def groups() -> tuple[Group, ...]:
 
 def of(benchmark: str) -> list[Group]:
     """Return the published groups of a benchmark, comparable ones first."""
-    return sorted((group for group in groups() if group.benchmark == benchmark), key=lambda g: not g.comparable)
+    own = [group for group in groups() if group.benchmark == benchmark]
+    others = [g.model_copy(update={"comparable": False}) for g in groups() if benchmark in g.elsewhere]
+    return sorted([*own, *others], key=lambda group: not group.comparable)
 
 
 def matching(benchmark: str, method: str, branches: tuple[str, ...], metric: str) -> list[tuple[float, Row]]:

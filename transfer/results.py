@@ -1,4 +1,7 @@
-"""One JSON file per trial, written once and never edited; hand-made ones of the same form are read like any other."""
+"""One JSON file per trial, written once and never edited; hand-made ones of the same form are read like any other.
+
+``result.schema.json`` beside this file is the form as JSON Schema; ``python -m transfer.results`` writes it again.
+"""
 
 import json
 import math
@@ -11,10 +14,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from core.errors import InputError
-from core.files import write_json
+from core.files import write_atomic, write_json
 
 SCHEMA_VERSION = 1
 FILE = "result.json"
+SCHEMA = Path(__file__).parent / "result.schema.json"
 
 
 class _Part(BaseModel):
@@ -175,3 +179,16 @@ def _result_files(folder: Path) -> Iterator[Path]:
             yield Path(parent, FILE)
             if Path(parent) != folder:
                 folders.clear()
+
+
+def schema() -> str:
+    """Return the form of a result file as JSON Schema (draft 2020-12)."""
+    values = Result.model_json_schema()
+    values["required"] = ["schema_version", *values["required"]]
+    described = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "masktransfer/result.schema.json"}
+    return json.dumps(described | values, indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    write_atomic(SCHEMA, schema())
+    print(SCHEMA)
