@@ -119,16 +119,19 @@ def test_a_suite_survives_requeue_pre_emption_and_the_kill_of_its_controller(hom
     assert not list(OUT.glob("*/failure.json"))
 
 
-def test_a_job_that_nears_its_time_limit_stops_its_item_and_is_requeued(home, cluster):
-    _write(["until=release"], checkpoints=["good"], trials=1)
+def test_a_job_that_nears_its_time_limit_stops_its_item_and_is_requeued_as_often_as_asked(home, cluster):
+    _write(["until=release"], checkpoints=["good"], trials=1, timeouts=1)
     controller = _start()
     _wait_for(lambda: _begun() == 1, "the item begins")
     (job,) = _running(cluster)
     cluster.call("scancel", "--signal=USR2", job)  # what Slurm sends before the limit
     _wait_for(lambda: len(_calls()) == 2, "the item begins again")
-    assert cluster.call("scontrol", "show", "job", job).count("Restarts=1") == 1
+    assert "Restarts=1" in cluster.call("scontrol", "show", "job", job)
+    cluster.call("scancel", "--signal=USR2", job)
+    assert "reached the time limit of 5 minutes 2 times" in _end(controller, code=1)
+
     Path("release").touch()
-    _end(controller)
+    _end(_start())
     assert _results() == [("good", 0, 5.0)]
     assert not list(OUT.glob("*/two_at_once"))
 

@@ -1,7 +1,9 @@
 """Suites are checked before anything runs, executed in order, survive failures and stops, and never repeat work."""
 
+import hashlib
 import io
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from core.provenance import ROOT
 from transfer import execution, items, process, random_init, results, runner, suite
 from transfer.items import Item
 from transfer.launchers.local import Local
+from transfer.progress import Progress
 from transfer.trial import protocol_of, seed_of
 
 
@@ -87,19 +90,36 @@ def test_all_problems_of_a_suite_are_named_at_once(home):
     with pytest.raises(InputError) as caught:
         _suite(
             home,
+            baseline="nobody",
+            seeds=[4, 4],
+            launcher={"name": "slurm", "minuts": 3},
+            retries=-1,
             checkpoints={
                 "a": {"path": "missing.pth"},
                 "b": {"path": "good.pth", "random": {"backbone": {"name": "vgg"}}},
                 "c/d": {"path": "good.pth"},
                 "e": {"pretrain": {"config": "none.yaml"}},
+                "f": {"path": "good.pth", "name": "b"},
+                "g": {"pretrain": {"config": str(ROOT / "configs/suites/demo.yaml"), "overrides": ["run.folder=x"]}},
             },
-            benchmarks=["fake_task", "coco_c5"],
+            benchmarks=["fake_task", "coco_c5", "fake_task"],
             trials=0,
             extra=1,
         )
     message = str(caught.value)
-    for problem in ("missing.pth", "vgg", "'c/d'", "none.yaml", "coco_c5", "did you mean 'coco_c4'", "trials", "extra"):
+    for problem in (
+        *("missing.pth", "vgg", "'c/d'", "none.yaml", "coco_c5", "did you mean 'coco_c4'", "trials", "extra"),
+        "baseline: 'nobody' is none of the checkpoints a, b, c/d, e, f, g",
+        "checkpoints: two checkpoints are named 'b'",
+        "checkpoints.g.pretrain: the suite sets run.folder",
+        "benchmarks: 'fake_task' twice",
+        "seeds: 4 twice",
+        "launcher.minuts: no such setting",
+        "retries: Input should be greater than or equal to 0",
+    ):
         assert problem in message
+    assert message.startswith(f"{home / 'suite.yaml'} has {len(message.splitlines()) - 1} problem(s):")
+    assert not Path("out").exists()
 
 
 @pytest.mark.parametrize(
@@ -111,6 +131,14 @@ def test_all_problems_of_a_suite_are_named_at_once(home):
             "two checkpoints are named",
         ),
         ({"benchmarks": ["fake_task", "fake_task"]}, "benchmarks: 'fake_task' twice"),
+        ({"trials": 3, "seeds": [0, 1]}, "trials: 3, but seeds names 2; give one of the two"),
+        (
+            {"seeds": [7], "benchmarks": {"fake_task": {"trials": 2}}},
+            r"benchmarks.fake_task.trials: 2, but seeds names only 1",
+        ),
+        ({"threads": 4, "launcher": {"name": "slurm", "cpus": 2}}, "threads: 4, but launcher.cpus gives a job only 2"),
+        ({"launcher": {"name": "slrum"}}, "no 'slrum' in transfer.launchers; there are: local, slurm"),
+        ({"benchmarks": {"fake_task": 3}}, "benchmarks.fake_task: Input should be a valid dictionary"),
         ({"checkpoints": {"a": {"name": "nothing"}}}, "exactly one of path, pretrain and random"),
     ],
 )
@@ -166,6 +194,40 @@ def _execute(wanted, **limits):
     launcher = Local(Local.Config(), threads=1, folder=Path())
     launcher.run(execution.Work(wanted, statuses, lambda item: None, execution.Limits(**limits)))
     return statuses
+
+
+def test_a_repeated_random_backbone_draws_one_a_trial_and_seeds_name_the_trials(home):
+    backbone = {"name": "resnet", "depth": 18, "width": 4, "stem": "imagenet"}
+    entry = {"random": {"backbone": backbone, "seed": 10, "repeat": True}}
+    wanted = items.plan(_suite(home, checkpoints={"r": entry}, seeds=[0, 3]))
+    made = [item for item in wanted if item.kind == "random"]
+    assert [item.name for item in made] == ["r (random 0)", "r (random 3)"]
+    assert [item.command[item.command.index("--seed") + 1] for item in made] == ["10", "13"]
+    assert len({item.checkpoint_file for item in made}) == 2
+    measured = [item for item in wanted if item.kind == "benchmark"]
+    assert [(item.trial, item.after) for item in measured] == [(0, "r (random 0)"), (3, "r (random 3)")]
+    assert [item.checkpoint_file for item in measured] == [item.checkpoint_file for item in made]
+
+
+def test_a_benchmark_with_fewer_trials_takes_the_first_of_the_seeds(home):
+    measures = {"fake_task": {}, "short": {"name": "fake_task", "options": ["x"], "trials": 1}}
+    wanted = items.plan(_suite(home, checkpoints={"a": {"path": "good.pth"}}, benchmarks=measures, seeds=[5, 2]))
+    assert [(item.benchmark, item.trial) for item in wanted] == [("fake_task", 5), ("short", 5), ("fake_task", 2)]
+
+
+def test_folders_of_items_stay_what_they_were_so_that_old_results_are_found(home, monkeypatch):
+    monkeypatch.setattr(items, "protocol_hash", lambda *parts: "rules")
+    backbone = {"name": "resnet", "depth": 18}
+    entries = {"a": {"path": "good.pth"}, "r": {"random": {"backbone": backbone, "seed": 3}}}
+    wanted = items.plan(_suite(home, checkpoints=entries, trials=1), Path("out"))
+    content = hashlib.sha256(b"good").hexdigest()
+    random = hashlib.sha256(json.dumps({"backbone": backbone, "seed": 3}, sort_keys=True).encode()).hexdigest()
+    keys = [hashlib.sha256(json.dumps([key, "rules", 0]).encode()).hexdigest()[:8] for key in (content, random)]
+    assert [str(item.folder) for item in wanted] == [
+        f"out/checkpoints/r--{random[:8]}",
+        f"out/a--fake_task--trial0--{keys[0]}",
+        f"out/r--fake_task--trial0--{keys[1]}",
+    ]
 
 
 def test_what_depends_on_a_failed_item_is_blocked_with_its_reason(home):
@@ -237,16 +299,63 @@ def test_two_runners_on_one_folder_do_no_item_twice(home):
     assert len((home / "calls.txt").read_text().splitlines()) == 6
 
 
-def test_the_plan_runs_nothing_and_tells_what_is_done(home):
-    settings = _suite(home, trials=1, checkpoints={"a": {"path": "good.pth"}})
+def _plan(settings):
     with open("plan.txt", "w") as file:
         runner.print_plan(settings, Path("out"), Console(file=file, width=200))
-    assert "1 items, 0 done, time left not known" in Path("plan.txt").read_text()
+    return Path("plan.txt").read_text()
+
+
+def test_the_plan_runs_nothing_and_tells_costs_and_what_is_done(home):
+    one = {"a": {"path": "good.pth"}}
+    settings = _suite(home, trials=1, checkpoints=one)
+    assert "1 items, 0 done, time left not known" in _plan(settings)
     assert not Path("calls.txt").exists()
     _run(settings)
-    with open("plan.txt", "w") as file:
-        runner.print_plan(settings, Path("out"), Console(file=file, width=200))
-    assert "1 items, 1 done, 0 s left" in Path("plan.txt").read_text()
+    assert "1 items, 1 done, 0 s left" in _plan(settings)
+    (home / "pretrain.yaml").write_text("train: {epochs: 3}\n")
+    more = one | {"bad": {"path": "bad.pth"}, "p": {"pretrain": {"config": "pretrain.yaml"}}}
+    assert _run(_suite(home, trials=1, checkpoints=one | {"bad": {"path": "bad.pth"}})) == 1
+    settings = _suite(home, trials=2, checkpoints=more)
+    lines = {line.split("  ")[0]: line.split()[-4:] for line in _plan(settings).splitlines()}
+    assert "done     2 s" in _plan(settings)  # the fake framework says 1.5 s
+    assert "failed   2 s" in _plan(settings)
+    assert lines["p (pre-training)"][1:3] == ["waiting", "?"]
+    assert "7 items, 1 done, more than 8 s left (1 items of unknown duration)" in _plan(settings)
+    faster = _suite(home, trials=2, checkpoints=more, launcher={"jobs": 2})
+    assert "more than 4 s left" in _plan(faster)
+
+
+def test_the_live_table_counts_states_and_names_what_runs_and_what_failed(home):
+    settings = _suite(home, trials=2)
+    wanted = items.plan(settings, Path("out"))
+    statuses = execution.standing(wanted)
+    for item, state in zip(wanted, ("done", "running", "failed", "queued"), strict=True):
+        statuses[item.name] = execution.Status(state, "no luck" if state == "failed" else "", time.monotonic() - 65)
+    console = Console(file=io.StringIO(), width=120)
+    console.print(Progress(wanted, statuses, Path("log"), console).table())
+    text = console.file.getvalue()
+    assert "Method A    1/2 1✗" in text
+    assert "b           0/2 1▶ 1 queued" in text
+    assert "▶ b · fake_task · trial 0 · 1 min 05 s" in text
+    assert "✗ a · fake_task · trial 1: no luck" in text
+    assert "1 running, 1 queued, 1 failed, 1 done · time left not known yet" in text
+
+
+def test_a_full_disk_ends_a_suite_with_one_line(home):
+    _suite(home, trials=1)
+    command = [sys.executable, str(ROOT / "tools" / "run_suite.py"), "suite.yaml", "--out", "out"]
+    full = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)),  # every byte is one too many
+    )
+    assert full.returncode == 2
+    assert full.stderr == (
+        "error: cannot write out/suite.json: File too large; free some space or choose another folder\n"
+    )
+    assert [path.name for path in Path("out").iterdir()] == []
 
 
 def test_a_folder_of_another_trial_is_refused(home):
