@@ -41,17 +41,20 @@ def cached(job: Job, split: Split, label: str, mirrored: bool = False) -> Tensor
 
 
 @torch.no_grad()
+def forward(job: Job, images: Tensor) -> Tensor:
+    """Run the frozen backbone, float32 [n, d]; channels-last, which is a sixth faster on the CPU and more on GPUs."""
+    with job.autocast():
+        return job.network(job.normalised(images).contiguous(memory_format=torch.channels_last)).float()
+
+
 def _compute(job: Job, split: Split, mirrored: bool, journal: Journal) -> Tensor:
     """Run the frozen backbone over a split's test views; raise InputError when a feature is not finite."""
-    network = job.network.to(memory_format=torch.channels_last)  # a sixth faster on the CPU, more on GPUs
     parts: list[list[Tensor]] = [[] for _ in range(1 + mirrored)]
     done = 0
     order = range(len(split))
     for images, rows in batches(Views(split, job.settings.views), order, job.settings.chunk, job.settings.workers):
         for flipped, part in enumerate(parts):
-            pixels = job.normalised(images.flip(-1) if flipped else images)
-            with job.autocast():
-                part.append(network(pixels.contiguous(memory_format=torch.channels_last)).float().cpu())
+            part.append(forward(job, images.flip(-1) if flipped else images).cpu())
         done += len(rows)
         journal.log(done)
     features = torch.cat([rows for part in parts for rows in part])

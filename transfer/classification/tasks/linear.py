@@ -98,6 +98,5 @@ class _Fresh:
         views = Views(job.data.train, job.settings.views, config.augment, (job.seed, epoch))
         order = shuffled(len(views), job.seed, epoch).tolist()
         for images, rows in batches(views, order, config.batch, job.settings.workers):
-            with torch.no_grad(), job.autocast():
-                found = [job.network(job.normalised(part)).float() for part in images.split(job.settings.chunk)]
+            found = [features.forward(job, part) for part in images.split(job.settings.chunk)]
             yield head(torch.cat(found)), job.data.train.labels[rows].to(job.device)

@@ -1,0 +1,91 @@
+"""The classification benchmarks through the real tools, on a folder of generated images."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from transfer import random_init
+from transfer.classification.runner import run
+from transfer.convert import convert
+
+CONFIGS = "configs/transfer/classification"
+KINDS = {
+    "knn": (
+        "knn_cifar10.yaml",
+        ["task.neighbours=[3,5]"],
+        {"knn3/top1", "knn5/top1", "knn3-0.1/top1", "knn5-0.1/top1"},
+    ),
+    "cached": ("linear-cached-100ep_cifar10.yaml", [], {"linear/top1", "linear/best_top1"}),
+    "fresh": (
+        "linear-sgd-100ep_imagenet.yaml",
+        ["task.epochs=2", "task.milestones=[1]", "views.size=16", "views.resize=20", "task.lr=1"],
+        {"linear/top1", "linear/best_top1"},
+    ),
+    "lars": (
+        "linear-lars-90ep_imagenet.yaml",
+        ["task.epochs=2", "views.size=16", "views.resize=20"],
+        {"linear/top1", "linear/best_top1"},
+    ),
+    "semi": (
+        "semi10-small_cifar10.yaml",
+        ["subset.share=0.5", "task.epochs=2"],
+        {"finetune/top1", "finetune/best_top1"},
+    ),
+    "finetune": (
+        "finetune-20ep_imagenet.yaml",
+        ["task.epochs=2", "task.milestones=[1]", "views.size=16", "views.resize=20", "amp=bfloat16"],
+        {"finetune/top1", "finetune/best_top1"},
+    ),
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Make 40 training and 20 test images, dim and bright noise, in the layouts of both data sets."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 20), ("test", 10)):
+        for label, name in enumerate(("bright", "dim")):
+            for number in range(count):
+                path = tmp_path / "cifar10" / split / name / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(rng.integers(0, 90, (32, 32, 3), dtype=np.uint8) + (1 - label) * 120).save(path)
+    (tmp_path / "imagenet").mkdir()
+    (tmp_path / "imagenet" / "train").symlink_to(tmp_path / "cifar10" / "train")
+    (tmp_path / "imagenet" / "val").symlink_to(tmp_path / "cifar10" / "test")
+    random_init.make(tmp_path / "random.pth", {"depth": 18, "width": 4, "stem": "cifar"}, seed=0)
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_benchmark_runs_and_learns_to_tell_dim_from_bright(folder, monkeypatch, kind):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(folder))
+    convert(folder / "random.pth", folder / "w.pth", target="classification")
+    config, options, names = KINDS[kind]
+    from core.provenance import ROOT
+
+    found = run(ROOT / CONFIGS / config, folder / "w.pth", folder / "run", 1000, options=["workers=0", *options])
+    assert set(found["metrics"]) == names
+    assert found["tensors_checked"] == 100
+    assert json.loads((folder / "run" / "evaluation.json").read_text())["metrics"] == found["metrics"]
+    effective, published = found["recipe"]["effective"], found["recipe"]["published"]
+    assert (effective == published) == (kind == "cached")
+    if kind in ("knn", "cached"):
+        assert min(found["metrics"].values()) == 100.0
+
+
+def test_the_tool_measures_a_checkpoint_with_the_cifar_stem(folder, run_tool):
+    arguments = ["random.pth", "--benchmark", "cifar10_knn", "--out", "out", "--options", "task.neighbours=[3]"]
+    done = run_tool("tools/run_benchmark.py", *arguments, DETECTRON2_DATASETS=str(folder))
+    result = json.loads((folder / "out" / "result.json").read_text())
+    assert result["metrics"] == {"knn3/top1": 100.0, "knn3-0.1/top1": 100.0}
+    assert (result["framework"], result["tensors_checked"]) == ("classification", 100)
+    assert "knn3/top1   100.00" in done.stdout
+
+
+def test_missing_data_stops_the_trial_in_one_line(folder, run_tool):
+    arguments = ["random.pth", "--benchmark", "cifar100_linear", "--out", "out"]
+    done = run_tool("tools/run_benchmark.py", *arguments, check=2, DETECTRON2_DATASETS=str(folder))
+    assert "cifar100/train; unpack the data set with tools/prepare_data.py" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
