@@ -1,93 +1,111 @@
-"""Every shipped segmentation config loads with MMEngine alone and states the facts that the weights rely on."""
+"""Every shipped segmentation config does what its name says, and MMSegmentation builds it (its facts: test_facts.py)."""
 
-import re
+import copy
 from pathlib import Path
-from typing import Any
 
 import pytest
+import torch
+from shipped_configs import SEGMENTATION, Name, load_segmentation, shipped
 
 from core.shapes import CLASSES
 from transfer.recipe import Recipe
 from transfer.segmentation import compat, devices, injection
 from transfer.segmentation.data import leaves
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "transfer" / "segmentation").glob("*.py"))
-NAME = re.compile(
-    r"(?P<method>fcn|fcn-16s|upernet)_r(?P<depth>\d+)(?:w(?P<width>\d+))?(?:-d(?P<stride>\d+))?_"
-    r"(?P<devices>\d+)xb(?P<batch>\d+)-(?P<count>\d+)(?P<unit>k|i)_"
-    r"(?P<data>[a-z0-9-]+)-(?P<height>\d+)x(?P<across>\d+)"
-)
+FOLDER = SEGMENTATION[0].parent
+RESNETS = [path for path in SEGMENTATION if not Name("segmentation", path)["family"]]
 
 
-def load(path: Path) -> Any:
-    return compat.Config.fromfile(str(path))
-
-
-def named(path: Path) -> dict[str, str]:
-    match = NAME.fullmatch(path.stem)
-    assert match, f"{path.stem} does not follow the grammar of names"
-    return {key: value or "64" for key, value in match.groupdict().items()}
-
-
-def test_there_is_a_config_for_the_published_protocol_for_the_small_network_and_for_each_tiny_set() -> None:
-    assert {(name["depth"], name["data"]) for name in map(named, CONFIGS)} >= {
-        ("50", "voc12aug"),
-        ("18", "voc12aug"),
-        ("18", "shapes"),
-        ("50", "tiny-coco-voc"),
+def test_there_are_configs_for_each_protocol_of_the_design_for_the_small_network_and_for_each_tiny_set() -> None:
+    names = [Name("segmentation", path) for path in SEGMENTATION]
+    assert {(name["method"], name["depth"], name["data"], name["length"]) for name in names} >= {
+        ("fcn", 50, "voc12aug", 20000),
+        ("fcn", 50, "voc12aug", 40000),
+        ("fcn", 18, "voc12aug", 20000),
+        ("fcn-16s", 50, "voc12aug", 30000),
+        ("fcn", 50, "cityscapes", 40000),
+        ("fcn", 50, "cityscapes", 80000),
+        ("fcn", 50, "ade20k", 80000),
+        ("upernet", 50, "ade20k", 80000),
+        ("fcn", 18, "shapes", 280),
+        ("fcn", 50, "tiny-coco-voc", 200),
     }
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_the_network_is_torchvisions_resnet_with_nothing_frozen(path: Path) -> None:
-    model, name = load(path).model, named(path)
-    backbone, pixels, recipe = model.backbone, model.data_preprocessor, Recipe()
-    assert (backbone.type, backbone.style, backbone.contract_dilation) == ("ResNet", "pytorch", True)
-    assert (backbone.frozen_stages, backbone.norm_eval, backbone.norm_cfg.type) == (-1, False, "SyncBN")
-    assert (model.pretrained, backbone.get("init_cfg"), backbone.get("pretrained")) == (None, None, None)
-    assert (backbone.depth, backbone.base_channels) == (int(name["depth"]), int(name["width"]))
-    assert backbone.stem_channels == backbone.base_channels
-    assert (tuple(pixels.mean), tuple(pixels.std), pixels.bgr_to_rgb) == (recipe.mean, recipe.std, True)
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_batch_and_iterations_are_those_of_the_file_name(path: Path) -> None:
-    cfg, name = load(path), named(path)
-    iterations = int(name["count"]) * (1000 if name["unit"] == "k" else 1)
-    assert cfg.train_dataloader.batch_size == int(name["batch"])
-    assert cfg.auto_scale_lr.base_batch_size == int(name["batch"]) * int(name["devices"])
-    assert cfg.train_cfg.max_iters == iterations
-    assert max(scheduler.end for scheduler in cfg.param_scheduler) == iterations
-    assert tuple(cfg.model.data_preprocessor["size"]) == (int(name["height"]), int(name["across"]))
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_the_datasets_lie_under_the_root_of_all_datasets(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@shipped("segmentation", SEGMENTATION)
+def test_the_datasets_lie_under_the_root_of_all_datasets(
+    path: Path, name: Name, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DETECTRON2_DATASETS", "/elsewhere")
-    cfg = load(path)
+    cfg = load_segmentation.__wrapped__(path)  # not the one that was loaded before
     sets = [*leaves(cfg.train_dataloader.dataset), *leaves(cfg.val_dataloader.dataset)]
     assert all(dataset.data_root.startswith("/elsewhere/") for dataset in sets)
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_the_config_is_accepted_with_the_weights_it_is_named_for_and_mmsegmentation_builds_it(path: Path) -> None:
+@shipped("segmentation", RESNETS)
+def test_the_config_is_accepted_with_the_weights_it_is_named_for_and_mmsegmentation_builds_it(
+    path: Path, name: Name
+) -> None:
     from mmengine.registry import init_default_scope
     from mmseg.registry import MODELS
 
-    cfg, name = load(path), named(path)
-    recipe = Recipe(depth=int(name["depth"]), width=int(name["width"]))
+    cfg = copy.deepcopy(load_segmentation(path))
+    recipe = Recipe(depth=name["depth"], width=name["width"])
     injection.inject(cfg, injection.Weights(Path("file.pth"), {}, recipe), path)
     devices.adapt(cfg, processes=1, cuda=False)
     init_default_scope("mmseg")
-    with compat.quiet():
+    with compat.quiet(), torch.device("meta"):  # nothing is computed, and random values take a second
         network = MODELS.build(cfg.model)
     assert network.decode_head.conv_seg.out_channels == cfg.model.decode_head.num_classes
     assert not any("SyncBatchNorm" in type(module).__name__ for module in network.modules())
 
 
+def test_all_heads_have_as_many_classes_as_the_data() -> None:
+    from mmseg.datasets import ADE20KDataset, CityscapesDataset, PascalVOCDataset
+
+    known = {"voc12aug": PascalVOCDataset, "cityscapes": CityscapesDataset, "ade20k": ADE20KDataset}
+    for path in SEGMENTATION:
+        name, model = Name("segmentation", path), load_segmentation(path).model
+        if name["data"] in known:
+            count = len(known[name["data"]].METAINFO["classes"])
+            heads = [head for key in ("decode_head", "auxiliary_head") if (head := model.get(key))]
+            assert [head.num_classes for head in heads] == [count] * len(heads), path.name
+
+
+def test_the_fcn_16s_head_is_two_convolutions_of_dilation_6_and_a_1x1_at_stride_16() -> None:
+    """As MoCo's appendix has it; weights are counted by hand: 2048 x 256 x 9 + 256 x 256 x 9 + norms + 256 x 21 + 21."""
+    from mmengine.registry import init_default_scope
+    from mmseg.registry import MODELS
+
+    path = next(path for path in SEGMENTATION if path.stem.startswith("fcn-16s"))
+    cfg = copy.deepcopy(load_segmentation(path))
+    devices.adapt(cfg, processes=1, cuda=False)
+    init_default_scope("mmseg")
+    with compat.quiet():
+        network = MODELS.build(cfg.model).eval()
+    head = network.decode_head
+    assert [(m.kernel_size, m.dilation, m.padding, m.out_channels, m.bias) for m in (c.conv for c in head.convs)] == [
+        ((3, 3), (6, 6), (6, 6), 256, None)
+    ] * 2
+    assert [type(part).__name__ for part in head.convs[0].children()] == ["Conv2d", "BatchNorm2d", "ReLU"]
+    parameters = sum(parameter.numel() for parameter in head.parameters())
+    assert parameters == 2048 * 256 * 9 + 256 * 256 * 9 + 4 * 256 + 256 * 21 + 21
+    assert (head.dropout, network.with_auxiliary_head) == (None, False)
+    with torch.no_grad():
+        stages = network.backbone(torch.zeros(1, 3, 65, 65))
+        assert [tuple(stage.shape[2:]) for stage in stages] == [(17, 17), (9, 9), (5, 5), (5, 5)]
+        assert head(stages).shape == (1, 21, 5, 5)
+    schedule = cfg.param_scheduler[0]
+    assert (schedule.milestones, schedule.gamma, cfg.optim_wrapper.optimizer.weight_decay) == (
+        [168000, 216000],
+        0.1,
+        1e-4,
+    )
+
+
 def test_the_classes_of_shapes_are_the_renderers() -> None:
-    path = next(path for path in CONFIGS if named(path)["data"] == "shapes")
-    cfg = load(path)
+    path = next(path for path in SEGMENTATION if Name("segmentation", path)["data"] == "shapes")
+    cfg = load_segmentation(path)
     for dataset in (cfg.train_dataloader.dataset, cfg.val_dataloader.dataset):
         assert tuple(dataset.metainfo.classes) == ("background", *CLASSES)
         assert len(dataset.metainfo.palette) == cfg.model.decode_head.num_classes == len(CLASSES) + 1

@@ -1,0 +1,226 @@
+"""One set of facts: what pre-training, Detectron2 and MMSegmentation must agree on, in every shipped config.
+
+The table is the design's. Each config is loaded natively and compared with it; every fact is then contradicted on purpose
+in every config, and must be found by its name and alone.
+"""
+
+import copy
+from typing import Any
+
+import pytest
+from shipped_configs import (
+    DETECTION,
+    PRETRAIN,
+    SEGMENTATION,
+    Name,
+    load_detection,
+    load_pretrain,
+    load_segmentation,
+    shipped,
+)
+
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+# where the frameworks' defaults or a published protocol say how fast a batch may be learned from
+PUBLISHED_LR = {
+    "detection": 0.02 / 16,
+    "fcn": 0.01 / 16,
+    "fcn-cityscapes": 0.01 / 8,
+    "upernet": 0.01 / 16,
+    "fcn-16s": 0.003 / 16,
+}
+
+
+def close(found: Any, wanted: tuple[float, ...]) -> bool:
+    return tuple(found) == pytest.approx(wanted, rel=1e-6)
+
+
+def pretrain_facts(cfg: Any, name: Name) -> dict[str, bool]:
+    facts = {
+        "mean": close([255 * value for value in cfg.views.mean], MEAN),
+        "std": close([255 * value for value in cfg.views.std], STD),
+        "batch": cfg.train.batch_size == name["devices"] * name["images"],
+        "schedule": cfg.train.epochs == name["length"],
+        "family": cfg.backbone.name == ("convnext" if name["family"] else "resnet"),
+    }
+    if not name["family"]:
+        facts["depth"] = (cfg.backbone.depth, cfg.backbone.width) == (name["depth"], name["width"])
+    return facts
+
+
+def detection_facts(cfg: Any, name: Name) -> dict[str, bool]:
+    model, solver, resnet = cfg.MODEL, cfg.SOLVER, cfg.MODEL.RESNETS
+    facts = {
+        "mean": close(model.PIXEL_MEAN, MEAN),
+        "std": close(model.PIXEL_STD, STD),
+        "channel order": cfg.INPUT.FORMAT == "RGB",
+        "nothing frozen": model.BACKBONE.FREEZE_AT == 0,
+        "precise statistics": bool(cfg.TEST.PRECISE_BN.ENABLED),
+        "batch": (name["devices"] * name["images"], name["devices"])
+        == (solver.IMS_PER_BATCH, solver.REFERENCE_WORLD_SIZE),
+        "schedule": name["length"] == solver.MAX_ITER and min(solver.STEPS) > 0 and max(solver.STEPS) < name["length"],
+        "masks": model.MASK_ON is (name["method"] == "mask"),
+        "no file": model.WEIGHTS == "",
+    }
+    if name["neck"] == "fpn":
+        facts["norm of the FPN"] = model.FPN.NORM == "SyncBN"
+        heads = "SyncBN" if name["heads"] else ""
+        facts["norm of the heads"] = (heads, heads) == (model.ROI_BOX_HEAD.NORM, model.ROI_MASK_HEAD.NORM)
+        facts["form of the box head"] = ((4, 1) if name["heads"] else (0, 2)) == (
+            model.ROI_BOX_HEAD.NUM_CONV,
+            model.ROI_BOX_HEAD.NUM_FC,
+        )
+    else:
+        facts["extra norm"] = model.ROI_HEADS.NAME == "Res5ROIHeadsExtraNorm"
+    if name["devices"] == 8 and not name["family"]:
+        facts["lr per image"] = pytest.approx(PUBLISHED_LR["detection"]) == solver.BASE_LR / solver.IMS_PER_BATCH
+    if not name["family"]:
+        facts["stride"] = resnet.STRIDE_IN_1X1 is False
+        facts["depth"] = name["depth"] == resnet.DEPTH
+        facts["width"] = (
+            name["width"],
+            name["width"] * (1 if name["depth"] < 50 else 4),
+        ) == (resnet.STEM_OUT_CHANNELS, resnet.RES2_OUT_CHANNELS)
+        facts["norms trained and synchronised"] = resnet.NORM == "SyncBN"
+    return facts
+
+
+def segmentation_facts(cfg: Any, name: Name) -> dict[str, bool]:
+    model, backbone, pixels = cfg.model, cfg.model.backbone, cfg.model.data_preprocessor
+    batch = name["devices"] * name["images"]
+    facts = {
+        "mean": close(pixels.mean, MEAN),
+        "std": close(pixels.std, STD),
+        "channel order": pixels.bgr_to_rgb is True and pixels.get("rgb_to_bgr", False) is False,
+        "batch": (cfg.train_dataloader.batch_size, cfg.auto_scale_lr.base_batch_size) == (name["images"], batch),
+        "schedule": cfg.train_cfg.max_iters == max(s.end for s in cfg.param_scheduler) == name["length"],
+        "crop": tuple(pixels["size"]) == (name["height"], name["across"]),
+        "no file": not model.get("pretrained") and not backbone.get("init_cfg") and not cfg.get("load_from"),
+    }
+    if name["devices"] > 1 and not name["family"]:
+        wanted = PUBLISHED_LR.get(f"{name['method']}-{name['data']}", PUBLISHED_LR[name["method"]])
+        facts["lr per image"] = cfg.optim_wrapper.optimizer.lr / batch == pytest.approx(wanted)
+    if not name["family"]:
+        facts["the same ResNet"] = (backbone.type, backbone.style) == ("ResNet", "pytorch")
+        facts["dilation"] = backbone.contract_dilation is True
+        facts["depth"] = (backbone.depth, backbone.base_channels) == (name["depth"], name["width"])
+        facts["width"] = backbone.stem_channels == name["width"]
+        facts["nothing frozen"] = backbone.frozen_stages == -1 and backbone.norm_eval is False
+        facts["norms trained and synchronised"] = dict(backbone.norm_cfg) == {"type": "SyncBN", "requires_grad": True}
+        heads = [head for key in ("decode_head", "auxiliary_head") if (head := model.get(key))]
+        facts["norm of the heads"] = all(head.norm_cfg.type == "SyncBN" for head in heads)
+    return facts
+
+
+def faults(facts: dict[str, bool]) -> set[str]:
+    return {fact for fact, holds in facts.items() if not holds}
+
+
+@shipped("pretrain", PRETRAIN)
+def test_a_pre_training_config_agrees_with_the_table(path: Any, name: Name) -> None:
+    assert faults(pretrain_facts(load_pretrain(path), name)) == set()
+
+
+@shipped("detection", DETECTION)
+def test_a_detectron2_config_agrees_with_the_table(path: Any, name: Name) -> None:
+    assert faults(detection_facts(load_detection(path), name)) == set()
+
+
+@shipped("segmentation", SEGMENTATION)
+def test_an_mmsegmentation_config_agrees_with_the_table(path: Any, name: Name) -> None:
+    assert faults(segmentation_facts(load_segmentation(path), name)) == set()
+
+
+# fact -> a key and the value that contradicts it, as a careless edit of a config would leave it
+WRONG_DETECTION = {
+    "mean": ("MODEL.PIXEL_MEAN", [103.53, 116.28, 123.675]),  # BGR's order
+    "std": ("MODEL.PIXEL_STD", [1.0, 1.0, 1.0]),
+    "channel order": ("INPUT.FORMAT", "BGR"),
+    "stride": ("MODEL.RESNETS.STRIDE_IN_1X1", True),
+    "depth": ("MODEL.RESNETS.DEPTH", 101),
+    "width": ("MODEL.RESNETS.STEM_OUT_CHANNELS", 32),
+    "nothing frozen": ("MODEL.BACKBONE.FREEZE_AT", 2),
+    "norms trained and synchronised": ("MODEL.RESNETS.NORM", "FrozenBN"),
+    "norm of the FPN": ("MODEL.FPN.NORM", ""),
+    "norm of the heads": ("MODEL.ROI_MASK_HEAD.NORM", "BN"),
+    "form of the box head": ("MODEL.ROI_BOX_HEAD.NUM_FC", 3),
+    "extra norm": ("MODEL.ROI_HEADS.NAME", "Res5ROIHeads"),
+    "precise statistics": ("TEST.PRECISE_BN.ENABLED", False),
+    "batch": ("SOLVER.REFERENCE_WORLD_SIZE", 0),
+    "lr per image": ("SOLVER.BASE_LR", 0.0025),
+    "schedule": ("SOLVER.MAX_ITER", 12345),
+    "no file": ("MODEL.WEIGHTS", "detectron2://ImageNetPretrained/MSRA/R-50.pkl"),
+}
+WRONG_SEGMENTATION = {
+    "mean": ("model.data_preprocessor.mean", [103.53, 116.28, 123.675]),
+    "std": ("model.data_preprocessor.std", [1.0, 1.0, 1.0]),
+    "channel order": ("model.data_preprocessor.bgr_to_rgb", False),
+    "the same ResNet": ("model.backbone.type", "ResNetV1c"),
+    "dilation": ("model.backbone.contract_dilation", False),
+    "depth": ("model.backbone.depth", 101),
+    "width": ("model.backbone.stem_channels", 32),
+    "nothing frozen": ("model.backbone.norm_eval", True),
+    "norms trained and synchronised": ("model.backbone.norm_cfg.requires_grad", False),
+    "norm of the heads": ("model.decode_head.norm_cfg.type", "BN"),
+    "batch": ("train_dataloader.batch_size", 7),
+    "crop": ("model.data_preprocessor.size", (65, 65)),
+    "lr per image": ("optim_wrapper.optimizer.lr", 0.02),
+    "schedule": ("train_cfg.max_iters", 12345),
+    "no file": ("model.pretrained", "torchvision://resnet50"),
+}
+WRONG_PRETRAIN = {
+    "mean": ("views.mean", (0.5, 0.5, 0.5)),
+    "std": ("views.std", (0.5, 0.5, 0.5)),
+    "depth": ("backbone.depth", 101),
+    "batch": ("train.batch_size", 7),
+    "schedule": ("train.epochs", 12345),
+}
+
+
+@pytest.mark.parametrize("fact", WRONG_DETECTION)
+def test_a_contradiction_in_any_detectron2_config_is_found_and_nothing_else(fact: str) -> None:
+    key, value = WRONG_DETECTION[fact]
+    tried = 0
+    for path in DETECTION:
+        name, cfg = Name("detection", path), load_detection(path).clone()
+        if fact in detection_facts(cfg, name):
+            cfg.merge_from_list([key, value])
+            assert faults(detection_facts(cfg, name)) == {fact}, path.name
+            tried += 1
+    assert tried
+
+
+@pytest.mark.parametrize("fact", WRONG_SEGMENTATION)
+def test_a_contradiction_in_any_mmsegmentation_config_is_found_and_nothing_else(fact: str) -> None:
+    key, value = WRONG_SEGMENTATION[fact]
+    tried = 0
+    for path in SEGMENTATION:
+        name, cfg = Name("segmentation", path), copy.deepcopy(load_segmentation(path))
+        if fact in segmentation_facts(cfg, name):
+            cfg.merge_from_dict({key: value})
+            assert faults(segmentation_facts(cfg, name)) == {fact}, path.name
+            tried += 1
+    assert tried
+
+
+@pytest.mark.parametrize("fact", WRONG_PRETRAIN)
+def test_a_contradiction_in_any_pre_training_config_is_found_and_nothing_else(fact: str) -> None:
+    key, value = WRONG_PRETRAIN[fact]
+    part, field = key.split(".")
+    tried = 0
+    for path in PRETRAIN:
+        name, cfg = Name("pretrain", path), load_pretrain(path)
+        if fact in pretrain_facts(cfg, name):
+            inner = getattr(cfg, part).model_copy(update={field: value})
+            changed = cfg.model_copy(update={part: inner})
+            assert faults(pretrain_facts(changed, name)) == {fact}, path.name
+            tried += 1
+    assert tried
+
+
+def test_every_fact_of_the_table_is_contradicted_somewhere() -> None:
+    asked = {fact for path in DETECTION for fact in detection_facts(load_detection(path), Name("detection", path))}
+    assert asked - set(WRONG_DETECTION) == {"masks"}  # the file's name says it, and Detectron2 takes any
+    asked = {
+        f for path in SEGMENTATION for f in segmentation_facts(load_segmentation(path), Name("segmentation", path))
+    }
+    assert asked == set(WRONG_SEGMENTATION)
