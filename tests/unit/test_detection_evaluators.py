@@ -68,35 +68,146 @@ def test_nan_is_null_and_names_are_task_and_metric() -> None:
     assert (two["a/bbox/APl"], two["b/bbox/AP"]) == (None, 1.0)
 
 
-def test_the_fast_coco_evaluation_gives_pycocotools_numbers(tmp_path: Path) -> None:
+def devkit_curve(
+    found: list[tuple[float, list[float]]], truth: list[list[float]], iou: float
+) -> list[tuple[float, float]]:
+    """Match detections of one class in one image as the VOC devkit does; return (recall, precision) after each."""
+    taken, right, curve = set(), 0, []
+    for count, (_, box) in enumerate(sorted(found, reverse=True), 1):
+        best, best_overlap = -1, -1.0
+        for index, other in enumerate(truth):
+            width = min(box[2], other[2]) - max(box[0], other[0]) + 1
+            height = min(box[3], other[3]) - max(box[1], other[1]) + 1
+            if width > 0 and height > 0:
+                areas = [(b[2] - b[0] + 1) * (b[3] - b[1] + 1) for b in (box, other)]
+                overlap = width * height / (sum(areas) - width * height)
+                if overlap > best_overlap:
+                    best, best_overlap = index, overlap
+        if best_overlap > iou and best not in taken:
+            taken.add(best)
+            right += 1
+        curve.append((right / len(truth), right / count))
+    return curve
+
+
+def devkit_ap(curve: list[tuple[float, float]], eleven: bool) -> float:
+    """Average precision: at 11 recalls (devkit of VOC2007), or the area under the envelope (from VOC2010 on)."""
+    if eleven:
+        return sum(max((p for r, p in curve if r >= step / 10 - 1e-12), default=0.0) for step in range(11)) / 11
+    area, before = 0.0, 0.0
+    for recall in sorted({r for r, _ in curve}):
+        area += (recall - before) * max(p for r, p in curve if r >= recall)
+        before = recall
+    return area
+
+
+@pytest.mark.parametrize("year", [2007, 2012])
+def test_voc_scores_by_both_rules_of_the_devkit_and_bbox_by_that_of_its_year(tmp_path: Path, year: int) -> None:
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+    from detectron2.data.datasets import register_pascal_voc
+    from detectron2.structures import Boxes, Instances
+
+    rng = np.random.default_rng(5)
+    truth = [[10 + 60 * i, 20, 10 + 60 * i + int(rng.integers(20, 50)), 70] for i in range(7)]
+    objects = "".join(
+        f"<object><name>disc</name><pose/><truncated>0</truncated><difficult>0</difficult><bndbox><xmin>{a}</xmin>"
+        f"<ymin>{b}</ymin><xmax>{c}</xmax><ymax>{d}</ymax></bndbox></object>"
+        for a, b, c, d in truth
+    )
+    for file, text in {
+        "ImageSets/Main/val.txt": "one\n",
+        "Annotations/one.xml": f"<annotation>{objects}</annotation>",
+    }.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(text)
+    boxes = [[x + float(s) for x, s in zip(box, rng.integers(-9, 9, 4), strict=True)] for box in truth * 2]
+    scores = np.linspace(0.9, 0.1, len(boxes))
+    register_pascal_voc("test_rules", str(tmp_path), "val", year, ["disc"])
+    try:
+        evaluator = evaluators.ClassVOCEvaluator("test_rules", tmp_path / "curves.json")
+        evaluator.reset()
+        # Detectron2 counts from 0 with exclusive ends and adds 1 to the first corner only
+        tensor = torch.tensor([[a - 1, b - 1, c, d] for a, b, c, d in boxes])
+        found = {
+            "pred_boxes": Boxes(tensor),
+            "scores": torch.tensor(scores),
+            "pred_classes": torch.zeros(len(boxes), dtype=torch.long),
+        }
+        evaluator.process([{"image_id": "one"}], [{"instances": Instances((200, 600), **found)}])
+        results = evaluator.evaluate()
+    finally:
+        DatasetCatalog.remove("test_rules")
+        MetadataCatalog.remove("test_rules")
+    assert results is not None
+    curves = [devkit_curve(list(zip(scores, boxes, strict=True)), truth, iou / 100) for iou in evaluators.IOUS]
+    for rule, eleven in (("bbox_11point", True), ("bbox_area", False)):
+        expected = [100 * devkit_ap(curve, eleven) for curve in curves]
+        assert results[rule]["AP50"] == pytest.approx(expected[0], abs=1e-9)
+        assert results[rule]["AP75"] == pytest.approx(expected[5], abs=1e-9)
+        assert results[rule]["AP"] == results[rule]["AP-disc"] == pytest.approx(sum(expected) / 10, abs=1e-9)
+        assert results[rule]["AP50-disc"] == results[rule]["AP50"]
+    assert results["bbox"] == results["bbox_11point" if year == 2007 else "bbox_area"]
+    assert abs(results["bbox_11point"]["AP50"] - results["bbox_area"]["AP50"]) > 0.1  # the rules do differ
+    kept = json.loads((tmp_path / "curves.json").read_text())
+    assert len(kept["recall"]) == len(kept["bbox"]["50"]) == 101
+    at = [max((p for r, p in curves[0] if r >= step / 100 - 1e-12), default=0.0) for step in range(101)]
+    assert kept["bbox"]["50"] == pytest.approx(at, abs=2e-6)
+
+
+def boxes_and_masks() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Draw 12 images of rectangles in three classes with crowds, several sizes and misses, and what a detector found."""
+    rng = np.random.default_rng(0)
+    truth, found = [], []
+    for index in range(120):
+        x, y = (rng.random(2) * 100).tolist()
+        w, h = (rng.random(2) * rng.choice([20, 60, 150]) + 5).tolist()
+        shared = {"image_id": index % 12, "category_id": 1 + index % 3}
+        outline = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+        crowd = int(index % 17 == 0)
+        truth.append(
+            {"id": index + 1, "bbox": [x, y, w, h], "area": w * h, "iscrowd": crowd, "segmentation": outline, **shared}
+        )
+        for _ in range(int(rng.integers(0, 4))):
+            dx, dy = (rng.normal(size=2) * 5).tolist()
+            moved = [[x + dx, y + dy, x + dx + w, y + dy, x + dx + w, y + dy + h, x + dx, y + dy + h]]
+            score = float(rng.random())
+            found.append({"bbox": [x + dx, y + dy, w, h], "segmentation": moved, "score": score, **shared})
+    images = [{"id": index, "width": 300, "height": 300, "file_name": "-"} for index in range(12)]
+    categories = [{"id": index, "name": str(index)} for index in (1, 2, 3, 4)]  # the fourth has no object
+    return {"info": {}, "images": images, "annotations": truth, "categories": categories}, found
+
+
+@pytest.mark.parametrize("kind", ["bbox", "segm"])
+def test_the_fast_coco_evaluation_agrees_with_pycocotools_to_1e_9(tmp_path: Path, kind: str) -> None:
     from detectron2.evaluation import coco_evaluation
+    from pycocotools import mask
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    rng = np.random.default_rng(0)
-    truth, found = [], []
-    for index in range(60):
-        x, y, w, h = (rng.random(4) * 40 + 10).tolist()
-        shared = {"image_id": index % 10, "category_id": 1 + index % 3}
-        truth.append({"id": index + 1, "bbox": [x, y, w, h], "area": w * h, "iscrowd": 0, **shared})
-        dx, dy = (rng.random(2) * 12).tolist()
-        found.append({"bbox": [x + dx, y + dy, w, h], "score": float(rng.random()), **shared})
-    images = [{"id": index, "width": 100, "height": 100, "file_name": "-"} for index in range(10)]
-    categories = [{"id": index, "name": str(index)} for index in (1, 2, 3)]
+    truth, found = boxes_and_masks()
+    for annotation in truth["annotations"]:
+        if annotation["iscrowd"]:
+            annotation["segmentation"] = mask.frPyObjects(annotation["segmentation"], 300, 300)[0]
+            annotation["segmentation"]["counts"] = annotation["segmentation"]["counts"].decode()
+    for record in found:
+        record["segmentation"] = mask.frPyObjects(record["segmentation"], 300, 300)[0]
+        del record["bbox" if kind == "segm" else "segmentation"]
     path = tmp_path / "truth.json"
-    path.write_text(json.dumps({"images": images, "annotations": truth, "categories": categories}))
-    stats = []
+    path.write_text(json.dumps(truth))
+    runs = []
     with contextlib.redirect_stdout(io.StringIO()), compat.quiet():
         for evaluate in (COCOeval, coco_evaluation.COCOeval):
             api = COCO(str(path))
-            evaluation = evaluate(api, api.loadRes(found), "bbox")
+            evaluation = evaluate(api, api.loadRes([dict(record) for record in found]), kind)
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
-            stats.append(np.array(evaluation.stats[:6]))
+            runs.append(evaluation)
     assert coco_evaluation.COCOeval is not COCOeval
-    assert 0.05 < stats[0][0] < 0.9
-    np.testing.assert_allclose(stats[1], stats[0], atol=1e-12)
+    assert 0.05 < runs[0].stats[0] < 0.9
+    np.testing.assert_allclose(np.array(runs[1].stats[:12]), np.array(runs[0].stats), rtol=0, atol=1e-9)
+    for name in ("precision", "recall"):  # every threshold, recall, class, size and number of detections
+        np.testing.assert_allclose(runs[1].eval[name], runs[0].eval[name], rtol=0, atol=1e-9)
 
 
 def test_an_unknown_dataset_is_named_with_its_neighbours() -> None:
