@@ -28,6 +28,8 @@ class Torchvision(Source):
         if len(prefixes(checkpoint)) > 1:
             return False
         found = state(checkpoint)
+        if has(found, "conv1.0."):  # a deep stem, which torchvision has not
+            return False
         return has(found, "conv1.weight") or has(found, "layer1.") or has(found, "features.1.0.block.")
 
     @classmethod

@@ -1,0 +1,263 @@
+"""A backbone is found under any prefixes and under any library's own names for its parts."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from torch import Tensor
+
+from core.backbones import Backbone, families
+from core.backbones.convnext import Convnext
+from core.backbones.resnet import ResNet
+from core.errors import InputError
+from core.files import FileError
+from core.plugins import find, names
+from transfer import sources
+from transfer.convert import _split
+from transfer.recognition import Recognised, recognise
+
+SMALL = {
+    "resnet18": ResNet(ResNet.Config(depth=18, width=8)),
+    "resnet50": ResNet(ResNet.Config(depth=50, width=8)),
+    "convnext": Convnext(Convnext.Config(blocks=(2, 1, 3, 1), width=8)),
+}
+
+
+def weights(network: Any) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in network.state_dict().items() if not name.endswith("num_batches_tracked")}
+
+
+def found_in(checkpoint: dict[str, Any], dialect: str = "auto") -> Recognised:
+    name = sources.detect(checkpoint, "file") if dialect == "auto" else dialect
+    backbone, _ = _split(checkpoint, name, "file")  # type: ignore[arg-type]
+    return recognise(backbone, "file")
+
+
+def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
+    return found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("framework", ["detectron2", "mmsegmentation", "timm", "torchvision"])
+@pytest.mark.parametrize("network", SMALL.values(), ids=SMALL)
+def test_a_family_reads_back_exactly_what_it_writes_for_each_framework(network: Backbone, framework: str) -> None:
+    written = type(network).export(weights(network), framework)
+    again = type(network).native(written)
+    assert again is not None
+    assert same(again[1], weights(network))
+    others = [other for other in families().values() if other is not type(network)]
+    assert [other.native(written) for other in others] == [None] * len(others)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101"])
+def test_timms_resnets_have_torchvisions_names_and_shapes(name: str) -> None:
+    with torch.device("meta"):
+        ours = timm.create_model(name, pretrained=False).state_dict()
+        theirs = getattr(torchvision.models, name)().state_dict()
+    assert {key: value.shape for key, value in ours.items()} == {key: value.shape for key, value in theirs.items()}
+    assert sources.detect(dict(ours), "file") == "torchvision"
+
+
+def test_a_timm_resnet_is_carried_whole() -> None:
+    network = timm.create_model("resnet18", pretrained=False)
+    found = found_in(dict(network.state_dict()))
+    assert (found.arch, len(found.tensors)) == ("resnet18", 100)
+    assert found_in(dict(network.state_dict()), "timm").arch == "resnet18"
+
+
+@pytest.mark.parametrize("name", ["resnet50d", "resnet18d"])
+def test_timms_deep_stem_is_refused_with_the_reason(name: str) -> None:
+    with torch.device("meta"):
+        state = dict(timm.create_model(name, pretrained=False).state_dict())
+    assert sources.detect(state, "file") == "timm"
+    with pytest.raises(FileError, match=r"file: it has a deep stem \(conv1\.0\.weight: three 3x3 .*stay random"):
+        found_in(state)
+
+
+@pytest.mark.parametrize(("name", "why"), [("resnext50_32x4d", "grouped"), ("wide_resnet50_2", "wide or grouped")])
+def test_wide_and_grouped_resnets_are_refused(name: str, why: str) -> None:
+    with torch.device("meta"):
+        state = getattr(torchvision.models, name)().state_dict()
+    with pytest.raises(FileError, match=why):
+        found_in(dict(state))
+
+
+def test_timms_and_torchvisions_convnext_are_the_same_network_under_two_names() -> None:
+    with torch.device("meta"):
+        theirs = timm.create_model("convnext_tiny", pretrained=False).state_dict()
+        ours = torchvision.models.convnext_tiny().state_dict()
+    stages = {name: value for name, value in ours.items() if not name.startswith("classifier.")}
+    exported = {name: value.shape for name, value in Convnext.export(stages, "timm").items()}
+    assert exported == {name: value.shape for name, value in theirs.items() if not name.startswith("head.")}
+    found = Convnext.native(dict(theirs))
+    assert found is not None
+    assert Convnext.recognise(found[1]) == Convnext.Config()
+
+
+def test_timms_convnext_is_carried_without_its_head() -> None:
+    network = timm.create_model("convnext_tiny", pretrained=False, depths=(1, 1, 2, 1), dims=(8, 16, 32, 64))
+    found = found_in(dict(network.state_dict()))
+    assert (sources.detect(dict(network.state_dict()), "file"), found.naming) == ("timm", "timm")
+    assert found.config == Convnext.Config(blocks=(1, 1, 2, 1), width=8)
+    assert torch.equal(found.tensors["features.5.1.layer_scale"].flatten(), network.stages[2].blocks[1].gamma)
+
+
+# Hugging Face's names, written out from modeling_resnet.py and modeling_convnext.py, part by part
+def huggingface_resnet(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    found = {}
+    for name, tensor in tensors.items():
+        parts = name.split(".")
+        if name.startswith("layer"):
+            stage, block, inner = int(parts[0][5:]) - 1, parts[1], parts[2]
+            if inner == "downsample":
+                inner = "shortcut." + ("convolution" if parts[3] == "0" else "normalization")
+            else:
+                inner = f"layer.{int(inner[-1]) - 1}." + (
+                    "convolution" if inner.startswith("conv") else "normalization"
+                )
+            name = f"encoder.stages.{stage}.layers.{block}.{inner}.{parts[-1]}"
+        else:
+            name = f"embedder.embedder.{'convolution' if parts[0] == 'conv1' else 'normalization'}.{parts[-1]}"
+        found[name] = tensor
+    return found
+
+
+LISTED = {"0": "dwconv", "2": "layernorm", "3": "pwconv1", "5": "pwconv2"}
+
+
+def huggingface_convnext(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    found = {}
+    for name, tensor in tensors.items():
+        _, place, rest = name.split(".", 2)
+        if place == "0":
+            name = rest.replace("0.", "embeddings.patch_embeddings.").replace("1.", "embeddings.layernorm.")
+        elif int(place) % 2 == 0:
+            name = f"encoder.stages.{int(place) // 2}.downsampling_layer.{rest}"
+        else:
+            block, _, inner = rest.partition(".")
+            stage = f"encoder.stages.{int(place) // 2}.layers.{block}."
+            if inner == "layer_scale":
+                name, tensor = f"{stage}layer_scale_parameter", tensor.flatten()
+            else:
+                name = f"{stage}{LISTED[inner.split('.')[1]]}.{inner.split('.')[2]}"
+        found[name] = tensor
+    return found
+
+
+def original_convnext(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """facebookresearch/ConvNeXt's names."""
+    found = {}
+    for name, tensor in huggingface_convnext(tensors).items():
+        name = name.replace("embeddings.patch_embeddings", "downsample_layers.0.0")
+        name = name.replace("embeddings.layernorm", "downsample_layers.0.1").replace(".layernorm.", ".norm.")
+        if "downsampling_layer" in name:
+            name = f"downsample_layers.{name.split('.')[2]}.{'.'.join(name.split('.')[4:])}"
+        name = name.replace("encoder.", "").replace(".layers.", ".").replace("layer_scale_parameter", "gamma")
+        found[name] = tensor
+    return found
+
+
+@pytest.mark.parametrize("prefix", ["", "resnet."])
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_hugging_faces_resnet_is_read(name: str, prefix: str) -> None:
+    expected = weights(SMALL[name])
+    state = {f"{prefix}{key}": tensor for key, tensor in huggingface_resnet(expected).items()}
+    state |= {"classifier.1.weight": torch.ones(2, 2), "classifier.1.bias": torch.ones(2)}
+    assert sources.detect(state, "file") == "huggingface"
+    found = found_in(state)
+    assert (found.naming, same(found.tensors, expected)) == ("huggingface", True)
+
+
+@pytest.mark.parametrize("prefix", ["", "convnext."])
+def test_hugging_faces_convnext_is_read(prefix: str) -> None:
+    expected = weights(SMALL["convnext"])
+    state = {f"{prefix}{key}": tensor for key, tensor in huggingface_convnext(expected).items()}
+    state |= {f"{prefix}layernorm.weight": torch.ones(64), "classifier.weight": torch.ones(2, 64)}
+    assert sources.detect(state, "file") == "huggingface"
+    assert same(found_in(state).tensors, expected)
+
+
+def test_the_papers_convnext_is_read_from_its_release() -> None:
+    expected = weights(SMALL["convnext"])
+    state = original_convnext(expected) | {"norm.weight": torch.ones(64), "head.weight": torch.ones(2, 64)}
+    found = found_in({"model": state})
+    assert (found.naming, same(found.tensors, expected)) == ("convnext", True)
+
+
+@pytest.mark.parametrize("network", SMALL.values(), ids=SMALL)
+def test_a_whole_segmentation_network_gives_its_backbone_back(network: Any) -> None:
+    exported = type(network).export(weights(network), "mmsegmentation")
+    state = {f"backbone.{name}": tensor for name, tensor in exported.items()}
+    state |= {"decode_head.conv_seg.weight": torch.ones(2, 2, 1, 1), "backbone.norm3.weight": torch.ones(2)}
+    file = {"state_dict": state, "meta": {}}
+    assert sources.detect(file, "file") == "mmsegmentation"
+    assert same(found_in(file).tensors, weights(network))
+
+
+@pytest.mark.parametrize("neck", ["c4", "fpn"])
+@pytest.mark.parametrize("network", SMALL.values(), ids=SMALL)
+def test_a_whole_detector_gives_its_backbone_back(network: Any, neck: str) -> None:
+    exported = type(network).export(weights(network), "detectron2")
+    prefixes = {True: "backbone.bottom_up.", False: "backbone.bottom_up."}
+    if neck == "c4":
+        prefixes = {True: "roi_heads.", False: "backbone."}
+    model = {prefixes[name.startswith("res5")] + name: np.asarray(tensor) for name, tensor in exported.items()}
+    model |= {
+        "roi_heads.res5.norm.weight": np.ones(2),
+        "proposal_generator.rpn_head.conv.weight": np.ones((2, 2, 3, 3)),
+    }
+    model |= {"backbone.bottom_up.out_norms.res2.weight": np.ones(2), "backbone.fpn_lateral2.weight": np.ones(2)}
+    assert sources.detect({"model": model, "iteration": 9}, "file") == "detectron2"
+    assert same(found_in({"model": model, "iteration": 9}).tensors, weights(network))
+
+
+def test_caffe2s_resnet_is_refused_with_the_reason() -> None:
+    with pytest.raises(FileError, match=r"Caffe2 network \(MSRA's R-50\.pkl\): BGR, stride in the 1x1"):
+        found_in({"conv1_w": np.ones((64, 3, 7, 7)), "res2_0_branch2a_w": np.ones((64, 64, 1, 1))})
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(["module.", "_orig_mod.", "backbone.", "encoder."])))
+def test_prefixes_are_taken_off_in_any_order(order: tuple[str, ...]) -> None:
+    expected = weights(SMALL["resnet18"])
+    found = found_in({"".join(order) + name: tensor for name, tensor in expected.items()})
+    assert same(found.tensors, expected)
+
+
+@pytest.mark.parametrize("container", [(), ("state_dict",), ("model",), ("a", "b")])
+def test_containers_are_opened(container: tuple[str, ...]) -> None:
+    checkpoint: dict[str, Any] = {f"model.{name}": tensor for name, tensor in weights(SMALL["convnext"]).items()}
+    for name in reversed(container):
+        checkpoint = {name: checkpoint, "epoch": 3}
+    assert same(found_in(checkpoint).tensors, weights(SMALL["convnext"]))
+
+
+def test_a_file_of_two_backbones_lists_them_and_takes_the_one_asked_for() -> None:
+    first, second = weights(SMALL["resnet18"]), {name: 2 * t for name, t in weights(SMALL["resnet18"]).items()}
+    file = {"student": {f"module.net.{k}": v for k, v in first.items()}, "ema": second}
+    with pytest.raises(
+        InputError, match=r"file holds 2 backbones; choose with --source plain:ema\. or plain:student\.net\."
+    ):
+        found_in(file)
+    assert same(found_in(file, "plain:ema").tensors, second)
+    assert same(found_in(file, "plain:student.module.net.").tensors, first)
+    with pytest.raises(InputError, match=r"no backbone under teacher\.; there are: ema\., student\.net\."):
+        found_in(file, "plain:teacher")
+    with pytest.raises(InputError, match="only plain takes a prefix"):
+        found_in({"conv1.weight": torch.ones(1), "layer1.0.conv1.weight": torch.ones(1)}, "torchvision:ema")
+
+
+def test_averaged_weights_beside_the_trained_ones_are_not_chosen_silently() -> None:
+    file = {"state_dict": weights(SMALL["resnet18"]), "state_dict_ema": weights(SMALL["resnet18"])}
+    with pytest.raises(InputError, match=r"plain:state_dict\. or plain:state_dict_ema\."):
+        found_in(file)
+
+
+@pytest.mark.parametrize("name", names("transfer.sources"))
+def test_every_dialect_says_where_its_layout_is_documented(name: str) -> None:
+    source = find("transfer.sources", name)
+    documented = __import__(source.__module__, fromlist=["x"]).__doc__
+    assert name in ("ours", "plain") or "/" in documented, f"{name} cites no repository"
+    assert source.__doc__
