@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from core.files import FileError
+from core.errors import InputError
 from core.shapes import CLASSES
 from transfer.detection import compat, datasets, tiny
 from transfer.detection.run import read_config, vary
@@ -83,14 +83,12 @@ def test_a_part_of_a_coco_file_is_scored_on_its_own_images_only(coco: Path, tmp_
 
 def test_an_interrupted_copy_is_refused_with_the_first_missing_image(coco: Path) -> None:
     (coco / "train2017" / "000003.jpg").unlink()
-    (coco / "train2017" / "000007.jpg").unlink()
-    with pytest.raises(
-        FileError, match=r"2 of 30 files in .*instances_train2017\.json are missing, first .*000003\.jpg"
-    ):
+    (coco / "train2017" / "000007.jpg").write_bytes(b"")
+    with pytest.raises(InputError, match=r"000003\.jpg is missing but instances_train2017\.json lists it \(2 of 30"):
         datasets.check([f"coco:{coco}:train2017"])
     listing = coco / "annotations" / "instances_train2017.json"
     listing.write_text(listing.read_text()[:100])
-    with pytest.raises(FileError, match=r"instances_train2017\.json is truncated or no COCO file"):
+    with pytest.raises(InputError, match=r"instances_train2017\.json is truncated or not JSON"):
         datasets.check([f"coco:{coco}:train2017"])
 
 
@@ -99,9 +97,9 @@ def test_an_interrupted_copy_of_voc_is_refused(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "ImageSets" / "Main" / "train.txt").write_text("a\nb\n")
     for name in "ab":
-        (tmp_path / "JPEGImages" / f"{name}.jpg").write_bytes(b"")
+        Image.new("RGB", (8, 8)).save(tmp_path / "JPEGImages" / f"{name}.jpg")
     (tmp_path / "Annotations" / "a.xml").write_text("<annotation><object><name>moon</name></object></annotation>")
-    with pytest.raises(FileError, match=r"1 of 2 files in .*train\.txt are missing, first .*b\.xml"):
+    with pytest.raises(InputError, match=r"b\.xml is missing but .*train\.txt lists it \(1 of 2"):
         datasets.check([f"voc:{tmp_path}:train"])
 
 

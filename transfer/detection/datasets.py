@@ -9,8 +9,6 @@ from transfer.detection import compat  # noqa: F401, I001 - first: it prepares D
 import difflib
 import functools
 import hashlib
-import json
-import os
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable
@@ -24,6 +22,7 @@ from detectron2.data.datasets.pascal_voc import CLASS_NAMES
 from core.errors import InputError
 from core.files import FileError, datasets_root
 from core.shapes import CLASSES
+from transfer.datasets import requirement
 
 HINT = "set DETECTRON2_DATASETS to the folder that holds it, or see python tools/prepare_data.py --help"
 PART = re.compile(r"(?P<base>.+)\+(?P<kind>first|kept|held)(?P<value>[0-9.]+)")
@@ -59,7 +58,7 @@ def check(names: Iterable[str]) -> None:
         for path in needed:
             if not path.exists():
                 raise FileError(f"dataset {base} is not there: no {path}; {HINT}")
-        _check_whole(base)
+        _require_whole(base)
         if base != name and not DatasetCatalog.get(name):
             raise InputError(f"{name} has no image; {base} is too small for that part")
 
@@ -133,31 +132,13 @@ def _classes(folder: Path) -> list[str]:
     return list(CLASS_NAMES) if found <= set(CLASS_NAMES) else sorted(found)
 
 
-def _check_whole(name: str) -> None:
-    """Raise FileError when a listed image or annotation is missing, as in a copy that was interrupted."""
-    metadata = MetadataCatalog.get(name)
-    if hasattr(metadata, "json_file"):
-        try:
-            listed = [image["file_name"] for image in json.loads(Path(metadata.json_file).read_bytes())["images"]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise FileError(f"{metadata.json_file} is truncated or no COCO file; copy it again; {HINT}") from error
-        _compare(metadata.json_file, listed, Path(metadata.image_root))
-    elif hasattr(metadata, "dirname"):
-        folder, listing = Path(metadata.dirname), _needed(name)[0]
-        ids = listing.read_text().split()
-        _compare(str(listing), [f"{image}.jpg" for image in ids], folder / "JPEGImages")
-        _compare(str(listing), [f"{image}.xml" for image in ids], folder / "Annotations")
-
-
-def _compare(listing: str, names: list[str], folder: Path) -> None:
-    there = set(os.listdir(folder))  # one look at the folder, not one at each of 118,000 files
-    missing = [name for name in names if name not in there and not ("/" in name and (folder / name).is_file())]
-    if missing:
-        raise FileError(
-            f"{len(missing)} of {len(names)} files in {listing} are missing, first {folder / missing[0]}; {HINT}"
-        )
-    if not names:
-        raise FileError(f"{listing} lists no image; {HINT}")
+def _require_whole(name: str) -> None:
+    """Raise InputError when a listed image or annotation is missing, as in a copy that was interrupted."""
+    if folder := FOLDER.fullmatch(name):
+        split = folder["split"] if folder["layout"] == "coco" else f"Main/{folder['split']}"
+        requirement.require(Path(folder["folder"]).absolute(), split)
+    elif any(re.fullmatch(pattern, name) for pattern, _, _ in requirement.NAMES):
+        requirement.require(name)
 
 
 def _needed(name: str) -> list[Path]:
