@@ -14,7 +14,7 @@ class Frozen:
     """Put a network in evaluation mode, without gradients, channels-last, and remember every parameter and buffer."""
 
     def __init__(self, network: nn.Module) -> None:
-        self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.before: dict[str, Tensor] = {name: value.detach().clone() for name, value in network.state_dict().items()}
 
     def check(self) -> int:

@@ -28,9 +28,9 @@ class ClassificationSettings(Settings):
 
     input: Input
     views: ViewSettings
-    data: choice("transfer.classification.data")  # type: ignore[valid-type]
+    data: choice("transfer.classification.data")
     subset: Subset = Subset()
-    task: choice("transfer.classification.tasks")  # type: ignore[valid-type]
+    task: choice("transfer.classification.tasks")
     amp: Literal["none", "bfloat16", "float16"] = "none"
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
     chunk: int = Field(64, ge=1)

@@ -59,7 +59,7 @@ class Training(PluginSettings):
         """Make the optimizer; each group holds ``params`` and, if it is not ``lr``, its own ``peak`` for a batch of 256."""
         for group in groups:
             group["peak"] = self.scaled(group.get("peak", self.lr))
-        given = {"lr": self.lr, "momentum": self.momentum, "weight_decay": self.weight_decay}
+        given: dict[str, Any] = {"lr": self.lr, "momentum": self.momentum, "weight_decay": self.weight_decay}
         if self.optimizer == "lars":
             from timm.optim import Lars  # here: it imports all of timm
 

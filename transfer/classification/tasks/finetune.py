@@ -37,7 +37,7 @@ class Finetune(Task):
         """Train backbone and classifier; normalisation layers learn and keep new statistics."""
         config, network = self.config, job.network
         head = new_head(network.feature_dim, len(job.data.classes), job.seed).to(job.device)
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": list(network.parameters())},
             {"params": list(head.parameters()), "peak": config.head_lr},
         ]
