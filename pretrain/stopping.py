@@ -8,11 +8,15 @@ from typing import Any
 
 @contextlib.contextmanager
 def stop_signals(asked: Callable[[int], None]) -> Iterator[None]:
-    """Call ``asked`` with the number of a SIGTERM or SIGINT; a second signal ends the process at once."""
+    """Call ``asked`` with the number of a SIGTERM or SIGINT; a second SIGINT ends the process at once.
+
+    A second SIGTERM does not: under Slurm a process gets one from the system and one from torchrun.
+    """
 
     def stop(number: int, frame: Any) -> None:
         asked(number)
-        signal.signal(number, signal.SIG_DFL)
+        if number == signal.SIGINT:
+            signal.signal(number, signal.SIG_DFL)
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -153,11 +153,12 @@ class Trainer:
                     train = self.settings.train
                     if self.stopped_by or self._due(train.checkpoint_every) or self._due(train.keep_every):
                         self.save()
-        vote.close()
-        if self.step == self.total:
-            self.stopped_by = None  # the signal came with the last step
-        if main:
-            self._summary(time.monotonic() - began, self.step - first)
+            vote.close()
+            if self.step == self.total:
+                self.stopped_by = None  # the signal came with the last step
+            if main:
+                self._summary(time.monotonic() - began, self.step - first)
+            distributed.barrier()  # torchrun ends the others as soon as one leaves with another code than 0
 
     def _ask_to_stop(self, number: int) -> None:
         self.asked_by = number
@@ -319,7 +320,7 @@ class Trainer:
 
     def _summary(self, seconds: float | None, steps: int) -> None:
         lines = read(self.folder / "journal.jsonl")
-        if not self.alarms.warnings:
+        if seconds is None:  # nothing was trained by this start, so nothing was seen
             for line in lines:
                 self.alarms.see(line)
         facts = {

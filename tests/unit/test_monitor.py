@@ -113,6 +113,27 @@ def test_knn_finds_classes_that_differ_in_colour_and_lands_in_journal_and_summar
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["knn_top1"] == 100.0
 
 
+def test_a_short_run_raises_no_alarm_and_a_hopeless_one_says_so_in_the_summary(tmp_path, capsys):
+    (tmp_path / "small.yaml").write_text(CONFIG)
+    summary = tmp_path / "run" / "summary.json"
+    for epochs, count in ((2, 0), (5, 1)):
+        limits = [
+            "monitor.retrieval=0",
+            "monitor.effective_rank=0",
+            "monitor.embedding_std=9",
+            f"train.epochs={epochs}",
+        ]
+        folder = [f"run.folder={tmp_path / 'run'}", "run.overwrite=true"]
+        make_trainer(tmp_path / "small.yaml", [*folder, *limits]).run()
+        warnings = json.loads(summary.read_text())["warnings"]
+        assert len(warnings) == count
+        assert capsys.readouterr().err.count("warning: embedding_std fell to") == count
+    assert "below 9, at step 13: all images get nearly the same vector" in warnings[0]
+    summary.unlink()  # as after a kill: the journal tells it again
+    make_trainer(tmp_path / "small.yaml", [f"run.folder={tmp_path / 'run'}", *limits]).run()
+    assert json.loads(summary.read_text())["warnings"] == warnings
+
+
 def test_watching_changes_no_bit_of_what_is_learned(tmp_path, labelled):
     states, journals = [], []
     for name, overrides in (("watched", labelled), ("alone", [])):
