@@ -42,7 +42,7 @@ def _runs(report: Report) -> Iterator[tuple[str, Result]]:
                 yield f"{row.label} · {column.label} · trial {result.trial}", result
 
 
-def _facts(result: Result) -> dict[str, str | int]:
+def _facts(result: Result) -> dict[str, Any]:
     """Return what tells trials apart, as plain values."""
     facts = {
         "checkpoint": result.checkpoint.name,

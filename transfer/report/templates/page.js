@@ -7,13 +7,14 @@ for (const button of all("th button")) {
   button.addEventListener("click", () => {
     const head = button.closest("th"), table = head.closest("table"), body = table.tBodies[0];
     const place = [...head.parentNode.children].indexOf(head);
-    const down = head.getAttribute("aria-sort") !== "descending";
-    for (const other of head.parentNode.children) other.removeAttribute("aria-sort");
-    head.setAttribute("aria-sort", down ? "descending" : "ascending");
     const value = (row) => {
       const cell = row.children[place], text = cell.dataset.value ?? cell.textContent.trim();
       return text === "–" ? "" : cell.tagName === "TD" && !isNaN(parseFloat(text)) ? parseFloat(text) : text;
     };
+    const numbers = [...body.rows].some((row) => typeof value(row) === "number"), before = head.getAttribute("aria-sort");
+    const down = before === null ? numbers : before === "ascending"; // at first the highest number, or A
+    for (const other of head.parentNode.children) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", down ? "descending" : "ascending");
     const compare = (a, b) => {
       if (a === "" || b === "") return a === b ? 0 : a === "" ? 1 : -1;
       const order = typeof a === "number" && typeof b === "number" ? b - a : String(b).localeCompare(String(a));

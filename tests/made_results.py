@@ -13,6 +13,7 @@ NAMES = {
     BASELINE: ("moco", ["mscn"], 7.5),
     "MoCo v2 + MixMask": ("moco", ["mixmask"], 9.8),
 }
+CLASSIFICATION = ("classification", "Shapes kNN", ["knn200/top1", "knn20/top1", "knn20-0.1/top1"])
 METRICS = {
     "shapes_detection": ("detectron2", "Shapes detection", ["bbox/AP", "bbox/AP50", "bbox/AP-cross", "segm/AP"]),
     "shapes_segmentation": ("mmseg", "Shapes segmentation", ["seg/mIoU", "seg/aAcc", "seg/IoU-cross"]),
@@ -22,11 +23,12 @@ METRICS = {
 def result(name="A", benchmark="shapes_detection", trial=0, metrics=None, **changes):
     """Return the values of one result file."""
     framework, title, known = METRICS.get(benchmark, ("own", benchmark, list(metrics or {"score": 1.0})))
+    stated = [metric for metric in known if "-" not in metric.partition("/")[2]]  # a protocol names no classes
     method, branches, _ = NAMES.get(name, ("moco", [], 0.0))
     return {
         "schema_version": 1,
         "benchmark": benchmark,
-        "protocol": {"name": benchmark, "hash": "a" * 64, "title": title, "headline": known[0], "metrics": known}
+        "protocol": {"name": benchmark, "hash": "a" * 64, "title": title, "headline": known[0], "metrics": stated}
         | {"config": "configs/x.yaml", "train": "shapes_train", "test": "shapes_val"},
         "framework": framework,
         "checkpoint": {"name": name, "sha256": name.encode().hex().ljust(64, "0"), "method": method}
@@ -55,31 +57,56 @@ def write(folder: Path, values, name="result.json") -> Path:
     return folder / name
 
 
-def suite(folder: Path, trials=3, pictures=False, seed=0):
-    """Make the results of a whole suite: three checkpoints, two benchmarks, journals, and pictures if asked for."""
+def suite(folder: Path, trials=3, pictures=False, seed=0, seeds=False, curves=False, knn=False, title="demo"):
+    """Make the results of a whole suite: three checkpoints, two benchmarks, journals; more if asked for.
+
+    ``seeds`` gives every trial its own, so that cells can be compared in pairs; ``curves`` adds precision and recall;
+    ``knn`` a classification benchmark, which has neither journal nor pictures.
+    """
     generator = random.Random(seed)
     checkpoints, items = [], []
+    benchmarks = METRICS | ({"shapes_knn": CLASSIFICATION} if knn else {})
     for label, (name, (method, branches, level)) in zip("rmx", NAMES.items(), strict=True):
         run = f"checkpoints/{label}"
         kind = "random" if method == "random" else "pretrain"
         checkpoints.append({"label": label, "name": name, "method": "", "branches": [], "kind": kind, "run": run})
         if kind == "pretrain":
             _pretrain(folder / run, level, len(branches), generator, pictures)
-        for benchmark, (_, _, metrics) in METRICS.items():
+        for benchmark, (framework, title_of, metrics) in benchmarks.items():
             for trial in range(trials):
                 place = f"{label}--{benchmark}--trial{trial}--00000000"
                 values = {m: level * (1 + i) + generator.gauss(0, 0.25) for i, m in enumerate(metrics)}
-                write(folder / place, result(name, benchmark, trial, values))
+                made = result(name, benchmark, trial, values) | {"framework": framework}
+                made["protocol"] |= {"title": title_of}
+                write(folder / place, made | ({"seed": 1000 * (trial + 1)} if seeds else {}))
+                if framework == "classification":
+                    items.append(_item(name, benchmark, trial, place))
+                    continue
                 _journal(folder / place / "run" / "journal.jsonl", 150, 2.0, 8 / (level + 8), generator)
+                if curves and framework == "detectron2":
+                    _curves(folder / place / "run" / "curves.json", level)
                 if pictures and trial == 0:
                     _predictions(folder / place / "run" / "predictions", level, generator)
-                items.append(
-                    {"checkpoint": name, "benchmark": benchmark, "trial": trial, "folder": place, "command": []}
-                )
-    manifest = {"name": "demo", "baseline": BASELINE, "checkpoints": checkpoints, "items": items}
-    manifest["benchmarks"] = {label: title for label, (_, title, _) in METRICS.items()}
+                items.append(_item(name, benchmark, trial, place))
+    manifest = {"name": title, "baseline": BASELINE, "checkpoints": checkpoints, "items": items}
+    manifest["benchmarks"] = {label: title for label, (_, title, _) in benchmarks.items()}
     (folder / "suite.json").write_text(json.dumps(manifest))
     return folder
+
+
+def _item(name, benchmark, trial, place):
+    return {"checkpoint": name, "benchmark": benchmark, "trial": trial, "folder": place, "command": []}
+
+
+def _curves(path, level):
+    recall = [index / 100 for index in range(101)]
+    points = [[r, max(0.0, 1 - r ** (level / 4))] for r in recall]
+    names = {"box AP50": 1.0, "box AP75": 0.6}
+    curves = [
+        {"name": name, "x": "recall", "y": "precision", "points": [[r, p * share] for r, p in points]}
+        for name, share in names.items()
+    ]
+    path.write_text(json.dumps({"curves": curves}))
 
 
 def _pretrain(run, level, forwards, generator, pictures):
@@ -87,12 +114,14 @@ def _pretrain(run, level, forwards, generator, pictures):
     summary = {
         "status": "finished",
         "epochs": 12,
+        "steps": 400,
         "final_loss": 5.0 - level / 10,
         "forwards_per_step": {"query": 1 + forwards, "key": 1},
     }
     (run / "summary.json").write_text(
         json.dumps(summary | {"images_per_second": 110.0 / (1 + forwards / 4), "seconds": 265.0})
     )
+    (run / "config.yaml").write_text("train: {epochs: 12, batch_size: 64}\n")
     _journal(run / "journal.jsonl", 400, 7.0, 4.5 - level / 10, generator)
     if pictures:
         _picture(3, level, generator).save(run / "views.png")
