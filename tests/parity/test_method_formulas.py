@@ -1,0 +1,215 @@
+"""SimCLR, BYOL and SimSiam equal their formulas; MixMask in the release's arithmetic holds for every method."""
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import pairs
+import pytest
+import reference_methods as slow
+import tiny
+import torch
+from torch import Tensor
+
+from core.plugins import names
+from pretrain.branches import Draws
+from pretrain.losses import info_nce, nt_xent
+from pretrain.methods import Method, MomentumMethod
+from pretrain.objective import Objective
+
+METHODS = names("pretrain.methods")
+
+
+def rows(seed: int, count: int = 5, dim: int = 4) -> Tensor:
+    """Return seeded float64 rows."""
+    return torch.randn(count, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("hard", [False, True])
+@pytest.mark.parametrize("method", METHODS)
+def test_row_losses_equal_the_formula(method: str, hard: bool) -> None:
+    made, (query, key, extra) = pairs.method(method), (3 * rows(seed, dim=4) for seed in range(3))
+    if hard and not made.contrastive:
+        assert method in ("byol", "simsiam")
+        return
+    given = (extra, 2.5) if hard else ()
+    found = made.loss(query, key, *given)
+    wanted = pairs.row_loss(made, extra.numpy() if hard else None, 2.5)(query.numpy(), key.numpy())
+    np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-10)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, 4.0])
+def test_an_alpha_of_zero_still_counts_the_hard_negative_once(alpha: float) -> None:
+    """exp(alpha q.h / T): not alpha exp(q.h / T), which would vanish."""
+    query, key, extra = rows(0), rows(1), rows(2)
+    found = info_nce(query, key, rows(3).T, 0.7, extra, alpha)
+    np.testing.assert_allclose(
+        found.numpy(),
+        slow.info_nce(query.numpy(), key.numpy(), rows(3).T.numpy(), 0.7, extra.numpy(), alpha),
+        rtol=1e-12,
+    )
+    assert (found > info_nce(query, key, rows(3).T, 0.7)).all()
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_nt_xent_of_a_process_is_its_rows_of_the_whole_batchs(processes: int) -> None:
+    query, key = (torch.nn.functional.normalize(rows(seed, 6)) for seed in (0, 1))
+    share = 6 // processes
+    parts = []
+    for rank in range(processes):
+        mine = slice(rank * share, (rank + 1) * share)
+        parts.append(nt_xent(query[mine], key[mine], query, key, mine.start, 0.4))
+    whole = slow.nt_xent(query.numpy(), key.numpy(), 0.4)
+    np.testing.assert_allclose(torch.cat(parts).numpy(), whole[:6], rtol=1e-10)
+
+
+def test_simclr_of_both_directions_is_the_papers_mean_over_two_n_rows() -> None:
+    first, second = tiny.pair(pairs.COUNT, pairs.SIZE)
+    objective = pairs.objective("simclr", {})
+    loss = objective(first, second, pairs.STEP).loss
+    encoder = objective.method.query_encoder
+    with torch.no_grad():
+        embeddings = [encoder(view).numpy() for view in (first, second)]
+    assert loss.item() == pytest.approx(slow.nt_xent(*embeddings, 0.3).mean(), rel=1e-10)
+    assert objective.forwards == {"query": 2, "key": 0}
+
+
+def test_simclr_has_a_gradient_through_its_keys() -> None:
+    """The gradient is that of eq. 1 over all pairs, written with autograd on one table of cosines."""
+    first, second = tiny.pair(pairs.COUNT, pairs.SIZE)
+    ours, theirs = pairs.objective("simclr", {}), pairs.objective("simclr", {})
+    ours(first, second, pairs.STEP).loss.backward()
+    both = torch.cat([theirs.method.query_encoder(view) for view in (first, second)])
+    table = torch.cosine_similarity(both[:, None], both[None], dim=2) / 0.3
+    table = table - torch.diag(torch.full((8,), torch.inf, dtype=torch.float64))
+    positives = torch.stack([table[row, (row + 4) % 8] for row in range(8)])
+    (table.logsumexp(dim=1) - positives).mean().backward()
+    compare_gradients(ours.method, theirs.method)
+
+
+def compare_gradients(ours: Method, theirs: Method, atol: float = 1e-9) -> None:
+    """See that all trained tensors have equal gradients, and enough of them some."""
+    large = 0
+    for (name, found), wanted in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        if found.requires_grad:
+            torch.testing.assert_close(
+                found.grad, wanted.grad, rtol=1e-6, atol=atol, msg=lambda text, n=name: f"{n}: {text}"
+            )
+            large += wanted.grad.abs().max() > 1e-5
+        else:
+            assert found.grad is None
+    assert large >= 4
+
+
+@pytest.mark.parametrize(("method", "sign"), [("byol", 2), ("simsiam", 1)])
+def test_targets_have_no_gradient(method: str, sign: int) -> None:
+    """With keys that were made constant beforehand the gradient is the same; without the stop it would be another."""
+    first, second = tiny.pair(pairs.COUNT, pairs.SIZE)
+    ours, theirs, leaky = (pairs.objective(method, {}).method for _ in range(3))
+    Objective(ours, {}, 1.0, pairs.SEED)(first, second, pairs.STEP).loss.backward()
+    for made, stopped in ((theirs, True), (leaky, False)):
+        target_encoder = made.key_encoder if isinstance(made, MomentumMethod) else made.query_encoder
+        total = torch.zeros((), dtype=torch.float64)
+        for query, key in ((first, second), (second, first)):
+            target = target_encoder(key)
+            target = target.detach() if stopped else target
+            prediction = made.predictor(made.query_encoder(query))
+            total = total - sign * torch.cosine_similarity(prediction, target, dim=1).mean() / 2
+        total.backward()
+    compare_gradients(ours, theirs)
+    same = torch.allclose(ours.query_encoder.projector[0].weight.grad, leaky.query_encoder.projector[0].weight.grad)
+    assert same == (method == "byol")  # its key encoder takes no gradient anyhow
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.1, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("base", [0.996, 0.5])
+def test_byols_momentum_rises_along_the_cosine(base: float, progress: float) -> None:
+    made = pairs.method("byol", key_momentum=base)
+    momentum = slow.cosine_momentum(base, progress)
+    wanted = [
+        slow.ema(key.numpy(), query.detach().numpy(), momentum)
+        for key, query in zip(made.key_encoder.parameters(), made.query_encoder.parameters(), strict=True)
+    ]
+    before = copy.deepcopy(made.predictor.state_dict())
+    made.begin_step(progress)
+    for key, expected in zip(made.key_encoder.parameters(), wanted, strict=True):
+        np.testing.assert_allclose(key.numpy(), expected, rtol=1e-12, atol=1e-15)
+    assert all(torch.equal(value, before[name]) for name, value in made.predictor.state_dict().items())
+
+
+def test_the_end_of_byols_training_leaves_the_key_encoder_still() -> None:
+    made = pairs.method("byol")
+    before = [parameter.clone() for parameter in made.key_encoder.parameters()]
+    made.begin_step(1.0)
+    assert all(map(torch.equal, before, made.key_encoder.parameters()))
+
+
+RowsLoss = Callable[[Tensor, Tensor], Tensor]
+
+
+def own_words(method: Method) -> RowsLoss:
+    """Return the method's mean loss with autograd, row by row."""
+    kind = type(method).__name__
+
+    def simclr(query: Tensor, key: Tensor) -> Tensor:
+        losses = []
+        for row in range(len(query)):
+            others = [other for other in range(len(query)) if other != row]
+            candidates = torch.stack([key[row], *(key[o] for o in others), *(query[o] for o in others)])
+            scores = torch.cosine_similarity(query[row][None], candidates, dim=1) / method.temperature
+            losses.append(scores.logsumexp(dim=0) - scores[0])
+        return torch.stack(losses).mean()
+
+    def moco(query: Tensor, key: Tensor) -> Tensor:
+        losses = []
+        for one, own in zip(query, key, strict=True):
+            one, own = one / one.square().sum().sqrt(), own / own.square().sum().sqrt()
+            scores = torch.stack([one @ own, *(one @ column for column in method.queue.T)]) / method.config.temperature
+            losses.append(scores.logsumexp(dim=0) - scores[0])
+        return torch.stack(losses).mean()
+
+    def distance(query: Tensor, key: Tensor) -> Tensor:
+        query, key = (part / part.square().sum(dim=1, keepdim=True).sqrt() for part in (query, key))
+        return (query - key).square().sum(dim=1).mean()
+
+    def simsiam(query: Tensor, key: Tensor) -> Tensor:
+        return distance(query, key) / 2 - 1
+
+    return {"Simclr": simclr, "Moco": moco, "Byol": distance, "Simsiam": simsiam}[kind]
+
+
+def release_loss(method: Method, query: Tensor, key: Tensor, mask: Tensor) -> Tensor:
+    """Score one direction as MixMask's release does: one mask and lam a batch, the mixed queries flipped, not the keys."""
+    hidden = mask.double()
+    lam = 1 - hidden.mean()
+    images = query * (1 - hidden) + query.flip(0) * hidden
+    predict = method.predictor if hasattr(method, "predictor") else torch.nn.Identity()
+    q, q_mixed = (predict(method.query_encoder(view)) for view in (query, images))
+    if isinstance(method, MomentumMethod):
+        with torch.no_grad():
+            k = method.key_encoder(key)
+    else:
+        k = method.query_encoder(key)
+        k = k if type(method).__name__ == "Simclr" else k.detach()
+    loss = own_words(method)
+    return loss(q, k) + lam * loss(q_mixed, k) + (1 - lam) * loss(q_mixed.flip(0), k)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("name", METHODS)
+def test_mixmask_equals_the_release_that_flips_the_queries(name: str, symmetric: bool) -> None:
+    views = tiny.pair(6, pairs.SIZE)
+    settings = {"scope": "batch", "partner": "reverse", "mask": {"name": "block", "cells": 4, "ratio": 0.3125}}
+    maker = pairs.branch("mixmask", **settings)
+    ours, theirs = (pairs.objective(name, {"b": maker}, symmetric=symmetric) for _ in range(2))
+    loss = ours(*views, pairs.STEP).loss
+    loss.backward()
+    parts = []
+    for number, (query, key) in enumerate([views, views[::-1]][: 1 + symmetric]):
+        masks = maker.mix(query, key, Draws(pairs.SEED, pairs.STEP, f"b/{number}")).mask[:, 0]
+        assert (masks == masks[0]).all()
+        parts.append(release_loss(theirs.method, query, key, masks[0]))
+    expected = sum(parts[1:], parts[0]) / len(parts)
+    expected.backward()
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-9)
+    compare_gradients(ours.method, theirs.method)
