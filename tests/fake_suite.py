@@ -1,5 +1,6 @@
 """A benchmark, a framework and its training script that end in milliseconds, for tests of suites and launchers."""
 
+import os
 import sys
 import textwrap
 from pathlib import Path
@@ -83,7 +84,7 @@ def install(home: Path, monkeypatch) -> None:
         (home / name).write_text(textwrap.dedent(text).format(**places))
     monkeypatch.setattr(benchmarks, "__path__", [*benchmarks.__path__, str(home / "benchmarks")])
     monkeypatch.setattr(frameworks, "__path__", [*frameworks.__path__, str(home / "frameworks")])
-    monkeypatch.setenv("PYTHONPATH", str(home))
+    monkeypatch.setenv("PYTHONPATH", str(home), prepend=os.pathsep)
     for module in MODULES:
         monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.chdir(home)
