@@ -7,13 +7,18 @@ from core.errors import cli
 
 
 def parser(target: str, suffixes: str) -> argparse.ArgumentParser:
-    """Describe the command line that both converters share."""
+    """Describe the command line that all converters share."""
     parser = argparse.ArgumentParser(description=f"Carry a backbone into {target} and prove that every tensor arrived.")
     parser.add_argument("input", type=Path, help="checkpoint of any known source")
     parser.add_argument("output", type=Path, help=f"file to write, ending in {suffixes}")
-    parser.add_argument("--source", default="auto", help="dialect of the checkpoint (default: found from its content)")
-    parser.add_argument("--arch", default="auto", help="refuse anything but this network, e.g. resnet50")
+    parser.add_argument(
+        "--source",
+        default="auto",
+        help="dialect of the checkpoint (default: found from its content); plain:PREFIX picks one of several backbones",
+    )
+    parser.add_argument("--arch", default="auto", help="refuse anything but this network, e.g. resnet50, convnext-tiny")
     parser.add_argument("--json", type=Path, metavar="PROOF", help="also write the proof here")
+    parser.add_argument("--show", action="store_true", help="print a table of stages and what was dropped")
     return parser
 
 
@@ -21,13 +26,17 @@ def run(target: str, arguments: argparse.Namespace) -> None:
     """Convert, print what was proven, and write the proof if asked."""
     from core.files import write_json
     from transfer.convert import convert
+    from transfer.proof_table import table
 
     proof = convert(arguments.input, arguments.output, target=target, dialect=arguments.source, arch=arguments.arch)
     print(
         f"{arguments.output}: {proof.arch} from {proof.source}, {proof.tensors_mapped} of {proof.tensors_expected} tensors"
     )
-    for stage, difference in proof.max_abs_feature_difference.items():
-        print(f"  {stage}: features differ by {difference:.1e} at most")
+    if arguments.show:
+        print(table(proof))
+    else:
+        for stage, difference in proof.max_abs_feature_difference.items():
+            print(f"  {stage}: features differ by {difference:.1e} at most")
     for note in proof.notes:
         print(f"  note: {note}")
     if arguments.json:
