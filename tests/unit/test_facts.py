@@ -5,12 +5,16 @@ in every config, and must be found by its name and alone.
 """
 
 import copy
+import re
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 from shipped_configs import (
     DETECTION,
     PRETRAIN,
+    ROOT,
     SEGMENTATION,
     Name,
     load_detection,
@@ -128,6 +132,15 @@ def test_a_detectron2_config_agrees_with_the_table(path: Any, name: Name) -> Non
 @shipped("segmentation", SEGMENTATION)
 def test_an_mmsegmentation_config_agrees_with_the_table(path: Any, name: Name) -> None:
     assert faults(segmentation_facts(load_segmentation(path), name)) == set()
+
+
+def test_the_config_of_the_worked_example_agrees_with_the_table(tmp_path: Path) -> None:
+    written = re.findall(r"```yaml\n# (\S+)\n(.*?)```", (ROOT / "docs" / "add-a-benchmark.md").read_text(), re.S)
+    assert len(written) == 1
+    shutil.copytree(DETECTION[0].parent, tmp_path / "detection")
+    path = tmp_path / "detection" / Path(written[0][0]).name
+    path.write_text(written[0][1])
+    assert faults(detection_facts(load_detection(path), Name("detection", path))) == set()
 
 
 # fact -> a key and the value that contradicts it, as a careless edit of a config would leave it

@@ -1,0 +1,18 @@
+"""Write docs/protocols.md, the table of all benchmarks, from their classes and configs."""
+
+import argparse
+
+from core.errors import cli
+
+
+def main() -> None:
+    """Parse, then read every config with its own framework and write the page."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    from transfer import protocols  # here: --help must not wait
+
+    protocols.write()
+    print(protocols.PAGE)
+
+
+if __name__ == "__main__":
+    cli(main)
