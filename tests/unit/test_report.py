@@ -308,6 +308,49 @@ def test_an_empty_folder_gives_a_report_that_says_so(tmp_path):
     assert "No results in" in _texts(tmp_path)["md"]
 
 
+def test_a_folder_of_another_schema_version_gives_a_report_that_names_every_file_and_the_version(tmp_path):
+    for trial in range(2):
+        write(tmp_path / str(trial), result(trial=trial, schema_version=2))
+    text = _texts(tmp_path)["md"]
+    assert "> No results in" in text.split("## Results")[0]
+    assert "2 result file(s) were skipped" in text.split("## Results")[0]
+    assert text.count("schema\\_version is 2; this version reads 1") == 2
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "name", "metric", "value", "comparable"),
+    [
+        ("imagenet_linear", "MixMask", "linear/top1", 69.2, False),
+        ("imagenet_linear", "MoCo v2", "linear/top1", 67.5, True),
+        ("imagenet_linear_lars", "BYOL", "linear/top1", 70.6, True),
+        ("imagenet100_linear", "MoCo v2 + saliency, blur", "linear/top1", 72.5, False),
+        ("imagenet100_linear", "mean fill, query masked", "linear/top1", 58.34, False),
+        ("coco_c4_2x", "Un-Mix", "bbox/AP75", 44.7, True),
+        ("coco_fpn_4conv1fc", "PixPro", "segm/AP", 37.4, True),
+        ("voc12_fcn16s", "BYOL", "seg/mIoU", 76.3, True),
+        ("cifar10_knn", "Un-Mix symmetric", "knn/top1", 92.25, False),
+        ("cifar100_linear", "SimSiam", "linear/top1", 66.04, False),
+    ],
+)
+def test_published_numbers_are_those_of_the_table_and_say_whether_they_compare(
+    benchmark, name, metric, value, comparable
+):
+    found = [
+        (group.comparable, group.value(row, metric))
+        for group in published.of(benchmark)
+        for row in group.rows
+        if row.name == name
+    ]
+    assert (comparable, value) in found
+
+
+def test_numbers_of_other_rules_on_the_same_data_are_shown_there_as_not_comparable():
+    for benchmark in ("coco_c4", "coco_fpn", "voc12_segmentation_40k", "voc12_segmentation"):
+        assert any(not group.comparable for group in published.of(benchmark))
+    assert published.matching("coco_fpn", "moco", (), "bbox/AP") == []
+    assert [value for value, _ in published.matching("coco_fpn_4conv1fc", "moco", (), "bbox/AP")] == [40.4]
+
+
 def test_the_terminal_shows_the_table_and_the_files(made, tmp_path):
     with open(tmp_path / "out.txt", "w") as file:
         report = assembly.build(made[0])

@@ -81,3 +81,37 @@ def test_files_below_a_result_are_the_frameworks_own(tmp_path):
 def test_a_missing_folder_tells_the_next_step(tmp_path):
     with pytest.raises(InputError, match="run a suite first"):
         results.read_folder(tmp_path / "none")
+
+
+def test_the_shipped_schema_is_the_one_the_code_reads_by():
+    assert results.SCHEMA.read_text() == results.schema(), "run: python -m transfer.results"
+
+
+def test_the_schema_asks_for_what_a_hand_made_file_needs_and_admits_notes():
+    schema = json.loads(results.schema())
+    assert set(schema["required"]) == {"schema_version", "benchmark", "checkpoint", "trial", "metrics"}
+    assert schema["properties"]["schema_version"]["const"] == 1
+    assert schema["properties"]["trial"]["minimum"] == 0
+    assert "additionalProperties" not in schema
+    assert {kind["type"] for kind in schema["properties"]["metrics"]["additionalProperties"]["anyOf"]} == {
+        "number",
+        "null",
+    }
+
+
+def test_the_fast_and_the_explaining_reader_agree(tmp_path):
+    text = json.dumps(result())
+    assert results.read(write(tmp_path, text)) == results._explained(text.encode())
+
+
+def test_a_file_without_a_schema_version_is_refused(tmp_path):
+    values = result()
+    del values["schema_version"]
+    with pytest.raises(InputError, match="schema_version is None; this version reads 1"):
+        results.read(write(tmp_path, values))
+
+
+def test_a_file_that_is_not_utf8_is_named(tmp_path):
+    (tmp_path / "result.json").write_bytes(b'{"schema_version": 1, "benchmark": "\xff"}')
+    with pytest.raises(InputError, match="not JSON, perhaps truncated"):
+        results.read(tmp_path / "result.json")
