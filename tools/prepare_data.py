@@ -3,24 +3,9 @@
 import argparse
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from core.errors import InputError, cli
 from core.files import datasets_root
-from transfer.datasets import (
-    Counts,
-    checking,
-    cifar10,
-    class_folders,
-    coco,
-    coco_to_voc,
-    published,
-    shapes,
-    voc,
-    voc_aug,
-)
-from transfer.datasets.download import obtain
+from transfer.datasets import Counts
 
 FETCHED = {
     "cifar100": "CIFAR-100, the authors' binary files, into ROOT/cifar100",
@@ -35,6 +20,9 @@ IMAGENET100 = Path(__file__).parent.parent / "configs/pretrain/_base_/datasets/i
 
 def show(found: dict[str, Counts]) -> None:
     """Print one row per dataset and split."""
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table("dataset", "split", "content")
     for name, counts in found.items():
         for split, values in counts.items():
@@ -85,6 +73,9 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run a subcommand and print what is there."""
     asked = parser().parse_args()
+    # Here, so that --help does not wait for OpenCV and pycocotools.
+    from transfer.datasets import checking, class_folders, coco, coco_to_voc, published, shapes
+
     if asked.command == "check":
         show(checking.check(asked.root))
     elif asked.command == "link-coco":
@@ -106,6 +97,8 @@ def main() -> None:
 
 
 def _cifar10(paths: list[Path], only_check: bool) -> dict[str, Counts]:
+    from transfer.datasets import cifar10, published
+
     if len(paths) > 2:
         raise InputError(f"cifar10 takes at most a tar and a root, not {len(paths)} paths")
     if len(paths) == 2 or (paths and paths[0].suffix in (".tar", ".tgz", ".gz")):
@@ -118,6 +111,9 @@ def _cifar10(paths: list[Path], only_check: bool) -> dict[str, Counts]:
 
 
 def _voc_aug(root: Path, only_check: bool) -> dict[str, Counts]:
+    from transfer.datasets import published, voc, voc_aug
+    from transfer.datasets.download import obtain
+
     folder = root / "VOC2012"
     if not only_check and not (folder / "ImageSets" / "Segmentation" / "trainaug.txt").is_file():
         voc.require(folder, ("Segmentation/train", "Segmentation/val"))
