@@ -86,7 +86,9 @@ def test_a_report_with_both_tests_marks_the_unpaired_ones_in_every_form(tmp_path
     assert report.tests == {"paired", "Welch"}
     text = (tmp_path / "out" / "report.html").read_text()
     assert text.count(", unpaired</span>") == 1
-    assert "or, marked 'unpaired', by Welch's t-test" in (tmp_path / "out" / "report.md").read_text()
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "or, marked 'unpaired', by Welch's t-test" in text
+    assert text.count("▼ unpaired |") == 1
     assert "(paired t-test or Welch's test, Holm" in (tmp_path / "out" / "report.tex").read_text()
 
 

@@ -63,7 +63,8 @@ def headline(report: Report) -> Iterator[str]:
             cell = report.cell(row, column)
             line.append(f"{wording.measured(cell.summary(column.headline))} ({wording.count(cell)})")
             if report.baseline is not None:
-                line.append(wording.compared(cell.difference))
+                unpaired = wording.test_of(report, cell.difference)
+                line.append(" ".join(filter(None, (wording.compared(cell.difference), unpaired))))
             if wording.has_published(report, column):
                 line.append(wording.published(report, row, column))
         rows.append(line)

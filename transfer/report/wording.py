@@ -60,7 +60,8 @@ def tally(report: Report) -> str:
     if total == len(found["undecided"]):
         return f"These trials decide none of the {against}."
     parts = [f"{verdict} {_won(found[verdict])}" for verdict in ("better", "worse") if found[verdict]]
-    return f"Of {against}: {', '.join(parts)}, undecided {len(found['undecided'])}."
+    parts += [f"undecided {len(found['undecided'])}"] if found["undecided"] else []
+    return f"Of {against}: {', '.join(parts)}."
 
 
 def _won(names: list[str]) -> str:
