@@ -414,6 +414,15 @@ def test_a_lost_connection_is_tried_again_and_then_stops_the_run_instead_of_skip
     assert type(caught.value) is InputError  # a DamagedImage would be skipped
 
 
+def test_a_shard_that_shrank_during_the_run_is_told_apart_from_a_damaged_image(tmp_path):
+    shard = write(tmp_path / "s.tar", tar_of(FOLDERS))
+    source = make(name="tar_urls", urls=f"file://{shard}", index=str(tmp_path / "index"))
+    shard.write_bytes(shard.read_bytes()[:2000])
+    with pytest.raises(InputError, match=r"s\.tar is shorter than its index says; remove the folder .*index") as caught:
+        source.image(5)
+    assert type(caught.value) is InputError
+
+
 def test_ranges_of_urls_are_written_out_with_their_zeros():
     assert tar_urls.expand("a-{08..10}.tar") == ["a-08.tar", "a-09.tar", "a-10.tar"]
     assert tar_urls.expand("{0..1}/{0..1}") == ["0/0", "0/1", "1/0", "1/1"]
