@@ -10,11 +10,12 @@ export UV_LINK_MODE ?= copy
 UV = $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 RUN = .venv/bin/python
 
-.PHONY: help setup demo test check lock clean
+.PHONY: help setup demo test check bench lock clean
 help:
 	@echo "make demo   set up, pre-train, convert, detect, segment and report on the embedded data"
 	@echo "make test   set up and run the tests"
 	@echo "make check  set up and run the linter, type checker, import contracts and link check"
+	@echo "make bench  set up and run the speed measurements; a figure that is not met is red and ends with an error"
 	@echo "make setup  set up only (warm: a few seconds)"
 
 setup: .venv/.ready
@@ -38,6 +39,13 @@ check: setup
 	.venv/bin/mypy core pretrain transfer tools
 	.venv/bin/lint-imports
 	$(RUN) -m pytest -q tests/docs
+
+# Every line runs, and one below its figure fails the target in the end.
+bench: setup
+	@status=0; \
+	$(RUN) benchmarks/pretrain_step.py || status=1; \
+	$(RUN) benchmarks/pretrain_step.py --depth 18 --size 32 --batch 32 || status=1; \
+	exit $$status
 
 lock:
 	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \

@@ -1,9 +1,11 @@
 """What a step may not cost: looks at the device's numbers, graph breaks; and the choice of memory format."""
 
+import argparse
 import contextlib
 import json
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -192,3 +194,20 @@ def test_measuring_changes_nothing(trainer):
         made = trainer(f"run.channels_last={setting}", "views.size=16", "branches.filled.mask.cells=2")
         states.append(made.objective.method.state_dict() | {"rng": torch.get_rng_state()})
     assert [name for name, value in states[0].items() if not torch.equal(value, states[1][name])] == []
+
+
+def test_the_benchmark_compares_two_steps_of_the_same_arithmetic(tmp_path, monkeypatch):
+    """Losses agree over three steps, so that update, momentum encoder and queue are the same too."""
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
+    import pretrain_step
+
+    shape = argparse.Namespace(depth=18, width=4, size=32, batch=8, threads=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(form, "_time", lambda forms, *rest: {one: float(not one.channels_last) for one in forms})
+        made = pretrain_step.make(shape, tmp_path)
+    release, ours = pretrain_step.ReleaseStep(made), pretrain_step.OurStep(made)
+    views = [torch.randn(8, 3, 32, 32) for _ in range(2)]
+    losses = [(release(*views), ours(*views)) for _ in range(3)]
+    assert made.form == Form(True, "fp32")
+    assert [theirs for theirs, _ in losses] == pytest.approx([mine for _, mine in losses], rel=1e-4)
+    assert len({round(theirs, 3) for theirs, _ in losses}) == 3  # the weights did move
