@@ -1,5 +1,6 @@
 """Conversion: every tensor or nothing, and equal features in the frameworks' own networks."""
 
+import hashlib
 import json
 
 import pytest
@@ -110,10 +111,40 @@ def backbone(**changes) -> dict:
         (backbone(conv1__weight=torch.ones(8, 3, 3, 3)), "has the 3x3 CIFAR stem"),
         (backbone(conv1=None), r"has no ResNet stem \(conv1\.weight\)"),
         (backbone(layer1__7__conv1__weight=torch.ones(1)), "is no ResNet-18/34/50/101"),
-        ({"projector.0.weight": torch.ones(2, 2)}, r"holds no backbone in a known layout \(first keys: projector"),
+        (backbone(conv1__weight=torch.ones(7, 7, 3, 8)), r"shape \(7, 7, 3, 8\), transposed as in TensorFlow and JAX"),
+        (
+            backbone(layer3__0__conv1__weight=torch.ones(16, 32, 3, 3)),
+            r"layer3\.0\.conv1\.weight has shape \(16, 32, 3, 3\), expected \(32, 16, 3, 3\) \(transposed\?\)",
+        ),
+        (
+            backbone(conv1__weight=torch.ones(8, 3, 7, 7, dtype=torch.int8)),
+            r"conv1\.weight is torch\.int8, not floating",
+        ),
+        (
+            backbone(layer2__0__bn1__bias=None, layer2__0__norm1__bias=torch.zeros(16)),
+            r"first layer2\.0\.bn1\.bias, and has 1 unknown, first layer2\.0\.norm1\.bias: are they renamed\?",
+        ),
+        (backbone(layer1=None), r"lacks the first block of a ResNet \(layer1\.0\.conv1\.weight\)"),
+        (
+            {"projector.0.weight": torch.ones(2, 2)},
+            r"no backbone in a known layout \(no convolution, only a projector or classifier, first keys: projector",
+        ),
+        (
+            {"state_dict": {"module.encoder_q.fc.0.weight": torch.ones(2, 2)}},
+            "holds no backbone, only a projector or classifier",
+        ),
         (
             {"cls_token": torch.ones(1), "blocks.0.attn.qkv.weight": torch.ones(1)},
-            "holds no backbone in a known layout",
+            "known layout .a transformer, first keys: cls_token, .*; only ConvNets are carried",
+        ),
+        (
+            {
+                "state_dict": {
+                    "module.base_encoder.blocks.0.attn.qkv.weight": torch.ones(1),
+                    "momentum_encoder.x": torch.ones(1),
+                }
+            },
+            r"no network of a known family \(a transformer, .*known: convnext, resnet",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -131,7 +162,10 @@ def test_half_precision_is_widened_and_said(tmp_path):
         tmp_path / "h.pth",
     )
     proof = convert(tmp_path / "h.pth", tmp_path / "h.pkl", target="detectron2")
-    assert proof.notes == ["torch.float16 tensors widened to float32"]
+    assert proof.notes == ["float16 tensors widened to float32"]
+    torch.save({key: value.double() for key, value in backbone().items()}, tmp_path / "d.pth")
+    proof = convert(tmp_path / "d.pth", tmp_path / "d.pkl", target="detectron2")
+    assert proof.notes == ["float64 tensors narrowed (values are rounded) to float32"]
 
 
 def test_another_architecture_than_asked_for_is_refused(tmp_path):
@@ -146,6 +180,70 @@ def test_a_wrong_dialect_or_suffix_is_refused(tmp_path):
         convert(tmp_path / "a.pth", tmp_path / "a.pkl", target="detectron2", dialect="moco")
     with pytest.raises(ValueError, match=r"must end in \.pth for mmsegmentation"):
         convert(tmp_path / "a.pth", tmp_path / "a.pkl", target="mmsegmentation")
+
+
+@pytest.mark.parametrize("target", ["torchvision", "timm"])
+def test_a_slim_resnet_has_no_place_in_torchvision_and_timm(tmp_path, target):
+    torch.save(backbone(), tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=rf"is of width 8, {target}'s ResNets of 64; use --target safetensors"):
+        convert(tmp_path / "a.pth", tmp_path / "x.pth", target=target)
+
+
+def test_safetensors_holds_the_stems_that_no_framework_has(tmp_path):
+    config = {"name": "resnet", "depth": 18, "width": 8, "stem": "cifar"}
+    network = ResNet(ResNet.Config.model_validate(config))
+    save_backbone(tmp_path / "a.pth", network.state_dict(), {"backbone": config})
+    convert(tmp_path / "a.pth", tmp_path / "a.safetensors", target="safetensors")
+    assert read(tmp_path / "a.safetensors").stem == "cifar"
+
+
+def test_the_proof_has_a_line_a_stage_and_hashes_that_can_be_checked(tmp_path):
+    network = ResNet(ResNet.Config(depth=18, width=8))
+    torch.save(network.state_dict(), tmp_path / "a.pth")
+    proof = convert(tmp_path / "a.pth", tmp_path / "a.pkl", target="detectron2").to_dict()
+    assert json.loads(json.dumps(proof)) == proof
+    assert [row["stage"] for row in proof["stages"]] == ["stem", "stage1", "stage2", "stage3", "stage4"]
+    assert [row["tensors"] for row in proof["stages"]] == [5, 20, 25, 25, 25]
+    weights = sum(v.numel() for k, v in network.state_dict().items() if "num_batches" not in k)
+    assert sum(row["parameters"] for row in proof["stages"]) == weights
+    assert proof["stages"][0]["max_abs_feature_difference"] is None
+    assert proof["stages"][4]["max_abs_feature_difference"] == proof["max_abs_feature_difference"]["layer4"]
+    for key, file in (("sha256", "a.pkl"), ("source_sha256", "a.pth")):
+        assert proof[key] == hashlib.sha256((tmp_path / file).read_bytes()).hexdigest()
+    assert proof["dropped"]["bn1.num_batches_tracked"] == "a counter, not a weight"
+
+
+def test_a_network_that_computes_something_else_is_not_written(tmp_path, monkeypatch):
+    from transfer.targets.detectron2 import Detectron2
+
+    torch.save(backbone(), tmp_path / "a.pth")
+    honest = Detectron2.stages
+    monkeypatch.setattr(Detectron2, "stages", lambda *args: [features * 1.001 for features in honest(*args)])
+    with pytest.raises(FileError, match=r"features of layer1 differ by .*; nothing was written"):
+        convert(tmp_path / "a.pth", tmp_path / "out" / "a.pkl", target="detectron2")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_file_that_is_written_wrongly_is_not_kept(tmp_path, monkeypatch):
+    from transfer.targets.safetensors import Safetensors
+
+    torch.save(backbone(), tmp_path / "a.pth")
+    monkeypatch.setattr(Safetensors, "unpack", lambda file: file["state_dict"] | {"layer4.1.bn2.bias": torch.ones(64)})
+    with pytest.raises(FileError, match=r"layer4\.1\.bn2\.bias is not the same when read back"):
+        convert(tmp_path / "a.pth", tmp_path / "out" / "a.safetensors", target="safetensors")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_output_that_cannot_be_written_is_one_line(tmp_path):
+    torch.save(backbone(), tmp_path / "a.pth")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "taken.pkl").mkdir()
+    for output in (tmp_path / "file" / "x.pkl", tmp_path / "taken.pkl"):
+        with pytest.raises(FileError, match=r"cannot write .*choose another output"):
+            convert(tmp_path / "a.pth", output, target="detectron2")
+    with pytest.raises(ValueError, match="is the input itself"):
+        convert(tmp_path / "a.pth", tmp_path / "a.pth", target="mmsegmentation")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.pth", "file", "taken.pkl"}
 
 
 def test_the_load_check_names_the_first_tensor_that_differs():
@@ -165,7 +263,6 @@ def test_the_tool_writes_a_proof_and_exits_2_on_a_bad_file(tmp_path, run_tool):
     torch.save(backbone(), tmp_path / "a.pth")
     run_tool("tools/convert_to_d2.py", "a.pth", "a.pkl", "--json", "proof.json")
     assert json.loads((tmp_path / "proof.json").read_text())["tensors_mapped"] == 100
-    run_tool("tools/convert_to_mmseg.py", "a.pth", "a-mm.pth")
     torch.save({"projector.weight": torch.ones(2)}, tmp_path / "bad.pth")
     done = run_tool("tools/convert_to_d2.py", "bad.pth", "bad.pkl", check=2)
     assert done.stderr.strip().splitlines()[-1].startswith("error: bad.pth holds no backbone")
