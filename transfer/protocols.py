@@ -80,7 +80,7 @@ def sources(names: Iterable[str]) -> str:
 
 def reference(name: str, protocol: Protocol) -> str:
     """Return some published values of the headline under the same protocol, with how many more there are."""
-    shown = []
+    shown: list[str] = []
     count = 0
     for group in published.of(name):
         for line in group.rows if group.comparable else ():

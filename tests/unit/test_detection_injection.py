@@ -1,5 +1,6 @@
 """The recipe of a weights file fills what a config leaves open, and a contradiction is refused."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from core.errors import InputError
 from transfer.detection.injection import inject, refuse_impossible
 from transfer.detection.run import read_config
 from transfer.recipe import Recipe
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "transfer" / "detection"
 
 
 @pytest.fixture
@@ -64,7 +67,7 @@ def test_a_key_written_with_the_default_value_counts_as_written(tmp_path: Path) 
         inject(cfg, Recipe(), explicit, "weights.pkl")
 
 
-@pytest.mark.parametrize(("name", "value"), [("family", "convnext"), ("stem", "cifar"), ("norm", "LN")])
+@pytest.mark.parametrize(("name", "value"), [("family", "vit"), ("stem", "cifar"), ("norm", "LN")])
 def test_weights_that_detectron2s_resnet_cannot_hold_are_refused(cfg: Any, name: str, value: str) -> None:
     with pytest.raises(InputError, match=f"its recipe has {name} '{value}'"):
         inject(cfg, Recipe(**{name: value}), set(), "weights.pkl")
@@ -75,6 +78,29 @@ def test_basic_blocks_through_c4_are_refused(cfg: Any, depth: int) -> None:
     inject(cfg, Recipe(depth=depth), set(), "weights.pkl")
     with pytest.raises(InputError, match=f"DEPTH is {depth} .*three bottleneck blocks.*use an FPN config"):
         refuse_impossible(cfg)
+
+
+CONVNEXT = Recipe(family="convnext", depth=18, width=96, stem="patch", norm="LN", blocks=(3, 3, 9, 3))
+
+
+def test_convnext_weights_fit_their_own_config_and_set_what_it_leaves_open(cfg: Any) -> None:
+    shipped, explicit = read_config(str(CONFIGS / "mask-rcnn_convnext-t-fpn_8xb2-90k_coco.yaml"), [])
+    assert inject(shipped, CONVNEXT, explicit, "weights.pkl") == []
+    slim = dataclasses.replace(CONVNEXT, blocks=(1, 1, 2, 1), width=8, depth=5)
+    inject(shipped, slim, explicit, "weights.pkl")
+    assert (shipped.MODEL.CONVNEXT.BLOCKS, shipped.MODEL.CONVNEXT.WIDTH) == ([1, 1, 2, 1], 8)
+
+
+def test_convnext_weights_in_a_resnets_config_are_refused(cfg: Any) -> None:
+    resnet, explicit = read_config(str(CONFIGS / "mask-rcnn_r50-fpn_8xb2-90k_coco.yaml"), [])
+    with pytest.raises(
+        InputError, match=r"MODEL\.BACKBONE\.NAME is 'build_resnet_fpn_backbone'.*needs 'build_convnext_fpn"
+    ):
+        inject(resnet, CONVNEXT, explicit, "weights.pkl")
+    c4, explicit = read_config(str(CONFIGS / "mask-rcnn_r50-c4_8xb2-90k_coco.yaml"), [])
+    inject(c4, CONVNEXT, explicit, "weights.pkl")
+    with pytest.raises(InputError, match="C4 continues a ResNet in its heads; use an FPN config"):
+        refuse_impossible(c4)
 
 
 def test_an_unknown_key_and_a_missing_file_are_named(tmp_path: Path) -> None:

@@ -81,6 +81,39 @@ def test_weights_for_another_network_are_refused(facts: dict[str, Any], message:
         injection.inject(config(), weights(**facts), R50)
 
 
+CONVNEXT: dict[str, Any] = {
+    "family": "convnext",
+    "depth": 18,
+    "width": 96,
+    "stem": "patch",
+    "norm": "LN",
+    "blocks": (3, 3, 9, 3),
+}
+UPERNET = CONFIGS / "upernet_convnext-t_4xb4-160k_ade20k-512x512.py"
+
+
+def test_convnext_weights_fit_their_own_config_and_fill_what_it_leaves_open() -> None:
+    cfg = settings.read(UPERNET, [])
+    before = cfg.model.to_dict()
+    injection.inject(cfg, weights(**CONVNEXT), UPERNET)
+    assert cfg.model.to_dict() == before
+    injection.inject(cfg, None, UPERNET)  # random weights
+    del cfg.model.backbone["blocks"], cfg.model.backbone["width"], cfg.model.decode_head["in_channels"]
+    slim = {**CONVNEXT, "blocks": (1, 1, 2, 1), "width": 8, "depth": 5}
+    cfg.model.auxiliary_head.in_channels = 32
+    injection.inject(cfg, weights(**slim), UPERNET)
+    assert (cfg.model.backbone.blocks, cfg.model.decode_head.in_channels) == ([1, 1, 2, 1], [8, 16, 32, 64])
+
+
+def test_weights_of_one_family_in_the_config_of_another_are_refused() -> None:
+    with pytest.raises(InputError, match=r"model\.backbone\.type is 'ResNet', but it must be 'ConvNeXt'"):
+        injection.inject(config(), weights(**CONVNEXT), R50)
+    with pytest.raises(InputError, match=r"model\.backbone\.type is 'ConvNeXt', but it must be 'ResNet'"):
+        injection.inject(settings.read(UPERNET, []), weights(), UPERNET)
+    with pytest.raises(InputError, match=r"its recipe has family 'vit'; MMSegmentation has convnext, resnet here"):
+        injection.inject(config(), weights(family="vit"), R50)
+
+
 def test_an_option_below_no_known_key_is_refused_with_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"--cfg-options max_iters: no 'max_iters' in .*train_cfg"):
         config("max_iters=5")

@@ -44,7 +44,7 @@ def adapt(cfg: CfgNode, processes: int, cuda: bool, norm: str = "") -> tuple[Cfg
 
 def summary(cfg: CfgNode, processes: int) -> dict[str, Any]:
     """Return the facts of a protocol that depend on the number of devices."""
-    solver = cfg.SOLVER
+    solver, model = cfg.SOLVER, cfg.MODEL
     return {
         "devices": processes,
         "batch": solver.IMS_PER_BATCH,
@@ -52,7 +52,7 @@ def summary(cfg: CfgNode, processes: int) -> dict[str, Any]:
         "warm_up": solver.WARMUP_ITERS,
         "steps": list(solver.STEPS),
         "iterations": solver.MAX_ITER,
-        "norm": cfg.MODEL.RESNETS.NORM,
+        "norm": model.RESNETS.NORM if "resnet" in model.BACKBONE.NAME else model.FPN.NORM,
     }
 
 

@@ -1,22 +1,36 @@
 """Make a config and a weights file agree: fill what the config leaves open, refuse what it contradicts."""
 
+from transfer.detection import compat  # noqa: F401, I001 - first: the families import Detectron2
+
+import importlib
+import importlib.util
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from core import plugins
 from core.errors import InputError
 from transfer.recipe import Recipe
 
 SLIM = "build_slim_resnet_fpn_backbone"
+# Every backbone of core.backbones has its side of Detectron2 in a module of the same name; importing it registers what it has.
+FAMILIES = {
+    name: importlib.import_module(f"transfer.detection.{name}")
+    for name in plugins.names("core.backbones")
+    if importlib.util.find_spec(f"transfer.detection.{name}")
+}
 
 
 def facts(recipe: Recipe) -> dict[str, Any]:
     """Return the config keys that the weights decide, with the values they need.
 
     Most of Detectron2's defaults load without a message and compute something else: BGR, std 1, and above all the
-    stride in the 1x1 convolution, which changes res3 to res5.
+    stride in the 1x1 convolution, which changes res3 to res5. Other families than ResNet say it in their own module.
     """
+    if recipe.family != "resnet":
+        values: dict[str, Any] = FAMILIES[recipe.family].facts(recipe)
+        return values
     basic = recipe.depth < 50
     values = {
         "INPUT.FORMAT": recipe.channel_order,
@@ -35,9 +49,7 @@ def inject(cfg: Any, recipe: Recipe, explicit: set[str], file: Path | str) -> li
 
     Returns what was set, as text. Raises InputError with the key and both values where the user wrote otherwise.
     """
-    for name, wanted in {"family": "resnet", "stem": "imagenet", "norm": "BN"}.items():
-        if (found := getattr(recipe, name)) != wanted:
-            raise InputError(f"{file}: its recipe has {name} {found!r}; Detectron2's ResNet here has {wanted!r}")
+    _check_known(recipe, file)
     said = []
     for key, wanted in facts(recipe).items():
         found = get(cfg, key)
@@ -49,16 +61,29 @@ def inject(cfg: Any, recipe: Recipe, explicit: set[str], file: Path | str) -> li
             )
         cfg.merge_from_list([key, wanted])
         said.append(f"{key} {wanted}")
-    slim = recipe.depth < 50 and recipe.width != 64
+    slim = recipe.family == "resnet" and recipe.depth < 50 and recipe.width != 64
     if slim and cfg.MODEL.BACKBONE.NAME == "build_resnet_fpn_backbone":
         cfg.MODEL.BACKBONE.NAME = SLIM  # Detectron2's own builder asserts a width of 64
         said.append(f"MODEL.BACKBONE.NAME {SLIM}")
     return said
 
 
+def _check_known(recipe: Recipe, file: Path | str) -> None:
+    if recipe.family not in FAMILIES:
+        raise InputError(f"{file}: its recipe has family {recipe.family!r}; Detectron2 has {', '.join(FAMILIES)} here")
+    for name, wanted in {"stem": "imagenet", "norm": "BN"}.items():
+        if recipe.family == "resnet" and (found := getattr(recipe, name)) != wanted:
+            raise InputError(f"{file}: its recipe has {name} {found!r}; Detectron2's ResNet here has {wanted!r}")
+
+
 def refuse_impossible(cfg: Any) -> None:
     """Raise InputError for a network that Detectron2 would build wrongly without a message."""
-    depth = cfg.MODEL.RESNETS.DEPTH
+    depth, name = cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.BACKBONE.NAME
+    if "resnet" not in name and cfg.MODEL.ROI_HEADS.NAME.startswith("Res5"):
+        raise InputError(
+            f"MODEL.BACKBONE.NAME is {name} and MODEL.ROI_HEADS.NAME is {cfg.MODEL.ROI_HEADS.NAME}: C4 continues a "
+            "ResNet in its heads; use an FPN config such as mask-rcnn_convnext-t-fpn"
+        )
     if depth < 50 and cfg.MODEL.ROI_HEADS.NAME.startswith("Res5"):
         raise InputError(
             f"MODEL.RESNETS.DEPTH is {depth} and MODEL.ROI_HEADS.NAME is {cfg.MODEL.ROI_HEADS.NAME}: C4's res5 is "

@@ -1,6 +1,7 @@
 """What happens during a run besides training: prove the weights, keep the journal, draw predictions."""
 
 import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from transfer.load_check import compare
 from transfer.segmentation.injection import Weights
 
 COUNTER = "num_batches_tracked"  # a counter, not a weight; converted files may leave it out
+OUTPUT_NORM = re.compile(r"norm\d+\.")  # ConvNeXt's norms of what its stages return: new with each task, in no file
 
 
 class LoadBackbone(Hook):
@@ -56,7 +58,8 @@ class LoadBackbone(Hook):
 
 def load_backbone(backbone: nn.Module, weights: Weights) -> int:
     """Copy the file's tensors into the backbone, compare them one by one and return how many there are."""
-    network = {name for name in backbone.state_dict() if not name.endswith(COUNTER)}
+    named = (name for name in backbone.state_dict() if not OUTPUT_NORM.match(name))
+    network = {name for name in named if not name.endswith(COUNTER)}
     expected = {name: tensor for name, tensor in weights.tensors.items() if not name.endswith(COUNTER)}
     if missing := sorted(network - set(expected)):
         raise InputError(

@@ -1,13 +1,17 @@
 """Make a config and a weights file agree: fill what the config leaves open, refuse what it contradicts."""
 
 import dataclasses
+import importlib
+import importlib.util
 import math
 from pathlib import Path
 from typing import Any
 
+from transfer.segmentation import compat  # isort: skip # noqa: F401 - before any mm* package
 from mmengine.config import Config, ConfigDict
 from torch import Tensor
 
+from core import plugins
 from core.errors import InputError
 from core.files import FileError, read_weights_file
 from transfer.recipe import Recipe
@@ -22,6 +26,12 @@ FIXED: dict[str, tuple[Any, str]] = {
     "deep_stem": (False, "the weights have one 7x7 convolution as stem"),
     "avg_down": (False, "the weights have a strided 1x1 as shortcut"),
     "pretrained": (None, "the backbone comes from --weights"),
+}
+# Every backbone of core.backbones has its side of MMSegmentation in a module of the same name; importing it registers it.
+FAMILIES = {
+    name: importlib.import_module(f"transfer.segmentation.{name}")
+    for name in plugins.names("core.backbones")
+    if importlib.util.find_spec(f"transfer.segmentation.{name}")
 }
 EXPANSION = {18: 1, 34: 1, 50: 4, 101: 4, 152: 4}
 
@@ -40,10 +50,10 @@ def read_weights(path: Path) -> Weights:
     content = read_weights_file(path)
     state = content.get("state_dict", content)
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-    if "conv1.weight" not in tensors:
+    found = None if content.get("recipe") is None else Recipe.from_dict(content["recipe"], path)
+    if "conv1.weight" not in tensors and (found is None or found.family == "resnet"):
         raise FileError(f"{path} has no backbone under torchvision's names; convert it with tools/convert_to_mmseg.py")
-    recipe = content.get("recipe")
-    return Weights(path, tensors, None if recipe is None else Recipe.from_dict(recipe, path))
+    return Weights(path, tensors, found)
 
 
 def inject(cfg: Config, weights: Weights | None, source: Path) -> None:
@@ -53,10 +63,12 @@ def inject(cfg: Config, weights: Weights | None, source: Path) -> None:
     """
     model = cfg.model
     backbone = model.backbone
-    for key, (wanted, reason) in FIXED.items():
-        _agree(backbone, key, wanted, f"{source}: model.backbone", reason)
+    family = _family(backbone, weights)
+    if family == "resnet":
+        for key, (wanted, reason) in FIXED.items():
+            _agree(backbone, key, wanted, f"{source}: model.backbone", reason)
     _agree(model, "pretrained", None, f"{source}: model", FIXED["pretrained"][1])
-    if (backbone.get("norm_cfg") or {"type": "BN"})["type"] not in ("BN", "SyncBN"):
+    if family == "resnet" and (backbone.get("norm_cfg") or {"type": "BN"})["type"] not in ("BN", "SyncBN"):
         raise InputError(f"{source}: model.backbone.norm_cfg.type is {backbone.norm_cfg.type!r}; use 'SyncBN' or 'BN'")
     if weights is not None:
         _agree(backbone, "init_cfg", None, f"{source}: model.backbone", FIXED["pretrained"][1])
@@ -66,15 +78,28 @@ def inject(cfg: Config, weights: Weights | None, source: Path) -> None:
     _fit_heads(model, source)
 
 
+def _family(backbone: ConfigDict, weights: Weights | None) -> str:
+    """Return the family that the weights name, else the one that defines the config's type, else ResNet's."""
+    if weights is not None and weights.recipe is not None:
+        return weights.recipe.family
+    kind = backbone.get("type", "")
+    return next((name for name, module in FAMILIES.items() if name != "resnet" and hasattr(module, kind)), "resnet")
+
+
 def _inject_recipe(cfg: Config, recipe: Recipe, source: Path, file: Path) -> None:
-    for name, wanted in {"family": "resnet", "stem": "imagenet", "stride_in_1x1": False, "norm": "BN"}.items():
-        if (found := getattr(recipe, name)) != wanted:
+    if recipe.family not in FAMILIES:
+        raise InputError(
+            f"{file}: its recipe has family {recipe.family!r}; MMSegmentation has {', '.join(FAMILIES)} here"
+        )
+    for name, wanted in {"stem": "imagenet", "stride_in_1x1": False, "norm": "BN"}.items():
+        if recipe.family == "resnet" and (found := getattr(recipe, name)) != wanted:
             raise InputError(f"{file}: its recipe has {name} {found!r}, MMSegmentation's ResNet here has {wanted!r}")
     model = cfg.model
     if model.get("data_preprocessor") is None:
         model.data_preprocessor = cfg.get("data_preprocessor") or ConfigDict(type="SegDataPreProcessor")
     reason = f"{file} says so"
-    for key, value in (("depth", recipe.depth), ("base_channels", recipe.width), ("stem_channels", recipe.width)):
+    facts = {"depth": recipe.depth, "base_channels": recipe.width, "stem_channels": recipe.width}
+    for key, value in (facts if recipe.family == "resnet" else FAMILIES[recipe.family].facts(recipe)).items():
         _agree(model.backbone, key, value, f"{source}: model.backbone", reason)
     where = f"{source}: model.data_preprocessor"
     _agree(model.data_preprocessor, "mean", list(recipe.mean), where, reason)
@@ -101,9 +126,12 @@ def _same(found: Any, wanted: Any) -> bool:
 def _fit_heads(model: ConfigDict, source: Path) -> None:
     """Set or check each head's ``in_channels`` against the stage it reads."""
     backbone = model.backbone
-    if backbone.get("depth") not in EXPANSION:
+    if backbone.get("type") != "ResNet":
+        first = backbone.get("width", 0)
+    elif backbone.get("depth") not in EXPANSION:
         raise InputError(f"{source}: model.backbone.depth is {backbone.get('depth')!r}; there are {sorted(EXPANSION)}")
-    first = backbone.get("base_channels", 64) * EXPANSION[backbone.depth]
+    else:
+        first = backbone.get("base_channels", 64) * EXPANSION[backbone.depth]
     channels = [first * 2**stage for stage in backbone.get("out_indices", (0, 1, 2, 3))]
     if model.get("neck") is not None:
         return  # the heads read the neck, and the neck checks itself
@@ -114,4 +142,4 @@ def _fit_heads(model: ConfigDict, source: Path) -> None:
             many = isinstance(index, list | tuple)
             wanted = [channels[i] for i in index] if many else channels[index]
             where = f"{source}: model.{name}"
-            _agree(head, "in_channels", wanted, where, f"stage {index} of depth {backbone.depth} has that many")
+            _agree(head, "in_channels", wanted, where, f"stage {index} of the backbone has that many")
