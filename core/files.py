@@ -170,6 +170,7 @@ def _read_torch(path: Path) -> Any:
         try:
             with torch.serialization.safe_globals(admitted), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Detected pickle protocol")  # others than 2 are read as well
+                warnings.filterwarnings("ignore", message=".*looks like a TorchScript archive")  # refused just below
                 return torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             found = re.search(r"GLOBAL (\S+)", str(error))

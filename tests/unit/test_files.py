@@ -1,13 +1,20 @@
 """Files are written whole or not at all, and read without running anything in them."""
 
+import argparse
+import collections
 import os
 import pickle
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import HistoryBuffer
+from omegaconf import OmegaConf
+from safetensors.torch import save_file
 
-from core.files import FileError, read_weights_file, replacing, sha256, write_atomic, write_json
+from core.files import FileError, StandIn, read_weights_file, replacing, sha256, write_atomic, write_json
 
 
 class Payload:
@@ -96,3 +103,68 @@ def test_a_text_file_is_no_checkpoint_and_not_called_a_pickle(tmp_path):
     (tmp_path / "README.md").write_text("# MaskTransfer\n")
     with pytest.raises(FileError, match=r"README\.md is truncated or not a checkpoint"):
         read_weights_file(tmp_path / "README.md")
+
+
+def test_safetensors_are_read_with_their_recipe(tmp_path):
+    save_file({"a": torch.ones(2)}, tmp_path / "plain.safetensors")
+    assert read_weights_file(tmp_path / "plain.safetensors")["a"].tolist() == [1, 1]
+    save_file({"a": torch.ones(2)}, tmp_path / "ours.safetensors", {"format": "pt", "recipe": '{"depth": 18}'})
+    file = read_weights_file(tmp_path / "ours.safetensors")
+    assert (file["recipe"], list(file["state_dict"])) == ({"depth": 18}, ["a"])
+    for name, data in (("cut", (tmp_path / "ours.safetensors").read_bytes()[:-4]), ("text", b"hello"), ("empty", b"")):
+        (tmp_path / f"{name}.safetensors").write_bytes(data)
+        with pytest.raises(FileError, match=rf"{name}\.safetensors is truncated or not a safetensors file"):
+            read_weights_file(tmp_path / f"{name}.safetensors")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_settings_beside_the_tensors_become_stand_ins_and_the_tensors_are_kept(tmp_path, zipped):
+    lists = collections.defaultdict(list, a=[1])
+    content = {
+        "args": argparse.Namespace(arch="resnet50", output=Path("/runs/1")),
+        "hyper_parameters": OmegaConf.create({"method": "byol", "optimizer": {"lr": 0.1, "betas": [0.9, 0.99]}}),
+        "seen": {"lists": lists, "set": {1, 2}, "best": np.float64(71.5)},
+        "history": HistoryBuffer([1.0, 2.0], [1, 1], 10),
+        "array": np.arange(3.0),
+        "state_dict": {"a": torch.arange(3)},
+    }
+    torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
+    found = read_weights_file(tmp_path / "x.pth")
+    assert found["state_dict"]["a"].tolist() == [0, 1, 2]
+    assert found["array"].tolist() == [0, 1, 2]
+    assert found["seen"] == {"lists": {"a": [1]}, "set": {1, 2}, "best": 71.5}
+    assert [type(found[key]) for key in ("args", "hyper_parameters", "history")] == [StandIn] * 3
+    assert vars(found["args"]) == {}
+
+
+def test_no_code_of_a_stood_in_module_runs(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(argparse.Namespace, "__init__", lambda self, **values: made.append(values))
+    torch.save({"args": argparse.Namespace(a=1), "a": torch.ones(1)}, tmp_path / "x.pth")
+    made.clear()
+    read_weights_file(tmp_path / "x.pth")
+    assert made == []
+
+
+@pytest.mark.parametrize("harmful", [eval, os.system, getattr(os, "popen")], ids=["eval", "system", "popen"])  # noqa: B009
+def test_a_function_is_no_setting(tmp_path, harmful):
+    torch.save({"args": argparse.Namespace(a=1), "callback": harmful}, tmp_path / "x.pth")
+    with pytest.raises(FileError, match="holds a pickled object"):
+        read_weights_file(tmp_path / "x.pth")
+
+
+def test_a_whole_module_is_refused_and_a_program_too(tmp_path):
+    torch.save({"model": torch.nn.Linear(2, 2)}, tmp_path / "x.pth")
+    with pytest.raises(FileError, match=r"holds a pickled object \(torch\.nn\.modules\.linear\.Linear\).*state_dict"):
+        read_weights_file(tmp_path / "x.pth")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch 2.14 deprecates what writes such files; they are still about
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "x.pt")
+    with pytest.raises(FileError, match="is a TorchScript program, not weights"):
+        read_weights_file(tmp_path / "x.pt")
+
+
+def test_torch_files_may_be_called_pkl_ckpt_or_tar(tmp_path):
+    for name in ("x.pkl", "x.ckpt", "x.pth.tar"):
+        torch.save({"a": torch.ones(1)}, tmp_path / name)
+        assert read_weights_file(tmp_path / name)["a"].item() == 1
