@@ -101,12 +101,8 @@ def _item(name, benchmark, trial, place):
 def _curves(path, level):
     recall = [index / 100 for index in range(101)]
     points = [[r, max(0.0, 1 - r ** (level / 4))] for r in recall]
-    names = {"box AP50": 1.0, "box AP75": 0.6}
-    curves = [
-        {"name": name, "x": "recall", "y": "precision", "points": [[r, p * share] for r, p in points]}
-        for name, share in names.items()
-    ]
-    path.write_text(json.dumps({"curves": curves}))
+    precision = {iou: [share * p for _, p in points] for iou, share in (("50", 1.0), ("75", 0.6))}
+    path.write_text(json.dumps({"recall": recall, "bbox": precision, "segm": {"50": []}}))
 
 
 def _pretrain(run, level, forwards, generator, pictures):

@@ -194,9 +194,23 @@ def test_precision_and_recall_are_drawn_from_what_the_evaluation_wrote(made):
     assert [text for _, text in found[0].x_ticks] == ["0", "0.2", "0.4", "0.6", "0.8", "1"]
 
 
+def test_a_benchmark_may_write_any_other_curve_with_its_own_axes(tmp_path):
+    run = write(tmp_path / "a", result("A", "mine", metrics={"score": 1.0})).parent / "run"
+    run.mkdir()
+    curve = {"name": "top-1 by neighbours", "x": "k", "y": "top-1", "points": [[1, 40.0], [20, 50.0], [200, None]]}
+    good = curve | {"points": curve["points"][:2]}
+    (run / "curves.json").write_text(json.dumps({"curves": [good, curve]}))
+    (chart,) = curves.evaluations(assembly.build(tmp_path), Cache(tmp_path))
+    assert (chart.title, chart.x_label, chart.y_label) == ("mine: top-1 by neighbours", "k", "top-1")
+    assert [text for _, text in chart.y_ticks] == ["40", "45", "50"]
+    reports.write(assembly.build(tmp_path), tmp_path / "out")
+    assert ">Evaluation curves</a>" in (tmp_path / "out" / "report.html").read_text()
+
+
 @pytest.mark.parametrize(
     "text",
     [
+        *("3", '{"recall": 3, "bbox": {"50": [1]}}', '{"bbox": {"50": [1]}}', '{"recall": [0], "bbox": {"50": ["a"]}}'),
         *("", "{", "[]", '{"curves": 3}', '{"curves": [{"name": "a"}]}'),
         '{"curves": [3, {"name": "a", "x": "x", "y": "y", "points": [["a", 1]]}]}',
         '{"curves": [{"name": 1, "x": "x", "y": "y", "points": [[0, 1]]}]}',

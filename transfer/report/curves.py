@@ -9,9 +9,11 @@ from typing import Any
 
 from transfer.report.cache import Cache
 from transfer.report.charts import Chart, Series, line_chart, smoothed, thinned
-from transfer.report.model import Column, Report
+from transfer.report.model import Column, Report, short
 
-FILE = "curves.json"  # in a trial's run folder: {"curves": [{"name", "x", "y", "points": [[x, y], ...]}, ...]}
+# In a trial's run folder: {"recall": [...], "bbox": {"50": [...], ...}, ...} as detection writes it, or any other
+# curves as {"curves": [{"name", "x", "y", "points": [[x, y], ...]}, ...]}.
+FILE = "curves.json"
 TRIALS = 3  # lines a cell; more cannot be told apart
 LINES = 48  # a chart: with more backbones fewer trials of each
 KEPT = 200  # points of a line
@@ -119,11 +121,21 @@ def _evaluation(path: Path, cache: Cache) -> list[Curve]:
 def _read_curves(path: Path) -> list[Any]:
     """Read the curves of one evaluation as plain values, thinned; what is not a curve is left out."""
     try:
-        entries = json.loads(path.read_bytes())["curves"]
+        values = json.loads(path.read_bytes())
+        entries = values["curves"] if "curves" in values else list(_of_detection(values))
         found = [curve for curve in map(_curve, entries) if curve is not None]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return []
     return [{"name": c.name, "x": c.x, "y": c.y, "points": thinned(c.points, KEPT)} for c in found]
+
+
+def _of_detection(values: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Turn precision by task and IoU into curves of their own."""
+    recall = values["recall"]
+    for task, levels in values.items():
+        for level, precision in levels.items() if isinstance(levels, dict) else ():
+            points = list(zip(recall, precision, strict=False))
+            yield {"name": short(f"{task}/AP{level}"), "x": "recall", "y": "precision", "points": points}
 
 
 def _curve(values: Any) -> Curve | None:

@@ -11,7 +11,7 @@ from transfer import published, statistics
 from transfer.results import Result, Skipped
 from transfer.statistics import Difference, Ranking, Summary
 
-_KINDS = {"bbox": "box", "segm": "mask", "seg": ""}
+_KINDS = {"bbox": "box", "segm": "mask", "seg": "", "bbox_11point": "box (11 points)", "bbox_area": "box (area)"}
 MARKS = {"better": "▲", "worse": "▼", "undecided": "≈"}
 _SAME_PROTOCOL = ("devices", "norm")  # may differ between effective and published recipe: the batch is what counts
 
