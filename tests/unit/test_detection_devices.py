@@ -48,6 +48,23 @@ def test_two_cpu_processes_get_the_norm_that_gloo_can_carry(voc: Any) -> None:
     assert said == ["SyncBN becomes naiveSyncBN (SyncBN fails on the CPU) in MODEL.RESNETS"]
 
 
+def test_naive_sync_bn_replaces_sync_bn_where_it_is_asked_for(voc: Any) -> None:
+    cfg, said = adapt(voc, 8, cuda=True, norm="naiveSyncBN")
+    assert (cfg.MODEL.RESNETS.NORM, cfg.SOLVER.IMS_PER_BATCH) == ("naiveSyncBN", 16)
+    assert said == ["SyncBN becomes naiveSyncBN (asked for) in MODEL.RESNETS"]
+    assert (
+        adapt(voc, 1, cuda=True, norm="naiveSyncBN")[0].MODEL.RESNETS.NORM == "BN"
+    )  # one device has none to sync with
+
+
+def test_every_norm_of_the_4conv1fc_protocol_is_replaced_together() -> None:
+    cfg = read_config(str(FOLDER / "mask-rcnn_r50-fpn-4conv1fc_8xb2-90k_coco.yaml"), [])[0]
+    _, said = adapt(cfg, 1, cuda=False)
+    assert said == [
+        "SyncBN becomes BN (one device) in MODEL.FPN, MODEL.RESNETS, MODEL.ROI_BOX_HEAD, MODEL.ROI_MASK_HEAD"
+    ]
+
+
 def test_mixed_precision_is_switched_off_on_the_cpu(voc: Any) -> None:
     voc.SOLVER.AMP.ENABLED = True
     cfg, said = adapt(voc, 1, cuda=False)
