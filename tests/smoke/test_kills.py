@@ -1,5 +1,6 @@
 """Runners and workers are killed at random moments; the results are those of an undisturbed run, each made once."""
 
+import contextlib
 import json
 import os
 import random
@@ -7,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import fake_suite
@@ -18,7 +18,7 @@ from transfer import family, results
 
 KILLS = 22
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-OUT = Path("out")
+ITEMS = 8
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def home(tmp_path, monkeypatch):
         "name": "test",
         "checkpoints": {name: {"path": f"{name}.pth"} for name in ("good", "other")},
         "benchmarks": {"short": {"name": "fake_task"}, "long": {"name": "fake_task", "options": ["x"]}},
-        "trials": 3,
+        "trials": 2,
         "retries": 1,
     }
     (tmp_path / "suite.yaml").write_text(json.dumps(values))
@@ -36,25 +36,36 @@ def home(tmp_path, monkeypatch):
     fake_suite.forget()
 
 
-def _start(out=OUT):
-    command = [sys.executable, str(ROOT / "tools" / "run_suite.py"), "suite.yaml", "--jobs", "2", "--out", str(out)]
-    with open("runners.txt", "a") as log:
+@pytest.fixture
+def start():
+    """Start runners, which end with the test."""
+    started = []
+
+    def one(out):
+        command = [sys.executable, str(ROOT / "tools" / "run_suite.py"), "suite.yaml", "--jobs", "2", "--out", str(out)]
         interruptible = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
-        return subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=interruptible)
+        with open("runners.txt", "a") as log:
+            started.append(subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=interruptible))
+        return started[-1]
+
+    yield one
+    for runner in started:
+        runner.kill()
+        runner.wait()
 
 
-def _workers():
+def _workers(out):
     """Return the processes that work on items, wherever they came from."""
-    return [pid for folder in OUT.glob("*--*") for pid in family.members(folder)]
+    return [pid for folder in out.glob("*--*") for pid in family.members(folder)]
 
 
-def _contents():
-    return {path: path.read_bytes() for path in OUT.glob("*/result.json")}
+def _contents(out):
+    return {path: path.read_bytes() for path in out.glob("*/result.json")}
 
 
-def _essence(folder):
+def _essence(out):
     """Return what a result must be whoever made it: everything but times, costs and the machine."""
-    found = results.read_folder(folder)
+    found = results.read_folder(out)
     assert found.skipped == []
     return {
         path.parent.name: result.model_dump(include={"benchmark", "protocol", "checkpoint", "trial", "seed", "metrics"})
@@ -62,57 +73,57 @@ def _essence(folder):
     }
 
 
-def _wait_for_work(chance, runners):
-    """Wait until there is a worker, mostly, and then for a moment; sometimes only for a moment."""
-    end = time.monotonic() + (5.0 if chance.random() < 0.8 else 0.0)
-    while time.monotonic() < end and not _workers() and any(runner.poll() is None for runner in runners):
+def _strike(chance, out, runners, lifetime):
+    """Wait for a random share of an item's lifetime and kill a runner or a worker; return which, if one was there."""
+    end = time.monotonic() + (10 * lifetime if chance.random() < 0.8 else 0.0)
+    while time.monotonic() < end and not _workers(out) and any(runner.poll() is None for runner in runners):
         time.sleep(0.02)
-    time.sleep(chance.uniform(0.0, 0.4))
-
-
-def _strike(chance, runners):
-    """Kill a runner or one of the workers; tell which."""
-    workers = _workers()
+    time.sleep(chance.uniform(0.0, lifetime))
+    workers, alive = _workers(out), [runner for runner in runners if runner.poll() is None]
     number = chance.choice(SIGNALS)
     if workers and chance.random() < 0.6:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(chance.choice(workers), number)
-        except ProcessLookupError:
-            return None
-        return f"worker {number.name}"
-    alive = [runner for runner in runners if runner.poll() is None]
-    if not alive:
-        return None
-    chance.choice(alive).send_signal(number)
-    return f"runner {number.name}"
+            return f"worker {number.name}"
+    elif alive:
+        chance.choice(alive).send_signal(number)
+        return f"runner {number.name}"
+    return None
 
 
-def test_kills_at_random_moments_lose_repeat_and_halve_nothing(home):
-    chance = random.Random(5)
-    struck, kept = Counter(), {}
-    runners = [_start(), _start()]
-    while sum(struck.values()) < KILLS:
-        _wait_for_work(chance, runners)
-        if (what := _strike(chance, runners)) is not None:
-            struck[what] += 1
-        for path, content in _contents().items():
-            assert kept.setdefault(path, content) == content, f"{path} was written twice"
+def _disturb(chance, start, out, lifetime, kills):
+    """Kill two runners of a suite and their workers, starting them again, until it is finished; return what was struck."""
+    struck, kept, runners = [], {}, [start(out), start(out)]
+    while len(struck) < kills and len(_contents(out)) < ITEMS:
+        if (what := _strike(chance, out, runners, lifetime)) is not None:
+            struck.append(what)
+        found = _contents(out)
+        for path, content in found.items():
             json.loads(content)
-        assert kept.keys() == _contents().keys(), "a finished result is gone"
-        ended = [runner for runner in runners if runner.poll() is not None]
-        runners = [runner for runner in runners if runner not in ended] + [_start() for _ in ended]
+            assert kept.setdefault(path, content) == content, f"{path} was written twice"
+        assert kept.keys() == found.keys(), "a finished result is gone"
+        runners = [runner if runner.poll() is None else start(out) for runner in runners]
     for runner in runners:
         runner.wait(timeout=120)
-    last = _start()
-    assert last.wait(timeout=120) == 0, Path("runners.txt").read_text()[-3000:]
-    assert len({what.split()[0] for what in struck}) == 2
-    assert len({what.split()[1] for what in struck}) == 3
-
-    undisturbed = _start(Path("undisturbed"))
-    assert undisturbed.wait(timeout=120) == 0
-    assert _essence(OUT) == _essence(Path("undisturbed"))
-    assert len(_essence(OUT)) == 12
-    assert all(_contents()[path] == content for path, content in kept.items())
+    assert start(out).wait(timeout=120) == 0, Path("runners.txt").read_text()[-3000:]
+    assert all(_contents(out)[path] == content for path, content in kept.items())
     for unwanted in ("*/failure.json", "*/two_at_once", "*/.*.tmp"):
-        assert not list(OUT.glob(unwanted)), unwanted
-    assert _workers() == []
+        assert not list(out.glob(unwanted)), unwanted
+    assert _workers(out) == []
+    return struck
+
+
+def test_kills_at_random_moments_lose_repeat_and_halve_nothing(home, start):
+    begin = time.monotonic()
+    assert start(Path("undisturbed")).wait(timeout=120) == 0
+    lifetime = min((time.monotonic() - begin) * 2 / ITEMS, 4.0)
+    wanted = _essence(Path("undisturbed"))
+    assert len(wanted) == ITEMS
+
+    chance, struck = random.Random(5), []
+    while len(struck) < KILLS:  # a suite that is finished before the last kill is followed by another
+        out = Path(f"out{len(struck)}")
+        struck += _disturb(chance, start, out, lifetime, KILLS - len(struck))
+        assert _essence(out) == wanted
+    assert {what.split()[0] for what in struck} == {"runner", "worker"}
+    assert {what.split()[1] for what in struck} == {"SIGKILL", "SIGTERM", "SIGINT"}
