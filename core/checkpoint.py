@@ -17,6 +17,7 @@ RUN = "masktransfer-checkpoint"
 BACKBONE = "masktransfer-backbone"
 VERSION = 1
 QUERY_BACKBONE = "query_encoder.backbone."
+AUXILIARY = ".auxiliary."  # in the names of batch norms that saw mixed views only
 
 
 def save(path: Path | str, state: dict[str, Any]) -> None:
@@ -45,7 +46,7 @@ def load(path: Path | str) -> dict[str, Any]:
 def query_backbone(state: dict[str, Any]) -> dict[str, Tensor]:
     """Return the backbone of the query encoder with its own tensor names (``conv1.weight``, ...).
 
-    Auxiliary batch norms (``bn1.auxiliary.weight``, ...) saw mixed views only, and stay behind.
+    Auxiliary batch norms (``bn1.auxiliary.weight``, ...) stay behind.
     """
     if state["format"] == BACKBONE:
         return dict(state["backbone"])
@@ -53,5 +54,5 @@ def query_backbone(state: dict[str, Any]) -> dict[str, Tensor]:
     return {
         key.removeprefix(QUERY_BACKBONE): value
         for key, value in method.items()
-        if key.startswith(QUERY_BACKBONE) and ".auxiliary." not in key
+        if key.startswith(QUERY_BACKBONE) and AUXILIARY not in key
     }

@@ -18,10 +18,13 @@ class Ours(Source):
 
     @classmethod
     def split(cls, checkpoint: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Take the query encoder's backbone."""
+        """Take the query encoder's backbone, without the batch norms of mixed views."""
         if checkpoint["format"] == checkpoints.BACKBONE:
             return split_by_prefix(checkpoint["backbone"], "")
-        return split_by_prefix(checkpoint["method"], checkpoints.QUERY_BACKBONE)
+        backbone, dropped = split_by_prefix(checkpoint["method"], checkpoints.QUERY_BACKBONE)
+        mixed = [name for name in backbone if checkpoints.AUXILIARY in name]
+        dropped |= {checkpoints.QUERY_BACKBONE + name: "batch norm of mixed views" for name in mixed}
+        return {name: value for name, value in backbone.items() if name not in mixed}, dropped
 
     @classmethod
     def pretrain(cls, checkpoint: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,139 @@
+"""What a step costs, what it remembers, and which combinations are refused with a reason."""
+
+from typing import Any
+
+import pytest
+import torch
+from tiny_objective import CLEAN, GRID, KEYS, SMALL, branch, method, objective, pair
+
+from core.errors import InputError
+from pretrain.methods import MomentumMethod
+
+
+@pytest.mark.parametrize(
+    ("name", "symmetric", "makers", "weight", "query", "key"),
+    [
+        ("moco", False, {}, 1, 1, 1),
+        ("moco", True, {}, 1, 2, 2),
+        ("moco", False, {"mixmask": {}}, 1, 2, 1),  # the paper's cost: one forward more
+        ("moco", True, {"mixmask": {}}, 1, 4, 2),
+        ("moco", False, {"unmix": {}}, 1, 2, 1),
+        ("moco", False, {"mixmask": {}, "unmix": {}}, 1, 3, 1),
+        ("moco", False, {"mscn": {}}, 0, 1, 1),
+        ("moco", True, {"mscn": {}}, 0, 2, 2),  # both views are masked once and read both ways
+        ("moco", False, {"mscn": {"sides": "query"}}, 1, 2, 1),
+        ("moco", False, {"saliency": {}}, 0, 1, 4),  # key, hard negative, and two looks for saliency
+        ("moco", False, {"saliency": CLEAN}, 0, 1, 2),
+        ("moco", False, {"mixsiam": {}}, 1, 2, 2),
+        ("moco", True, {"mixsiam": {}}, 1, 3, 2),
+        ("moco", False, {"masked": {}}, 1, 2, 1),
+        ("moco", False, {"masked": {"sides": "key"}}, 1, 1, 2),
+        ("moco", False, {"masked": KEYS}, 1, 2, 2),
+        ("moco", False, {"mixmask": {"mask": {"name": "balanced", "cells": 4, "saliency": {"stage": 1}}}}, 1, 2, 2),
+        ("byol", True, {}, 1, 2, 2),
+        ("byol", True, {"mixmask": {}}, 1, 4, 2),
+        ("byol", True, {"mixsiam": {}}, 1, 3, 2),
+        ("byol", False, {"mscn": {}}, 1, 2, 2),
+        ("simsiam", True, {}, 1, 2, 0),
+        ("simsiam", False, {}, 1, 2, 0),
+        ("simsiam", True, {"mixsiam": {}}, 1, 3, 0),
+        ("simsiam", True, {"mixmask": {}}, 1, 4, 0),
+        ("simsiam", True, {"mscn": {}}, 0, 2, 0),
+        ("simsiam", True, {"masked": {"sides": "key"}}, 1, 4, 0),
+        ("simsiam", True, {"saliency": CLEAN}, 1, 4, 2),
+        ("simclr", True, {}, 1, 2, 0),
+        ("simclr", True, {"mixmask": {}}, 1, 4, 0),
+        ("simclr", True, {"mixmask": {}, "unmix": {}}, 1, 6, 0),
+        ("simclr", False, {"saliency": {}}, 0, 3, 2),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("norm", ["separate", "joint", "auxiliary"])
+def test_forwards_a_step(
+    name: str, symmetric: bool, makers: dict, weight: int, query: int, key: int, norm: str
+) -> None:
+    if norm == "auxiliary" and not weight:
+        return  # refused, below
+    made = objective(
+        name, {label: branch(label, **given) for label, given in makers.items()}, weight, norm, symmetric=symmetric
+    )
+    ran = {"query": 0, "key": 0}
+    sides = {"query": made.method.query_encoder, "key": getattr(made.method, "key_encoder", None)}
+    for side, encoder in sides.items():
+        if encoder is not None:
+            encoder.backbone.conv1.register_forward_pre_hook(
+                lambda module, inputs, side=side: ran.update({side: ran[side] + len(inputs[0]) // 8})
+            )
+    scored = made(*pair(), 3)
+    assert made.forwards == {"query": query, "key": key}
+    assert ran == ({"query": query + key, "key": 0} if sides["key"] is None else made.forwards)
+    assert torch.isfinite(scored.loss)
+    labels = ([] if not weight else ["plain"]) + list(makers)
+    assert {part for part in scored.parts if part.startswith("loss/")} == {f"loss/{label}" for label in labels}
+
+
+def test_weights_multiply_parts_and_parts_are_logged_bare() -> None:
+    makers = {"one": branch("mixmask", weight=0.25), "two": branch("unmix", weight=3.0)}
+    scored = objective("moco", makers, 2.0)(*pair(), 3)
+    parts = scored.parts
+    wanted = 2 * parts["loss/plain"] + 0.25 * parts["loss/one"] + 3 * parts["loss/two"]
+    torch.testing.assert_close(scored.loss.detach(), wanted)
+    assert not any(value.requires_grad for value in parts.values())
+
+
+@pytest.mark.parametrize("name", ["moco", "byol"])
+def test_the_keys_to_remember_are_those_of_the_clean_view_where_there_is_one(name: str) -> None:
+    first, second = pair()
+    for makers, clean in (
+        ({"b": branch("mixmask")}, True), ({"b": branch("mscn", sides="query")}, True), ({"b": branch("mscn")}, False),
+        ({"b": branch("saliency", **({} if name == "moco" else CLEAN))}, True), ({"b": branch("mixsiam")}, True),
+    ):  # fmt: skip
+        made = objective(name, makers, 0.0, symmetric=False)
+        scored = made(first, second, 3)
+        assert isinstance(made.method, MomentumMethod)
+        wanted = made.method.key_encoder(second)
+        assert len(scored.keys) == 1
+        assert torch.allclose(scored.keys[0], wanted) == clean
+        assert not scored.keys[0].requires_grad
+
+
+REFUSALS = [
+    ("hard negatives need a method with negatives", lambda: objective("byol", {"b": branch("saliency")})),
+    (r"branches\.b\.hard_negatives=false", lambda: objective("simsiam", {"b": branch("saliency")})),
+    ("auxiliary with plain_weight=0", lambda: objective("moco", {"b": branch("mixmask")}, 0.0, "auxiliary")),
+    ("a key of two images is no target", lambda: branch("masked", fill={"name": "partner"}, sides="key")),
+    ("set sides=query", lambda: branch("masked", fill={"name": "partner"}, sides="both")),
+    ("MSCN erases", lambda: branch("mscn", fill={"name": "partner"})),
+    (r"take mixmask\b.*mask\.name=balanced", lambda: branch("saliency", fill={"name": "partner"})),
+    ("set scope=image", lambda: branch("mixmask", mask={"name": "balanced", "cells": 4}, scope="batch")),
+    ("the middle of 5 images would mix with itself", lambda: branch("mixmask").check(16, 5)),
+    ("the middle of 5 images", lambda: branch("unmix").check(16, 5)),
+    ("the middle of 5 images", lambda: branch("masked", fill={"name": "partner"}).check(16, 5)),
+    ("mixing needs a partner", lambda: branch("unmix", partner="shuffle").check(16, 1)),
+    ("high_pass_kernel=33 is too large for 16 px", lambda: branch("mscn", high_pass_kernel=33).check(16, 4)),
+    (r"fill\.kernel=33 is too large for 16 px", lambda: branch("saliency", fill={"name": "blur", "kernel": 33}).check(16, 4)),
+    (r"fill\.kernel=33 is too large", lambda: branch("masked", fill={"name": "highpass", "kernel": 33}).check(16, 4)),
+    ("a grid of 4 cells does not fit 18 px", lambda: branch("mixmask").check(18, 4)),
+    ("a grid of 4 cells does not fit 18 px", lambda: branch("saliency").check(18, 4)),
+    ("a grid of 4 cells does not fit 18 px", lambda: branch("masked").check(18, 4)),
+    ("a grid of 4 px cells does not fit 18 px", lambda: branch("mscn").check(18, 4)),
+    ("a 2x2 grid cannot hide exactly 0.05 to 0.2", lambda: branch("mscn", ratio=[0.05, 0.2]).check(8, 4)),
+    ("a 4x4 grid cannot hide exactly 0.3", lambda: branch("mixmask", mask=GRID | {"ratio": 0.3})),
+    ("a 4x4 grid cannot hide exactly 0.01 to 0.02", lambda: branch("saliency", ratio=[0.01, 0.02])),
+    *(("leaves fewer than 2 images", lambda name=name: method(name).check(1)) for name in SMALL),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("message", "mistake"), REFUSALS)
+def test_what_makes_no_sense_is_refused_with_the_reason(message: str, mistake: Any) -> None:
+    with pytest.raises(InputError, match=message):
+        mistake()
+
+
+def test_what_the_refusals_advise_is_accepted() -> None:
+    objective("byol", {"b": branch("saliency", hard_negatives=False)})
+    branch("masked", fill={"name": "partner"}).check(16, 4)
+    branch("mixmask", partner="shuffle").check(16, 5)
+    branch("mscn", high_pass_kernel=31).check(16, 4)
+    branch("mscn", ratio=[0.05, 0.2], focal_share=1.0).check(8, 4)  # no grid is drawn
+    for name in SMALL:
+        method(name).check(2)
