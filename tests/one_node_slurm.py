@@ -7,6 +7,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from transfer import process
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "sinfo", "srun")
 CGROUPS = ("cgroup/v1", "disabled", "cgroup/v2")  # no version knows, and no machine bears, all of them
 CONFIG = """\
@@ -79,12 +81,7 @@ class Cluster:
             while time.monotonic() < end and self._jobs_left():
                 time.sleep(0.2)
         for daemon in reversed(self.daemons):
-            daemon.terminate()
-            try:
-                daemon.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                daemon.kill()
-                daemon.wait()
+            process.stop(daemon)
 
     def _jobs_left(self) -> bool:
         done = subprocess.run(["squeue", "--noheader"], env=self.environment, capture_output=True, timeout=30)
@@ -119,14 +116,12 @@ class Cluster:
             except Unavailable:
                 if plugin == CGROUPS[-1]:
                     raise
-                daemon = self.daemons.pop()
-                daemon.kill()
-                daemon.wait()
+                process.stop(self.daemons.pop())
 
     def _start(self, name: str, *options: str) -> None:
-        with open(self.home / f"{name}.log", "ab") as log:
-            command = [str(self._path(name)), *options]
-            self.daemons.append(subprocess.Popen(command, env=self.environment, stdout=log, stderr=log))
+        """Start a daemon that ends with us, whatever becomes of us."""
+        command = [str(self._path(name)), *options]
+        self.daemons.append(process.start(command, self.home / f"{name}.log", self.environment))
 
     def _state(self) -> str:
         command = ["sinfo", "--noheader", "--format=%t", "--partition=small"]
