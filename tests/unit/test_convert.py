@@ -12,6 +12,7 @@ from core.checkpoint import save_backbone
 from core.files import FileError, read_weights_file
 from transfer.convert import convert
 from transfer.load_check import LoadError, compare
+from transfer.proof_table import table
 from transfer.recipe import Recipe, read
 
 
@@ -211,6 +212,19 @@ def test_the_proof_has_a_line_a_stage_and_hashes_that_can_be_checked(tmp_path):
     for key, file in (("sha256", "a.pkl"), ("source_sha256", "a.pth")):
         assert proof[key] == hashlib.sha256((tmp_path / file).read_bytes()).hexdigest()
     assert proof["dropped"]["bn1.num_batches_tracked"] == "a counter, not a weight"
+
+
+def test_the_table_shows_every_stage_what_was_dropped_and_the_hashes(tmp_path):
+    state = backbone() | {"fc.weight": torch.ones(2, 64), "fc.bias": torch.ones(2)}
+    torch.save(state, tmp_path / "a.pth")
+    proof = convert(tmp_path / "a.pth", tmp_path / "a.safetensors", target="safetensors")
+    lines = table(proof).splitlines()
+    assert [line.split()[0] for line in lines[:7]] == ["stage", "stem", "stage1", "stage2", "stage3", "stage4", "all"]
+    assert lines[2].split()[1:3] == ["20", "2,432"]  # two blocks of 2 convolutions 8x8x3x3 and 2 norms of 4x8
+    assert lines[2].split()[4] == "0.0e+00"
+    assert "  dropped 2: projector or classifier" in lines
+    assert "  dropped 20: a counter, not a weight" in lines
+    assert lines[-1] == f"  sha256 of the output: {proof.sha256}"
 
 
 def test_a_network_that_computes_something_else_is_not_written(tmp_path, monkeypatch):

@@ -115,7 +115,7 @@ FILES: dict[str, Callable[[], State]] = {
         | under("momentum_backbone.", KEY)
         | mlp("momentum_projector.", "0", "3"),
     },
-    "solo_learn, before 1.0.4": lambda: {
+    "solo_learn, older": lambda: {
         **LIGHTNING,
         "state_dict": under("encoder.") | mlp("", "classifier") | mlp("projector.", "0", "2"),
     },

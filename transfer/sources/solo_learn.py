@@ -16,7 +16,7 @@ OTHERS = {
 
 
 class SoloLearn(Source):
-    """``state_dict`` with ``backbone.*`` (``encoder.*`` before version 1.0.4), ``projector.*``, ``classifier.*``."""
+    """``state_dict`` with ``backbone.*`` (``encoder.*`` in older releases), ``projector.*``, ``classifier.*``."""
 
     @classmethod
     def claims(cls, checkpoint: dict[str, Any]) -> bool:
