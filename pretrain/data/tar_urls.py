@@ -25,7 +25,8 @@ from pretrain.data._tar_index import Member
 
 VERSION = 1  # of the kept index; raise it when what is indexed changes
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-STAMPS = ("ETag", "etag", "LastModified", "updated", "mtime", "created")  # that tell a changed shard, as file systems name them
+# What tells a changed shard, as the file systems name it
+STAMPS = ("ETag", "etag", "LastModified", "updated", "mtime", "created")
 BLOCK = 4 * 2**20  # bytes read at once while indexing or copying
 PAUSES = (1.0, 4.0, 16.0)  # seconds before each new attempt
 
