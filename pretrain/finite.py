@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -29,10 +30,13 @@ class FirstBad:
             self._steps = torch.full_like(losses, float("inf"))
         self._steps = torch.minimum(self._steps, torch.where(losses.isfinite(), float("inf"), float(step)))
 
-    def check(self, averages: Mapping[str, float], folder: Path) -> None:
-        """Raise NotFinite for losses averaged over processes that are no numbers, naming where that began."""
-        if all(value == value and abs(value) != float("inf") for value in averages.values()):
-            return
+    def seen(self) -> Tensor:
+        """Return 1 on the device when a loss was not finite since the start, else 0."""
+        assert self._steps is not None
+        return self._steps.isfinite().any().float()
+
+    def stop(self, folder: Path) -> NoReturn:
+        """Raise NotFinite on all processes together, naming the first bad step of any of them and its branch."""
         assert self._steps is not None
         steps = distributed.gather(self._steps[None]).amin(dim=0).tolist()
         bad = [name for name, at in zip(self._names, steps, strict=True) if at == min(steps)]

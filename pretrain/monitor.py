@@ -27,7 +27,9 @@ class MonitorSettings(Settings):
     kNN every ``every`` epochs (0: never) of at most ``limit`` images of ``test`` among as many of ``train``, evenly picked.
     Alarms look at the mean of ten logged steps, after the share ``grace`` of the run, since random networks give nearly
     one vector to all images. ``embedding_std`` is 1 for vectors spread evenly over the sphere and 0 for a single one;
-    ``effective_rank`` is 1 for a single direction; ``retrieval`` counts in multiples of chance.
+    ``effective_rank`` is 1 for a single direction; ``retrieval`` counts in multiples of chance. The limits come from ten
+    runs on CIFAR-10 (ResNet-18 of width 16, batch 64, 936 steps): in the nine that learned, those means never fell below
+    0.22, 3.2 and 2.3; in the one that did not, they reached 0.16, 1.9 and 1.0.
     """
 
     every: int = Field(0, ge=0)

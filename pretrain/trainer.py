@@ -283,10 +283,13 @@ class Trainer:
 
     def _values(self, outcome: Outcome) -> dict[str, float]:
         """Average the step's losses over processes; refuse NaN before anything of it reaches a checkpoint."""
-        values = torch.stack([value.to(self.device) for value in outcome.values.values()])
+        bad = self.first_bad.seen()  # also at a step that was not logged
+        values = torch.stack([*(value.to(self.device) for value in outcome.values.values()), bad])
         distributed.average([values])
-        self._last = dict(zip(outcome.values, values.tolist(), strict=True))
-        self.first_bad.check(self._last, self.folder)
+        *averages, seen = values.tolist()
+        if seen:
+            self.first_bad.stop(self.folder)
+        self._last = dict(zip(outcome.values, averages, strict=True))
         return self._last
 
     def _population_statistics(self) -> dict[str, Tensor]:

@@ -210,3 +210,39 @@ def test_every_optimizer_trains_stops_and_goes_on_to_the_same_bits(trainer, sett
     rest.run()
     ours, theirs = whole.objective.method.state_dict(), rest.objective.method.state_dict()
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+def test_a_gradient_scaler_changes_no_step_is_kept_and_skips_what_overflows(trainer):
+    """On the CPU, where settings refuse fp16, with the scaler that fp16 gets on a GPU."""
+    plain = ["optimizer.clip_norm=0.5", "train.accumulate=2"]
+    made, scaled = trainer(*plain), trainer(*plain)
+    scaled.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    drawn = batch(made)
+    norms = [one._step(drawn).grad_norm.item() for one in (made, scaled)]
+    assert norms[1] == pytest.approx(norms[0], rel=1e-4)
+    both = zip(made.objective.method.parameters(), scaled.objective.method.parameters(), strict=True)
+    assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in both)
+
+    before = copy.deepcopy(scaled.objective.method.query_encoder.state_dict())
+    scaled.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    scaled._step(drawn)
+    after = dict(scaled.objective.method.query_encoder.named_parameters())
+    assert all(torch.equal(before[name], value) for name, value in after.items())
+    assert scaled.scaler.state_dict()["scale"] == 2.0**126
+
+
+def test_a_loss_that_is_not_finite_in_one_micro_batch_is_named_with_the_step_it_began_at(trainer, tmp_path):
+    made = trainer("train.accumulate=2", "train.log_every=3")
+    step, loss = made._step, made.objective.method.loss
+
+    def poisoned(drawn):
+        calls = iter(range(99))
+        nan = torch.tensor(float("nan"))
+        # each micro-batch scores the clean view, then the mixed one twice: the fifth is the second's mixed one
+        made.objective.method.loss = lambda *a, **k: loss(*a, **k) + (nan if made.step == 1 and next(calls) == 4 else 0)
+        return step(drawn)
+
+    made._step = poisoned
+    with pytest.raises(InputError, match=r"loss/filled is not finite at step 2; the last good checkpoint is kept"):
+        made.run()
+    assert not (tmp_path / "run" / "checkpoints" / "last.pth").exists()  # one epoch, and its end was never reached

@@ -29,6 +29,7 @@ train: {epochs: 1, batch_size: 8, workers: 0, log_every: 3}
 optimizer: {lr: 0.01}
 """
 CPU = torch.device("cpu")
+SMALL_GRID = ["branches.filled.mask.cells=2"]
 READS = ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "__index__")
 WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero", "equal")
 
@@ -134,12 +135,29 @@ def test_only_logged_steps_are_looked_at(trainer, monkeypatch):
     assert looks == [2, 4, 5]
 
 
-@pytest.mark.parametrize("parts", [1, 2])
-def test_encoders_compile_without_graph_breaks(trainer, parts):
-    made = trainer(f"method.split_bn={parts}")
+def test_split_encoders_compile_without_graph_breaks_too(trainer):
+    made = trainer("method.split_bn=2")
     torch._dynamo.reset()
     found = torch._dynamo.explain(made.objective.method.query_encoder)(torch.randn(8, 3, 32, 32))
     assert (found.graph_count, found.graph_break_count) == (1, 0), found.break_reasons
+
+
+def test_a_compiled_run_learns_the_same_and_is_copied_for_its_statistics(trainer, monkeypatch):
+    """With the compiler's eager backend, which keeps every bit; a graph break would be an error.
+
+    What the default backend makes of it differs by rounding.
+    """
+    compile_ = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self: compile_(self, backend="eager", fullgraph=True))
+    torch._dynamo.reset()
+    states = []
+    for switch in ("false", "true"):
+        made = trainer(f"run.compile={switch}", "train.precise_bn=1", "data.count=8", "views.size=16", *SMALL_GRID)
+        made.run()
+        assert made.step == 1
+        states.append(load(made.folder / "checkpoints" / "last.pth")["method"])
+    assert states[0].keys() == states[1].keys()
+    assert [name for name, value in states[0].items() if not torch.equal(value, states[1][name])] == []
 
 
 def test_settings_that_leave_no_choice_are_taken_without_measuring(monkeypatch):
