@@ -2,8 +2,9 @@
 
     python benchmarks/report_scale.py [--trials 2000] [--keep DIR]
 
-Prints wall seconds, peak memory of the process and the size of the page, as one table row each. 40 checkpoints, ten
-benchmarks (two with 80 classes), five trials; every trial has a journal of 150 lines, every first trial two pictures.
+Prints wall seconds, processor seconds (what an idle machine needs), peak memory and the size of the page, a row each.
+40 checkpoints, ten benchmarks (two with 80 classes), five trials; every trial has a journal of 150 lines, every first
+trial two pictures.
 """
 
 import argparse
@@ -35,7 +36,9 @@ def main() -> None:
         wanted = list(places(given.trials + 1))
         for name, benchmark, trial in wanted[:-1]:
             make(folder, name, benchmark, trial)
-        print(f"{'report of ' + str(given.trials) + ' trials':<34} {'seconds':>8} {'MiB':>6} {'page MB':>8}")
+        print(
+            f"{'report of ' + str(given.trials) + ' trials':<34} {'seconds':>8} {'busy':>8} {'MiB':>6} {'page MB':>8}"
+        )
         report("nothing read before", folder)
         make(folder, *wanted[-1])
         report("after one new trial", folder)
@@ -95,13 +98,14 @@ def picture(generator: random.Random) -> Image.Image:
 
 def report(what: str, folder: Path) -> None:
     """Run the tool in its own process and print what it took."""
-    before, begin = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, time.perf_counter()
+    before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     tool = [sys.executable, str(ROOT / "tools" / "write_report.py"), str(folder), "--baseline", "method 00"]
     subprocess.run(tool, stdout=subprocess.DEVNULL, check=True)
     seconds = time.perf_counter() - begin
-    peak = max(before, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) / 1024
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     size = (folder / "report" / "report.html").stat().st_size / 1e6
-    print(f"{what:<34} {seconds:8.2f} {peak:6.0f} {size:8.2f}")
+    print(f"{what:<34} {seconds:8.2f} {busy:8.2f} {after.ru_maxrss / 1024:6.0f} {size:8.2f}")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,24 @@ FIELDS = (
 
 def write(report: Report, path: Path) -> None:
     """Write ``report.csv``; an empty ``value`` is a metric without one, ``kind`` tells measured from published."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(FIELDS)
-    metric, value = FIELDS.index("metric"), FIELDS.index("value")
+    metric = FIELDS.index("metric")
+    names: dict[str, str] = {}
+    lines = [",".join(FIELDS)]
     for common, metrics in measured(report):  # a trial's own values once, since it can have hundreds of metrics
-        line = [_inert(common.get(name, "")) for name in FIELDS]
-        for name, number in metrics.items():
-            line[metric], line[value] = _inert(name), number
-            writer.writerow(line)
-    for values in published_rows(report):
-        writer.writerow([_inert(values.get(name, "")) for name in FIELDS])
-    write_atomic(path, text.getvalue())
+        before, after = (
+            _line(common.get(name, "") for name in part) for part in (FIELDS[:metric], FIELDS[metric + 2 :])
+        )
+        for name, value in metrics.items():
+            shown = names.get(name) or names.setdefault(name, _line([name]))
+            lines.append(f"{before},{shown},{'' if value is None else value},{after}")
+    lines += [_line(values.get(name, "") for name in FIELDS) for values in published_rows(report)]
+    write_atomic(path, "\n".join(lines) + "\n")
+
+
+def _line(values: Iterable[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(map(_inert, values))
+    return text.getvalue()
 
 
 def measured(report: Report) -> Iterator[tuple[dict[str, Any], dict[str, float | None]]]:
