@@ -1,6 +1,5 @@
 """Suites are checked before anything runs, executed in order, survive failures and stops, and never repeat work."""
 
-import hashlib
 import io
 import json
 import resource
@@ -14,10 +13,8 @@ import fake_suite
 import pytest
 from rich.console import Console
 
-from core import files
-from core.errors import InputError
 from core.provenance import ROOT
-from transfer import execution, items, process, random_init, results, runner, suite
+from transfer import execution, items, process, results, runner, suite
 from transfer.items import Item
 from transfer.launchers.local import Local
 from transfer.progress import Progress
@@ -72,81 +69,6 @@ def test_a_failed_item_keeps_its_log_and_reason_and_stops_no_other(home):
     assert [r.checkpoint.name for r in results.read_folder(Path("out")).results.values()] == ["a"]
 
 
-def test_a_checkpoint_replaced_under_the_same_path_is_a_new_item(home):
-    assert _run(_suite(home, trials=1)) == 0
-    (home / "good.pth").write_text("better")
-    assert _run(_suite(home, trials=1)) == 0
-    assert sorted(p.name.split("--")[0] for p in Path("out").glob("*--*")) == ["a", "a", "b"]
-
-
-def test_a_changed_protocol_config_is_a_new_item_and_an_unchanged_one_is_not(home):
-    names = [item.folder.name for item in items.plan(_suite(home))]
-    assert [item.folder.name for item in items.plan(_suite(home))] == names
-    (home / "protocol.yaml").write_text("steps: 2\n")
-    assert not set(names) & {item.folder.name for item in items.plan(_suite(home))}
-
-
-def test_all_problems_of_a_suite_are_named_at_once(home):
-    with pytest.raises(InputError) as caught:
-        _suite(
-            home,
-            baseline="nobody",
-            seeds=[4, 4],
-            launcher={"name": "slurm", "minuts": 3},
-            retries=-1,
-            checkpoints={
-                "a": {"path": "missing.pth"},
-                "b": {"path": "good.pth", "random": {"backbone": {"name": "vgg"}}},
-                "c/d": {"path": "good.pth"},
-                "e": {"pretrain": {"config": "none.yaml"}},
-                "f": {"path": "good.pth", "name": "b"},
-                "g": {"pretrain": {"config": str(ROOT / "configs/suites/demo.yaml"), "overrides": ["run.folder=x"]}},
-            },
-            benchmarks=["fake_task", "coco_c5", "fake_task"],
-            trials=0,
-            extra=1,
-        )
-    message = str(caught.value)
-    for problem in (
-        *("missing.pth", "vgg", "'c/d'", "none.yaml", "coco_c5", "did you mean 'coco_c4'", "trials", "extra"),
-        "baseline: 'nobody' is none of the checkpoints a, b, c/d, e, f, g",
-        "checkpoints: two checkpoints are named 'b'",
-        "checkpoints.g.pretrain: the suite sets run.folder",
-        "benchmarks: 'fake_task' twice",
-        "seeds: 4 twice",
-        "launcher.minuts: no such setting",
-        "retries: Input should be greater than or equal to 0",
-    ):
-        assert problem in message
-    assert message.startswith(f"{home / 'suite.yaml'} has {len(message.splitlines()) - 1} problem(s):")
-    assert not Path("out").exists()
-
-
-@pytest.mark.parametrize(
-    ("changes", "problem"),
-    [
-        ({"baseline": "mscn"}, "baseline: 'mscn' is none of the checkpoints a, b"),
-        (
-            {"checkpoints": {"a": {"path": "good.pth"}, "b": {"path": "bad.pth", "name": "a"}}},
-            "two checkpoints are named",
-        ),
-        ({"benchmarks": ["fake_task", "fake_task"]}, "benchmarks: 'fake_task' twice"),
-        ({"trials": 3, "seeds": [0, 1]}, "trials: 3, but seeds names 2; give one of the two"),
-        (
-            {"seeds": [7], "benchmarks": {"fake_task": {"trials": 2}}},
-            r"benchmarks.fake_task.trials: 2, but seeds names only 1",
-        ),
-        ({"threads": 4, "launcher": {"name": "slurm", "cpus": 2}}, "threads: 4, but launcher.cpus gives a job only 2"),
-        ({"launcher": {"name": "slrum"}}, "no 'slrum' in transfer.launchers; there are: local, slurm"),
-        ({"benchmarks": {"fake_task": 3}}, "benchmarks.fake_task: Input should be a valid dictionary"),
-        ({"checkpoints": {"a": {"name": "nothing"}}}, "exactly one of path, pretrain and random"),
-    ],
-)
-def test_a_contradiction_in_a_suite_is_refused(home, changes, problem):
-    with pytest.raises(InputError, match=problem):
-        _suite(home, **changes)
-
-
 def test_one_benchmark_can_be_measured_under_two_labels(home):
     measures = {
         "short": {"name": "fake_task", "trials": 1},
@@ -159,34 +81,9 @@ def test_one_benchmark_can_be_measured_under_two_labels(home):
     assert len({r.protocol.hash for r in found}) == 2
 
 
-def test_pre_training_comes_first_and_its_command_and_folder_follow_from_its_config(home):
-    (home / "pretrain.yaml").write_text("train: {epochs: 3}\n")
-    entry = {"pretrain": {"config": "pretrain.yaml", "overrides": ["train.epochs=1"]}}
-    settings = _suite(home, checkpoints={"p": entry, "a": {"path": "good.pth"}}, trials=1)
-    first, *rest = items.plan(settings, Path("out"))
-    assert first.kind == "pretrain"
-    assert first.command[-2:] == ("train.epochs=1", f"run.folder={first.folder}")
-    assert [item.after for item in rest] == [first.name, ""]
-    assert str(first.folder / "checkpoints" / "last.pth") in rest[0].command
-
-
 def _script(home, name, text):
     (home / name).write_text(text)
     return (sys.executable, "-S", str(home / name))
-
-
-def test_a_repeated_pre_training_makes_one_run_a_trial_with_its_own_seed_and_folder(home):
-    (home / "pretrain.yaml").write_text("train: {epochs: 3}\n")
-    entry = {"pretrain": {"config": "pretrain.yaml", "repeat": True}}
-    wanted = items.plan(_suite(home, checkpoints={"ours": entry}, trials=2))
-    runs = [item for item in wanted if item.kind == "pretrain"]
-    assert [run.name for run in runs] == ["ours (pre-training 0)", "ours (pre-training 1)"]
-    assert [run.command[-2] for run in runs] == ["run.seed=0", "run.seed=1"]
-    assert len({run.folder for run in runs}) == 2
-    measured = {
-        (item.after, item.checkpoint_file.parents[1], item.trial) for item in wanted if item.kind == "benchmark"
-    }
-    assert measured == {(run.name, run.folder, trial) for trial, run in enumerate(runs)}
 
 
 def _execute(wanted, **limits):
@@ -194,40 +91,6 @@ def _execute(wanted, **limits):
     launcher = Local(Local.Config(), threads=1, folder=Path())
     launcher.run(execution.Work(wanted, statuses, lambda item: None, execution.Limits(**limits)))
     return statuses
-
-
-def test_a_repeated_random_backbone_draws_one_a_trial_and_seeds_name_the_trials(home):
-    backbone = {"name": "resnet", "depth": 18, "width": 4, "stem": "imagenet"}
-    entry = {"random": {"backbone": backbone, "seed": 10, "repeat": True}}
-    wanted = items.plan(_suite(home, checkpoints={"r": entry}, seeds=[0, 3]))
-    made = [item for item in wanted if item.kind == "random"]
-    assert [item.name for item in made] == ["r (random 0)", "r (random 3)"]
-    assert [item.command[item.command.index("--seed") + 1] for item in made] == ["10", "13"]
-    assert len({item.checkpoint_file for item in made}) == 2
-    measured = [item for item in wanted if item.kind == "benchmark"]
-    assert [(item.trial, item.after) for item in measured] == [(0, "r (random 0)"), (3, "r (random 3)")]
-    assert [item.checkpoint_file for item in measured] == [item.checkpoint_file for item in made]
-
-
-def test_a_benchmark_with_fewer_trials_takes_the_first_of_the_seeds(home):
-    measures = {"fake_task": {}, "short": {"name": "fake_task", "options": ["x"], "trials": 1}}
-    wanted = items.plan(_suite(home, checkpoints={"a": {"path": "good.pth"}}, benchmarks=measures, seeds=[5, 2]))
-    assert [(item.benchmark, item.trial) for item in wanted] == [("fake_task", 5), ("short", 5), ("fake_task", 2)]
-
-
-def test_folders_of_items_stay_what_they_were_so_that_old_results_are_found(home, monkeypatch):
-    monkeypatch.setattr(items, "protocol_hash", lambda *parts: "rules")
-    backbone = {"name": "resnet", "depth": 18}
-    entries = {"a": {"path": "good.pth"}, "r": {"random": {"backbone": backbone, "seed": 3}}}
-    wanted = items.plan(_suite(home, checkpoints=entries, trials=1), Path("out"))
-    content = hashlib.sha256(b"good").hexdigest()
-    random = hashlib.sha256(json.dumps({"backbone": backbone, "seed": 3}, sort_keys=True).encode()).hexdigest()
-    keys = [hashlib.sha256(json.dumps([key, "rules", 0]).encode()).hexdigest()[:8] for key in (content, random)]
-    assert [str(item.folder) for item in wanted] == [
-        f"out/checkpoints/r--{random[:8]}",
-        f"out/a--fake_task--trial0--{keys[0]}",
-        f"out/r--fake_task--trial0--{keys[1]}",
-    ]
 
 
 def test_what_depends_on_a_failed_item_is_blocked_with_its_reason(home):
@@ -364,20 +227,6 @@ def test_a_folder_of_another_trial_is_refused(home):
     again = subprocess.run([*command, "--trial", "1", "--out", "one"], capture_output=True, text=True, timeout=30)
     assert again.returncode == 2
     assert "one holds a trial of another trial; remove it or choose another folder" in again.stderr
-
-
-def test_a_random_backbone_is_the_same_file_for_the_same_seed(home, monkeypatch):
-    entry = {"random": {"backbone": {"name": "resnet", "depth": 18, "width": 4, "stem": "imagenet"}, "seed": 3}}
-    (item, *_) = items.plan(_suite(home, checkpoints={"r": entry}, trials=1), Path("out"))
-    monkeypatch.setattr(sys, "argv", list(item.command[2:]))
-    random_init.main()
-    assert items.finished(item)
-    weights = files.read_weights_file(item.checkpoint_file)
-    assert weights["config"]["seed"] == 3
-    assert weights["backbone"]["conv1.weight"].shape == (4, 3, 7, 7)
-    random_init.make(Path("again.pth"), entry["random"]["backbone"], 3)
-    again = files.read_weights_file(Path("again.pth"))["backbone"]
-    assert all((again[name] == tensor).all() for name, tensor in weights["backbone"].items())
 
 
 def test_seeds_of_trials_leave_room_for_ranks():
