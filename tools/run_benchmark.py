@@ -17,7 +17,8 @@ def default_folder(checkpoint: Path, benchmark: str, trial: int, options: list[s
     return Path("results") / benchmark / f"{checkpoint.stem}-{digest}--trial{trial}{marks}"
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
     parser.add_argument("--benchmark", required=True, help=", ".join(plugins.names("transfer.benchmarks")))
@@ -41,7 +42,12 @@ def main() -> None:
     parser.add_argument("--branches", default="", help="its branches, separated by commas")
     parser.add_argument("--notes", default="")
     parser.add_argument("--options", nargs=argparse.REMAINDER, default=[], help="the rest goes to the framework")
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Parse, measure, and print the metrics and where the result is."""
+    given = parser().parse_args()
     branches = tuple(filter(None, given.branches.split(",")))
     description = Description(given.name, given.method, branches, given.notes)
     factors = lr_sweep.parse(given.lr_sweep) if given.lr_sweep else ()

@@ -106,12 +106,9 @@ def run_trial(
 
     Raises InputError for bad input and for a folder that holds another trial, TrialError when the framework fails.
     """
-    if trial < 0:
-        raise InputError(f"trial is {trial}; trials count from 0")
     departure = departure or Departure()
     protocol, framework = protocol_of(benchmark)
-    if not checkpoint.is_file():
-        raise InputError(f"no checkpoint at {checkpoint}; check the path")
+    _check_given(checkpoint, trial)
     said = [*departure.options(), *options]
     digest, rules = files.sha256(checkpoint), protocol_hash(protocol, framework, said)
     framework.vary(
@@ -124,24 +121,31 @@ def run_trial(
             return results.read(folder / results.FILE)
         started = _now()
         weights, pretrain = _converted(checkpoint, folder, framework, dialect)
-        job = _Job(protocol, framework, weights, folder, trial, options)
-        evaluation = _measure(job, departure)
+        evaluation = _measure(_Job(protocol, framework, weights, folder, trial, options), departure)
         result = Result(
             benchmark=label or benchmark,
             protocol=departure.measured(benchmark, protocol, rules, said),
             framework=protocol.framework,
             checkpoint=_described(checkpoint, digest, description or Description(), pretrain),
-            trial=trial,
-            seed=seed_of(trial),
-            environment=provenance.environment(),
-            command=_own_command(),
-            started=started,
-            finished=_now(),
+            **_circumstances(trial, started),
             **evaluation,
         )
         results.write(folder / results.FILE, result)
         weights.unlink()  # the command above makes it again; proof.json keeps its sha256
         return result
+
+
+def _check_given(checkpoint: Path, trial: int) -> None:
+    if trial < 0:
+        raise InputError(f"trial is {trial}; trials count from 0")
+    if not checkpoint.is_file():
+        raise InputError(f"no checkpoint at {checkpoint}; check the path")
+
+
+def _circumstances(trial: int, started: str) -> dict[str, Any]:
+    """Return which trial it was, when it ran and on what."""
+    what = {"trial": trial, "seed": seed_of(trial), "command": _own_command()}
+    return {**what, "environment": provenance.environment(), "started": started, "finished": _now()}
 
 
 def _check_able(framework: Framework, departure: Departure) -> None:

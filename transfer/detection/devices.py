@@ -33,7 +33,8 @@ def adapt(cfg: CfgNode, processes: int, cuda: bool, norm: str = "") -> tuple[Cfg
         cfg.SOLVER.AMP.ENABLED = False
         said.append("SOLVER.AMP is off: Detectron2 has it for CUDA only")
     norm = _norm(processes, cuda, norm)
-    changed = [key for key, value in leaves(cfg) if key.endswith(".NORM") and value == "SyncBN" and norm != "SyncBN"]
+    synchronised = sorted(key for key, value in leaves(cfg) if key.endswith(".NORM") and value == "SyncBN")
+    changed = synchronised if norm != "SyncBN" else []
     for key in changed:
         cfg.merge_from_list([key, norm])
     if changed:

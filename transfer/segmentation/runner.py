@@ -49,23 +49,18 @@ def run(
     if amp:
         settings.use_amp(cfg, cuda)
     processes = compat.world_size(launcher)
-    recipes = devices.adapt(cfg, processes, cuda)
-    changed = variation.vary(cfg, tiny, lr_factor, hold_out)
-    if changed:
-        batch = processes * cfg.train_dataloader.batch_size
-        recipes["effective"] = devices.summary(cfg, processes, batch)
+    recipes, lines = _adapt(cfg, processes, cuda, (tiny, lr_factor, hold_out))
     _fill(cfg, work_dir, resume, launcher, seed)
     with compat.quiet():
         if wrapper := compat.start_processes(launcher, cuda):
             cfg.model_wrapper_cfg = wrapper
-        _say([*changed, *devices.describe(recipes)], backbone, resume and cfg.load_from)
+        _say(lines, backbone, resume and cfg.load_from)
         runner = _build(cfg, config)
         loader = LoadBackbone(backbone, sha256(weights) if weights else "")
         record = Record(work_dir, cfg.default_hooks.logger.get("interval", 10))
-        for hook in (loader, record, Drawings(work_dir / "predictions")):
+        averaging = [AverageNorms()] if processes > 1 and not cuda else []
+        for hook in (loader, record, Drawings(work_dir / "predictions"), *averaging):
             runner.register_hook(hook)
-        if processes > 1 and not cuda:
-            runner.register_hook(AverageNorms())
         _train(runner, record, config)
     evaluation = {
         "metrics": for_json(record.metrics),
@@ -76,14 +71,27 @@ def run(
         "tensors_checked": loader.tensors,
     }
     if runner.rank == 0:
-        write_json(work_dir / "evaluation.json", evaluation)
-        summary = ", ".join(
-            f"{name} {record.metrics[name]:.2f}" for name in ("mIoU", "mAcc", "aAcc") if name in record.metrics
-        )
-        print(f"{summary} -> {work_dir / 'evaluation.json'}")
+        _write(work_dir / "evaluation.json", evaluation)
     if wrapper:
         torch.distributed.destroy_process_group()
     return evaluation
+
+
+def _adapt(
+    cfg: Config, processes: int, cuda: bool, asked: tuple[str, float, float]
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Fit the protocol to the devices and to what was asked; return both recipes and what to print."""
+    recipes = devices.adapt(cfg, processes, cuda)
+    changed = variation.vary(cfg, *asked)
+    if changed:
+        recipes["effective"] = devices.summary(cfg, processes, processes * cfg.train_dataloader.batch_size)
+    return recipes, [*changed, *devices.describe(recipes)]
+
+
+def _write(file: Path, evaluation: dict[str, Any]) -> None:
+    write_json(file, evaluation)
+    metrics = ((name, evaluation["metrics"].get(f"seg/{name}")) for name in ("mIoU", "mAcc", "aAcc"))
+    print(f"{', '.join(f'{name} {value:.2f}' for name, value in metrics if value is not None)} -> {file}")
 
 
 def _fill(cfg: Config, work_dir: Path, resume: bool, launcher: str, seed: int | None) -> None:
