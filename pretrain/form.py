@@ -1,7 +1,6 @@
 """Memory format and precision of a run: as asked, or by a short measurement on this device with these shapes."""
 
 import copy
-import statistics
 import sys
 import time
 from typing import NamedTuple
@@ -68,7 +67,7 @@ def choose(
 
 
 def _time(forms: list[Form], encoder: nn.Module, images: Tensor, few: int) -> dict[Form, float]:
-    """Warm each form up on ``few`` images, drop the hopeless, then interleave the rest; return medians."""
+    """Warm each form up on ``few`` images, drop the hopeless, then interleave the rest; return the least, which others disturb least."""
     copies = {form: copy.deepcopy(encoder).train().to(memory_format=form.memory_format) for form in forms}
     warm: dict[Form, float] = {}
     for form in forms:
@@ -79,7 +78,7 @@ def _time(forms: list[Form], encoder: nn.Module, images: Tensor, few: int) -> di
     for _ in range(REPEATS):
         for form in left:
             timed[form].append(_pass(form, copies[form], images))
-    return {form: statistics.median(values) for form, values in timed.items()}
+    return {form: min(values) for form, values in timed.items()}
 
 
 def _pass(form: Form, encoder: nn.Module, images: Tensor) -> float:
