@@ -67,7 +67,7 @@ def choose(
 
 
 def _time(forms: list[Form], encoder: nn.Module, images: Tensor, few: int) -> dict[Form, float]:
-    """Warm each form up on ``few`` images, drop the hopeless, then interleave the rest; return the least, which others disturb least."""
+    """Warm each form up on ``few`` images, drop the hopeless, then interleave the rest; return each one's fastest."""
     copies = {form: copy.deepcopy(encoder).train().to(memory_format=form.memory_format) for form in forms}
     warm: dict[Form, float] = {}
     for form in forms:
