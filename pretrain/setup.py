@@ -90,6 +90,8 @@ def build_parts(settings: PretrainSettings) -> tuple[Objective, Pairs]:
     backbone = backbones.build(settings.backbone)
     method = build("pretrain.methods", settings.method, backbone=backbone)
     method.check(batch // parts)
+    if method.synchronised and world > 1 and choose_device(settings).type == "cuda":
+        method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)  # its papers' batches are normalised whole
     branches = {label: build("pretrain.branches", branch) for label, branch in settings.branches.items()}
     for branch in branches.values():
         branch.check(settings.views.size, batch // parts // world // method.groups)

@@ -18,11 +18,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, metavar="DIR", help="results folder; results/demo by default")
     given = parser.parse_args()
-    settings = suite.read(SUITE)
+    settings = suite.read(SUITE, [f"launcher.jobs={JOBS}"])
     folder = given.out or settings.folder
     console = Console()
-    with runner.partners(JOBS - 1, SUITE, [], folder):
-        failed = runner.run(settings, folder, console)
+    failed = runner.run(settings, folder, console)
     from transfer.report import assembly, terminal, write
 
     report = assembly.build(folder)

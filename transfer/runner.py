@@ -1,33 +1,17 @@
 """Run a suite from its settings to its results folder, with a display."""
 
-import contextlib
-import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from core import files, plugins
-from core.provenance import ROOT
 from transfer import execution, items, process
 from transfer.durations import Durations, duration
 from transfer.execution import Limits, Work
 from transfer.launchers import Launcher
 from transfer.progress import Progress
 from transfer.suite import Suite
-
-
-@contextlib.contextmanager
-def partners(count: int, suite_file: Path, overrides: Sequence[str], folder: Path) -> Iterator[None]:
-    """Start ``count`` more runners on ``folder``; they share its items through the items' locks, and end with us."""
-    command = [sys.executable, str(ROOT / "tools" / "run_suite.py"), str(suite_file), *overrides, "--out", str(folder)]
-    started = [process.start(command, folder / f"runner-{number + 2}.log") for number in range(count)]
-    try:
-        yield
-    finally:
-        for runner in started:
-            process.stop(runner)
 
 
 def run(settings: Suite, folder: Path, console: Console) -> int:
