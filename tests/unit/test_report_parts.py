@@ -1,8 +1,9 @@
 """The small parts of reports: ticks, lines, smoothing, and Markdown code."""
 
 import pytest
+from made_results import result, write
 
-from transfer.report import charts, markdown
+from transfer.report import assembly, charts, forest, markdown
 
 
 @pytest.mark.parametrize(
@@ -32,3 +33,36 @@ def test_smoothing_keeps_constants_and_length():
 
 def test_markdown_code_survives_backticks():
     assert markdown.code("a ` b `` c") == "``` a ` b `` c ```"
+
+
+@pytest.mark.parametrize(
+    ("values", "kept"),
+    [
+        ([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]),
+        ([0.5, 23.0, 0.9, 1.3], [0.5, 0.9, 1.3]),
+        ([0.01, 1.0, 1.2, 1.1], [0.01, 1.0, 1.1, 1.2]),  # small ones hide nothing
+        ([0.5, 1.0, 23.0, 24.0], [0.5, 1.0]),
+        ([0.5, 4.0], [0.5, 4.0]),
+        ([0.5, 23.0], [0.5]),
+        ([7.0], [7.0]),
+    ],
+)
+def test_a_scale_leaves_out_what_would_hide_the_rest(values, kept):
+    assert charts.without_outliers(values) == kept
+
+
+def test_a_dot_far_from_the_others_is_named_beside_the_chart_and_not_drawn_at_its_edge():
+    dots = [charts.Dot(f"m{i}", i, 10.0 * i, 57 + 0.3 * i, 56.8 + 0.3 * i, 57.2 + 0.3 * i, i) for i in range(1, 4)]
+    chart = charts.scatter("t", "x", "AP", [charts.Dot("random", 0, 0.0, 33.8, 33.6, 34.0, 0), *dots])
+    assert [dot.label for dot in chart.dots] == ["m1", "m2", "m3"]
+    assert chart.note == "random: 33.80, off the axis"
+    assert next(text for _, text in chart.y_ticks) == "57"
+
+
+def test_a_difference_beyond_the_scale_is_an_arrow_without_a_point(tmp_path):
+    for name, level in (("A", 57.0), ("B", 57.9), ("C", 56.6), ("D", 33.8)):
+        for trial in range(3):
+            write(tmp_path / f"{name}{trial}", result(name, trial=trial, metrics={"bbox/AP": level + trial / 10}))
+    (found,) = forest.forests(assembly.build(tmp_path, "A"))
+    points = {strip.row.label: (strip.point is None, strip.cut) for strip in found.strips}
+    assert points == {"B": (False, (False, False)), "C": (False, (False, False)), "D": (True, (True, False))}

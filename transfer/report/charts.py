@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import statistics
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -68,6 +69,7 @@ class Chart:
     width: int = WIDTH
     height: int = HEIGHT
     box: tuple[int, int, int, int] = BOX
+    note: str = ""
 
 
 def line_chart(
@@ -105,7 +107,10 @@ def line_chart(
 def scatter(title: str, x_label: str, y_label: str, dots: Sequence[Dot], column: Column | None = None) -> Chart:
     """Lay out at least one dot; the x axis starts at zero, so that half as far is half the cost."""
     x_ticks = ticks(0.0, max(dot.x for dot in dots) * 1.04)
-    y_ticks = ticks(min(dot.low for dot in dots), max(dot.high for dot in dots))
+    middle = statistics.median(dot.y for dot in dots)
+    reach = without_outliers([max(abs(dot.low - middle), abs(dot.high - middle)) for dot in dots])[-1]
+    near = [dot for dot in dots if max(abs(dot.low - middle), abs(dot.high - middle)) <= reach]
+    y_ticks = ticks(min(dot.low for dot in near), max(dot.high for dot in near))
     x_range, y_range = (0.0, x_ticks[-1]), (y_ticks[0], y_ticks[-1])
     placed = tuple(
         Dot(
@@ -120,6 +125,8 @@ def scatter(title: str, x_label: str, y_label: str, dots: Sequence[Dot], column:
         )
         for d in dots
     )
+    off = [dot.label for dot in dots if not y_range[0] <= dot.y <= y_range[1]]
+    placed = tuple(dot for dot, given in zip(placed, dots, strict=True) if given.label not in off)
     kinds: dict[Hashable, list[Point]] = {}
     for dot in sorted(placed, key=lambda dot: dot.x):
         kinds.setdefault(dot.kind, []).append((dot.x, dot.y))
@@ -133,7 +140,19 @@ def scatter(title: str, x_label: str, y_label: str, dots: Sequence[Dot], column:
         column,
         dots=placed,
         joined=tuple(_path(points) for points in kinds.values() if len(points) > 1),
+        note="; ".join(f"{dot.label}: {dot.y:.2f}, off the axis" for dot in dots if dot.label in off),
     )
+
+
+def without_outliers(values: Sequence[float], factor: float = 5.0) -> list[float]:
+    """Sort positive values and leave out the largest while they are ``factor`` times the next: they would hide the rest."""
+    kept = sorted(values)
+    while len(kept) > 1:
+        wanted = factor if len(kept) > 2 else 2 * factor  # of two it is less clear which one is the outlier
+        if not any(b > wanted * max(a, 1e-9) for a, b in itertools.pairwise(kept[(len(kept) - 1) // 2 :])):
+            break
+        kept.pop()
+    return kept
 
 
 def across(x: float, span: Span) -> float:

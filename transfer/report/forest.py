@@ -11,12 +11,15 @@ Span = tuple[float, float]
 
 @dataclass(frozen=True)
 class Strip:
-    """One difference: positions of the point, of the plain and of the corrected interval, and where they are cut off."""
+    """One difference: positions of the point, of the plain and of the corrected interval, and where they are cut off.
+
+    A point that the scale leaves out has no position, only the arrow of its side.
+    """
 
     row: Row
     style: int
     found: Difference
-    point: float
+    point: float | None
     plain: Span | None
     corrected: Span | None
     cut: tuple[bool, bool]
@@ -42,8 +45,9 @@ def forests(report: Report) -> list[Forest]:
 
 def _forest(report: Report, column: Column) -> Forest:
     shown = [(row, d) for row in report.rows if (d := report.cell(row, column).difference) is not None]
-    edges = [abs(value) for _, d in shown for value in (d.mean, d.low, d.high) if value is not None]
-    ticks = charts.ticks(-max(edges, default=1.0) * 1.04, max(edges, default=1.0) * 1.04, 6)
+    edges = [max(abs(v) for v in (d.mean, d.low, d.high) if v is not None) for _, d in shown]
+    edge = charts.without_outliers(edges)[-1] if edges else 1.0
+    ticks = charts.ticks(-edge * 1.04, edge * 1.04, 6)
     low, high = ticks[0], ticks[-1]
 
     def place(value: float) -> float:
@@ -57,10 +61,10 @@ def _forest(report: Report, column: Column) -> Forest:
             row=row,
             style=report.styles[row],
             found=d,
-            point=place(d.mean),
+            point=place(d.mean) if low <= d.mean <= high else None,
             plain=span(d.low, d.high),
             corrected=span(d.corrected_low, d.corrected_high),
-            cut=((d.corrected_low or 0) < low, (d.corrected_high or 0) > high),
+            cut=(min(d.corrected_low or 0, d.mean) < low, max(d.corrected_high or 0, d.mean) > high),
             text=wording.compared(d),
             detail=wording.detail(d),
         )
