@@ -8,12 +8,11 @@ import pickle
 import re
 import tempfile
 import warnings
-import zipfile
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from core import unpickling
 from core.errors import InputError
 
 
@@ -103,128 +102,54 @@ def _read_safetensors(path: Path) -> Any:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the file is no mapping
             metadata = file.metadata() or {}
         recipe = json.loads(metadata["recipe"]) if "recipe" in metadata else None
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise FileError(f"{path} is truncated or not a safetensors file; copy or download it again") from error
     return tensors if recipe is None else {"state_dict": tensors, "recipe": recipe}
 
 
-# Objects that training codes put beside the tensors: settings, paths, logs. None of them is made when a file is read: an
-# empty stand-in (or a plain dict, where a mapping is filled) takes its place, and no code of the named module runs.
-SETTINGS = re.compile(
-    r"argparse\.Namespace|types\.SimpleNamespace|pathlib\.\w*Path|typing\.\w+|datetime\.\w+|uuid\.UUID|enum\.\w+"
-    r"|builtins\.(getattr|list|tuple|frozenset|int|float|str|bool|bytes|complex|slice|range|object)"
-    r"|(omegaconf|pytorch_lightning|lightning|lightning_fabric|yacs|fvcore|addict|easydict|mmcv|mmengine|mmselfsup|vissl"
-    r"|classy_vision|detectron2\.config|hydra|torchmetrics)\.[\w.]+"
-)
-MAPPINGS = re.compile(r"[\w.]+\.(AttrDict|AttributeDict|ConfigDict|CfgNode|EasyDict|addict\.Dict)")
 MAX_STAND_INS = 100  # a file that names more classes than this is no checkpoint
-
-
-class StandIn:
-    """Take the place of an object that is not a tensor, and drop what was in it."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def __new__(cls, *_: Any, **__: Any) -> "StandIn":
-        """Accept any arguments."""
-        return super().__new__(cls)
-
-    def __setstate__(self, state: Any) -> None:
-        """Ignore the object's content."""
-
-
-def _plain_dict(*_: Any) -> dict[Any, Any]:
-    return {}
-
-
-def _stand_in(name: str) -> Any:
-    """Return what takes the place of a pickled class, or None when the class is not known to be harmless."""
-    if name in ("collections.defaultdict", "builtins.dict"):
-        return _plain_dict
-    if SETTINGS.fullmatch(name) and MAPPINGS.fullmatch(name):
-        return OrderedDict
-    return StandIn if SETTINGS.fullmatch(name) else None
-
-
-def _arrays() -> list[Any]:
-    """Return what NumPy arrays and numbers are made of, for torch's reader; its names are those of NumPy 1 and 2."""
-    import _codecs
-    import importlib
-
-    import numpy as np
-
-    multiarray = importlib.import_module("numpy._core.multiarray")
-    found: list[Any] = [np.ndarray, np.dtype, _codecs.encode, *{type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"}]
-    for package in ("numpy.core", "numpy._core"):
-        found += [(getattr(multiarray, f), f"{package}.multiarray.{f}") for f in ("_reconstruct", "scalar")]
-    return found
 
 
 def _read_torch(path: Path) -> Any:
     import torch  # here, so that tools that read no weights start fast
 
     damaged = f"{path} is truncated or not a checkpoint; copy or download it again"
-    admitted = _arrays()
+    admitted: list[Any] = [(value, name) for name, value in unpickling.ARRAYS.items()]
     while True:
         try:
             with torch.serialization.safe_globals(admitted), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Detected pickle protocol")  # others than 2 are read as well
                 warnings.filterwarnings("ignore", message=".*looks like a TorchScript archive")  # refused just below
-                return torch.load(path, map_location="cpu", weights_only=True)
+                return unpickling.resolved(torch.load(path, map_location="cpu", weights_only=True))
         except pickle.UnpicklingError as error:
             found = re.search(r"GLOBAL (\S+)", str(error))
             if found is None:
                 raise FileError(damaged) from error
             name = found[1] if "." in found[1] else f"builtins.{found[1]}"
-            stand_in = _stand_in(name)
+            stand_in = unpickling.stand_in(name)
             if stand_in is None or len(admitted) > MAX_STAND_INS:
                 raise FileError(
                     f"{path} holds a pickled object ({found[1]}), which could run code when loaded; "
                     "save only tensors and plain values (state_dict) and pass that file"
                 ) from error
             admitted.append((stand_in, name))
-        except (
-            RuntimeError,
-            EOFError,
-            KeyError,
-            ValueError,
-            TypeError,
-            LookupError,
-            zipfile.BadZipFile,
-            OSError,
-        ) as error:
+        except Exception as error:  # a damaged pickle can raise anything
             if "TorchScript" in str(error):
                 raise FileError(f"{path} is a TorchScript program, not weights; save its state_dict") from error
             raise FileError(damaged) from error
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Admit NumPy arrays and plain containers, and nothing that could run code."""
-
-    ADMITTED = frozenset(
-        (f"{package}.{module}", name)
-        for package in ("numpy.core", "numpy._core")
-        for module, name in (("multiarray", "_reconstruct"), ("multiarray", "scalar"), ("numeric", "_frombuffer"))
-    ) | {("numpy", "ndarray"), ("numpy", "dtype"), ("collections", "OrderedDict"), ("_codecs", "encode")}
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.ADMITTED:
-            raise pickle.UnpicklingError(f"{module}.{name}")
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
-
-
 def _read_arrays(path: Path) -> Any:
     try:
         with open(path, "rb") as file:
-            return _ArrayUnpickler(file, encoding="latin1").load()
+            return unpickling.resolved(unpickling.ArrayUnpickler(file, encoding="latin1").load())
     except pickle.UnpicklingError as error:
         if "." in str(error) and " " not in str(error):
             raise FileError(
                 f"{path} holds a pickled object ({error}), which could run code when loaded; only arrays are read from .pkl"
             ) from error
         raise FileError(f"{path} is truncated or not a pickle of arrays; copy or download it again") from error
-    except (EOFError, AttributeError, IndexError, ValueError, KeyError, TypeError, ImportError) as error:
+    except Exception as error:  # a damaged pickle can raise anything
         raise FileError(f"{path} is truncated or not a pickle of arrays; copy or download it again") from error
 
 

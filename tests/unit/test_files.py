@@ -14,7 +14,8 @@ from mmengine.logging import HistoryBuffer
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
-from core.files import FileError, StandIn, read_weights_file, replacing, sha256, write_atomic, write_json
+from core.files import FileError, read_weights_file, replacing, sha256, write_atomic, write_json
+from core.unpickling import StandIn
 
 
 class Payload:
@@ -168,3 +169,35 @@ def test_torch_files_may_be_called_pkl_ckpt_or_tar(tmp_path):
     for name in ("x.pkl", "x.ckpt", "x.pth.tar"):
         torch.save({"a": torch.ones(1)}, tmp_path / name)
         assert read_weights_file(tmp_path / name)["a"].item() == 1
+
+
+def test_arrays_keep_their_kind_order_and_byte_order(tmp_path):
+    arrays = {
+        "fortran": np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3)),
+        "swapped": np.arange(3, dtype=">i4"),
+        "half": np.ones((2, 1), np.float16),
+        "flags": np.array([True, False]),
+        "empty": np.ones((0, 3)),
+        "number": np.float32(1.5),
+    }
+    for protocol in (2, 4, 5):
+        (tmp_path / "x.pkl").write_bytes(pickle.dumps(arrays, protocol=protocol))
+        found = read_weights_file(tmp_path / "x.pkl")
+        for name, value in arrays.items():
+            assert np.array_equal(found[name], value), name
+            assert (found[name].dtype, found[name].shape) == (value.dtype, value.shape), name
+        found["half"][0] = 2  # writable, so that torch takes it without a warning
+
+
+def test_what_a_file_says_about_an_arrays_memory_is_not_believed(tmp_path):
+    """Flags that call numbers references made NumPy itself follow them as pointers."""
+    data = pickle.dumps({"a": np.arange(4)}, protocol=2)
+    start = data.index(b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00")
+    (tmp_path / "x.pkl").write_bytes(data[: start + 14] + b"\x3f" + data[start + 15 :])
+    assert read_weights_file(tmp_path / "x.pkl")["a"].tolist() == [0, 1, 2, 3]
+
+
+def test_arrays_of_objects_become_stand_ins(tmp_path):
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps({"a": np.array([{}, None], dtype=object), "b": np.ones(1)}))
+    found = read_weights_file(tmp_path / "x.pkl")
+    assert (type(found["a"]), found["b"].tolist()) == (StandIn, [1.0])
