@@ -161,7 +161,10 @@ def _digest_of(file: Path, _version: tuple[int, ...]) -> str:
 
 def manifest(suite: Suite, items: Sequence[Item], folder: Path) -> dict[str, Any]:
     """Describe a suite for the report: what was asked for, so that what is missing can be named."""
-    sources = {item.checkpoint: item for item in reversed(items) if item.kind != "benchmark"}
+    sources: dict[str, list[Item]] = {}
+    for item in items:
+        if item.kind != "benchmark":
+            sources.setdefault(item.checkpoint, []).append(item)
     shown = {label: suite.shown(label) for label in suite.checkpoints}
     return {
         "name": suite.name,
@@ -171,8 +174,8 @@ def manifest(suite: Suite, items: Sequence[Item], folder: Path) -> dict[str, Any
                 "label": label,
                 **entry.model_dump(mode="json", include={"method", "branches", "notes"}),
                 "name": shown[label],
-                "kind": sources[shown[label]].kind if shown[label] in sources else "file",
-                "run": str(sources[shown[label]].folder.relative_to(folder)) if shown[label] in sources else None,
+                "kind": sources[shown[label]][0].kind if shown[label] in sources else "file",
+                "runs": [str(item.folder.relative_to(folder)) for item in sources.get(shown[label], [])],
             }
             for label, entry in suite.checkpoints.items()
         ],

@@ -28,7 +28,7 @@ class Ours(Source):
 
     @classmethod
     def pretrain(cls, checkpoint: dict[str, Any]) -> dict[str, Any]:
-        """Summarise the run: method, branches, data, epochs and steps."""
+        """Summarise the run: method, branches, data, length and cost."""
         config = checkpoint["config"]
         progress = checkpoint.get("progress", {})
         return {
@@ -37,4 +37,6 @@ class Ours(Source):
             "dataset": config.get("data", {}).get("name"),
             "epochs": progress.get("epoch", 0),
             "steps": progress.get("step", 0),
+            "batch_size": config.get("train", {}).get("batch_size"),
+            "forwards_per_step": progress.get("forwards_per_step"),
         }
