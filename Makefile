@@ -31,7 +31,7 @@ demo: setup
 	$(RUN) tools/demo.py
 
 test: setup
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist loadfile
 
 check: setup
 	.venv/bin/ruff check .

@@ -190,13 +190,15 @@ class Attempt:
         return False
 
     def failure(self) -> str:
-        """Return why the attempt failed, or nothing if it left its product."""
+        """Return why the attempt failed, or nothing if it left its product, which is written last: what killed it came late."""
         assert self.code is not None
+        if finished(self.item):
+            return ""
         if self._excess:
             return self._excess
         if self.code != 0:
             return process.explain(self.code, self.log)
-        return "" if finished(self.item) else "the command ended well but left no result"
+        return "the command ended well but left no result"
 
     def terminate(self) -> None:
         """Ask the item's processes to end."""

@@ -78,7 +78,7 @@ def test_rows_stay_rows_with_hard_negatives_and_each_belongs_to_its_own(
     order = torch.tensor(random.sample(range(count), count))
     found = method.loss(query, key, hard, alpha)
     torch.testing.assert_close(method.loss(query[order], key[order], hard[order], alpha), found[order])
-    assert (found > method.loss(query, key)).all()
+    assert (found >= method.loss(query, key)).all()  # equal where the hard negative's share is below rounding
     changed = hard.clone()
     changed[0] = query[0]  # the hardest there is
     other = method.loss(query, key, changed, alpha)

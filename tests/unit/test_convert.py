@@ -86,7 +86,8 @@ def test_the_recipe_inside_the_file_tells_how_to_use_it(tmp_path):
         recipe = read(tmp_path / name)
         assert recipe == Recipe(
             depth=18, width=8, source="ours", source_sha256=proof.source_sha256,
-            pretrain={"method": "random", "branches": [], "dataset": None, "epochs": 0, "steps": 0},
+            pretrain=dict.fromkeys(("dataset", "batch_size", "forwards_per_step"))
+            | {"method": "random", "branches": [], "epochs": 0, "steps": 0},
         )  # fmt: skip
 
 

@@ -108,6 +108,14 @@ def test_a_command_that_leaves_no_result_is_a_failure(home):
     assert (statuses["make"].state, statuses["make"].reason) == ("failed", "the command ended well but left no result")
 
 
+def test_what_is_killed_after_it_left_its_product_is_done(home):
+    text = "import os; open('made/x.pth', 'w').close(); os.kill(os.getpid(), 9)"
+    item = Item("make", "random", "r", Path("made"), _script(home, "f.py", text), checkpoint_file=Path("made/x.pth"))
+    statuses = _execute([item])
+    assert statuses["make"].state == "done"
+    assert not Path("made/failure.json").exists()
+
+
 def _wait_for(condition, seconds=15.0):
     end = time.monotonic() + seconds
     while not condition():
