@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -212,7 +213,8 @@ def run_slurm(pretend, monkeypatch):
     def run(items, clock, **settings):
         launcher = Slurm(Slurm.Config(**settings), threads=None, folder=Path("out"))
         statuses = execution.standing(items)
-        monkeypatch.setattr("transfer.launchers.slurm.time.sleep", lambda seconds: clock(launcher, statuses))
+        clockwork = SimpleNamespace(sleep=lambda seconds: clock(launcher, statuses), monotonic=time.monotonic)
+        monkeypatch.setattr("transfer.launchers.slurm.time", clockwork)  # not time.sleep itself: subprocess sleeps too
         launcher.run(Work(items, statuses, lambda item: None, Limits(memory_gib=1.5)))
         return statuses
 
