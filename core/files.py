@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from core import unpickling
 from core.errors import InputError
 
 
@@ -113,6 +112,8 @@ MAX_STAND_INS = 100  # a file that names more classes than this is no checkpoint
 def _read_torch(path: Path) -> Any:
     import torch  # here, so that tools that read no weights start fast
 
+    from core import unpickling
+
     damaged = f"{path} is truncated or not a checkpoint; copy or download it again"
     admitted: list[Any] = [(value, name) for name, value in unpickling.ARRAYS.items()]
     while True:
@@ -140,6 +141,8 @@ def _read_torch(path: Path) -> Any:
 
 
 def _read_arrays(path: Path) -> Any:
+    from core import unpickling  # here: it imports NumPy
+
     try:
         with open(path, "rb") as file:
             return unpickling.resolved(unpickling.ArrayUnpickler(file, encoding="latin1").load())

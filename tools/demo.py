@@ -4,13 +4,9 @@ import argparse
 import os
 from pathlib import Path
 
-from rich.console import Console
-
 from core.errors import cli
-from core.provenance import ROOT
-from transfer import runner, suite
 
-SUITE = ROOT / "configs" / "suites" / "demo.yaml"
+SUITE = Path(__file__).resolve().parent.parent / "configs" / "suites" / "demo.yaml"
 JOBS = min(2, os.cpu_count() or 1)  # of one thread each, which is faster than one item on two threads
 
 
@@ -18,6 +14,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, metavar="DIR", help="results folder; results/demo by default")
     given = parser.parse_args()
+    from rich.console import Console  # here, like the others: --help must not wait for them
+
+    from transfer import runner, suite
+
     settings = suite.read(SUITE, [f"launcher.jobs={JOBS}"])
     folder = given.out or settings.folder
     console = Console()

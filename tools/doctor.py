@@ -8,9 +8,6 @@ import subprocess
 import sys
 from typing import NamedTuple
 
-from rich.console import Console
-from rich.table import Table
-
 from core.errors import cli
 from core.files import datasets_root
 
@@ -44,6 +41,9 @@ class Row(NamedTuple):
 def main() -> int:
     """Print the table; exit 1 when something needed is missing."""
     argparse.ArgumentParser(description=__doc__).parse_args()
+    from rich.console import Console  # here: --help must not wait
+    from rich.table import Table
+
     rows = [_python(), *map(_package, NEEDED), _device(), _disk(), *_datasets()]
     table = Table("", "what", "found", "next step", title="doctor")
     for row in rows:

@@ -2,10 +2,13 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from core.errors import InputError, cli
 from core.files import datasets_root
-from transfer.datasets import Counts
+
+if TYPE_CHECKING:
+    from transfer.datasets import Counts
 
 FETCHED = {
     "cifar100": "CIFAR-100, the authors' binary files, into ROOT/cifar100",
@@ -18,7 +21,7 @@ FETCHED = {
 IMAGENET100 = Path(__file__).parent.parent / "configs/pretrain/_base_/datasets/imagenet100.txt"
 
 
-def show(found: dict[str, Counts]) -> None:
+def show(found: dict[str, "Counts"]) -> None:
     """Print one row per dataset and split."""
     from rich.console import Console
     from rich.table import Table
@@ -96,7 +99,7 @@ def main() -> None:
         show((published.check if asked.check else published.prepare)(asked.command, asked.root))
 
 
-def _cifar10(paths: list[Path], only_check: bool) -> dict[str, Counts]:
+def _cifar10(paths: list[Path], only_check: bool) -> dict[str, "Counts"]:
     from transfer.datasets import cifar10, published
 
     if len(paths) > 2:
@@ -110,7 +113,7 @@ def _cifar10(paths: list[Path], only_check: bool) -> dict[str, Counts]:
     )
 
 
-def _voc_aug(root: Path, only_check: bool) -> dict[str, Counts]:
+def _voc_aug(root: Path, only_check: bool) -> dict[str, "Counts"]:
     from transfer.datasets import published, voc, voc_aug
     from transfer.datasets.download import obtain
 

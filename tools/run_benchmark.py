@@ -4,24 +4,30 @@ import argparse
 import re
 from pathlib import Path
 
-from core import files, plugins
 from core.errors import cli
-from transfer import lr_sweep, process
-from transfer.trial import Departure, Description, run_trial
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "transfer" / "benchmarks"
 
 
 def default_folder(checkpoint: Path, benchmark: str, trial: int, options: list[str]) -> Path:
     """Return ``results/BENCHMARK/CHECKPOINT--trialN``, with the file's sha256 and what departs from the protocol."""
+    from core import files
+
     digest = files.sha256(checkpoint)[:8] if checkpoint.is_file() else ""
     marks = "".join(f"--{re.sub(r'[^A-Za-z0-9.=,]+', '-', option.strip('-'))}" for option in options)
     return Path("results") / benchmark / f"{checkpoint.stem}-{digest}--trial{trial}{marks}"
+
+
+def benchmarks() -> list[str]:
+    """List the benchmarks by their files (``core.plugins`` would do it by an import that --help must not wait for)."""
+    return sorted(path.stem for path in BENCHMARKS.glob("[!_]*.py"))
 
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
-    parser.add_argument("--benchmark", required=True, help=", ".join(plugins.names("transfer.benchmarks")))
+    parser.add_argument("--benchmark", required=True, help=", ".join(benchmarks()))
     parser.add_argument("--trial", type=int, default=0, help="counts from 0 and sets the seed")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of this one trial; by default below results/")
     parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="devices; without a GPU, processes")
@@ -48,6 +54,9 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Parse, measure, and print the metrics and where the result is."""
     given = parser().parse_args()
+    from transfer import lr_sweep, process  # here: --help must not wait
+    from transfer.trial import Departure, Description, run_trial
+
     branches = tuple(filter(None, given.branches.split(",")))
     description = Description(given.name, given.method, branches, given.notes)
     factors = lr_sweep.parse(given.lr_sweep) if given.lr_sweep else ()

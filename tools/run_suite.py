@@ -2,22 +2,22 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from core import config
 from core.errors import InputError, cli
-from transfer import runner, suite
-from transfer.suite import Suite
+
+if TYPE_CHECKING:
+    from transfer.suite import Suite
 
 
-def check_pretraining(settings: Suite) -> None:
+def check_pretraining(settings: "Suite") -> None:
     """Check the pre-training configs, which ``transfer`` cannot; raise InputError with the problems of all of them."""
     runs = {
         (entry.pretrain.config, entry.pretrain.overrides) for entry in settings.checkpoints.values() if entry.pretrain
     }
     problems = []
     if runs:
+        from core import config
         from pretrain.config import PretrainSettings  # here: it imports torch
 
         for path, overrides in sorted(runs):
@@ -37,6 +37,10 @@ def main() -> int:
     parser.add_argument("--out", type=Path, metavar="DIR", help="results folder; results/NAME by default")
     parser.add_argument("--jobs", type=int, metavar="N", help="items at a time, that is launcher.jobs=N")
     given = parser.parse_intermixed_args()
+    from rich.console import Console  # here, like the others: --help must not wait for them
+
+    from transfer import runner, suite
+
     jobs = [] if given.jobs is None else [f"launcher.jobs={given.jobs}"]
     settings = suite.read(given.suite, [*given.overrides, *jobs])
     folder = given.out or settings.folder
