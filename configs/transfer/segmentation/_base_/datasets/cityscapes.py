@@ -1,5 +1,6 @@
 """Cityscapes: train (2,975 images) to train, val (500) to measure; 19 classes, crops of 512 x 1024."""
 
+_base_ = ["_loaders.py"]
 dataset_type = "CityscapesDataset"
 data_root = "{{$DETECTRON2_DATASETS:datasets}}/cityscapes"
 crop_size = (512, 1024)
@@ -20,9 +21,6 @@ test_pipeline = [
 ]
 train_dataloader = dict(
     batch_size=2,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type="InfiniteSampler", shuffle=True),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
@@ -31,10 +29,6 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
@@ -43,5 +37,3 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"])
-test_evaluator = val_evaluator

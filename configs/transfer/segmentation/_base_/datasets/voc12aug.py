@@ -1,5 +1,6 @@
 """PASCAL VOC 2012 with SBD's extra masks: train + aug (10,582 images) to train, val (1,449) to measure; crops of 512."""
 
+_base_ = ["_loaders.py"]
 dataset_type = "PascalVOCDataset"
 data_root = "{{$DETECTRON2_DATASETS:datasets}}/VOC2012"
 crop_size = (512, 512)
@@ -35,16 +36,9 @@ aug_set = dict(
 )
 train_dataloader = dict(
     batch_size=4,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type="InfiniteSampler", shuffle=True),
     dataset=dict(type="ConcatDataset", datasets=[train_set, aug_set]),
 )
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
@@ -54,5 +48,3 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"])
-test_evaluator = val_evaluator

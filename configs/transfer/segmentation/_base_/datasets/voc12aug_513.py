@@ -1,5 +1,6 @@
 """PASCAL VOC 2012 with SBD's extra masks: train + aug (10,582 images) to train, val (1,449) to measure; crops of 513 (MoCo)."""
 
+_base_ = ["voc12aug.py"]
 dataset_type = "PascalVOCDataset"
 data_root = "{{$DETECTRON2_DATASETS:datasets}}/VOC2012"
 crop_size = (513, 513)
@@ -33,26 +34,6 @@ aug_set = dict(
     ann_file="ImageSets/Segmentation/aug.txt",
     pipeline=train_pipeline,
 )
-train_dataloader = dict(
-    batch_size=2,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type="InfiniteSampler", shuffle=True),
-    dataset=dict(type="ConcatDataset", datasets=[train_set, aug_set]),
-)
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        data_prefix=dict(img_path="JPEGImages", seg_map_path="SegmentationClass"),
-        ann_file="ImageSets/Segmentation/val.txt",
-        pipeline=test_pipeline,
-    ),
-)
+train_dataloader = dict(batch_size=2, dataset=dict(datasets=[train_set, aug_set]))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"])
-test_evaluator = val_evaluator
