@@ -23,11 +23,30 @@ def info_nce(
 
     ``hard`` adds one negative a row, its logit times ``alpha`` (saliency-guided masking, arXiv 2309.12757, sec. 3.3).
     """
-    logits = [(query * key).sum(dim=1, keepdim=True), query @ negatives]
+    others = against(query, negatives, temperature)
     if hard is not None:
-        logits.append(alpha * (query * hard).sum(dim=1, keepdim=True))
-    scores = torch.cat(logits, dim=1) / temperature
-    return F.cross_entropy(scores, scores.new_zeros(len(scores), dtype=torch.long), reduction="none")
+        others = torch.logaddexp(others, alpha * (query * hard).sum(dim=1) / temperature)
+    return contrast(query, key, others, temperature)
+
+
+def against(
+    query: Float[Tensor, "batch dim"], negatives: Float[Tensor, "dim count"], temperature: float
+) -> Float[Tensor, " batch"]:
+    """Return the logarithm of the sum of exp(logit) over all negatives: what scores of one query with any key share."""
+    with torch.autocast(
+        query.device.type, enabled=False
+    ):  # bf16 logits would be off by 0.02, and copy the queue to bf16
+        return torch.logsumexp((query / temperature) @ negatives, dim=1)
+
+
+def contrast(
+    query: Float[Tensor, "batch dim"],
+    key: Float[Tensor, "batch dim"],
+    others: Float[Tensor, " batch"],
+    temperature: float,
+) -> Float[Tensor, " batch"]:
+    """Return InfoNCE, -log(exp(p) / (exp(p) + exp(others))), from ``others = against(...)``."""
+    return F.softplus(others - (query * key).sum(dim=1) / temperature)
 
 
 def nt_xent(
@@ -44,16 +63,13 @@ def nt_xent(
 
     ``queries`` and ``keys`` hold the rows of all processes, ``query`` and ``key`` those from ``first_row`` on.
     """
-    own = torch.arange(len(query), device=query.device)
-    among_queries = query @ queries.T
-    among_queries = among_queries.masked_fill(
-        F.one_hot(own + first_row, len(queries)).bool(),
-        -torch.inf,  # an image is no negative of itself
-    )
+    own = torch.arange(len(query), device=query.device) + first_row
+    itself = own[:, None] == torch.arange(len(queries), device=query.device)
+    among_queries = (query @ queries.T).masked_fill(itself, -torch.inf)  # an image is no negative of itself
     logits = [query @ keys.T, among_queries]
     if hard is not None:
         logits.append(alpha * (query * hard).sum(dim=1, keepdim=True))
-    return F.cross_entropy(torch.cat(logits, dim=1) / temperature, own + first_row, reduction="none")
+    return F.cross_entropy(torch.cat(logits, dim=1) / temperature, own, reduction="none")
 
 
 def cosine_similarity(query: Float[Tensor, "batch dim"], key: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:

@@ -49,7 +49,8 @@ def mixed_loss(
     lam: Float[Tensor, " batch"],
 ) -> Float[Tensor, " batch"]:
     """Score a mixed view against the keys of both images that are in it."""
-    return lam * method.loss(query, key) + (1 - lam) * method.loss(query, key[partner])
+    own, other = method.losses(query, [key, key[partner]])
+    return lam * own + (1 - lam) * other
 
 
 class Objective(nn.Module):

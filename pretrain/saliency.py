@@ -6,10 +6,11 @@ reaches pre-training; a given network stays possible.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Generator, Tensor
 
@@ -17,8 +18,10 @@ from core import backbones, checkpoint
 from core.backbones import Backbone
 from core.config import PluginSettings, Settings, parse
 from core.plugins import find
+from pretrain.upload import upload
 
 Features = Callable[[Tensor, int], Tensor]  # images and a stage (1 to 4) to the key backbone's feature map
+Count = TypeVar("Count", int, Tensor)
 
 
 class SaliencySettings(Settings):
@@ -70,24 +73,29 @@ def stage_features(backbone: Backbone, images: Tensor, stage: int) -> Tensor:
         backbone.train(training)
 
 
-def share_out(count: int, foreground_cells: int, background_cells: int) -> tuple[int, int]:
+def share_out(count: Count, foreground_cells: Count, background_cells: Count) -> tuple[Count, Count]:
     """Split ``count`` hidden cells between fore- and background in proportion to their areas, exactly (sec. 3.2).
 
-    The larger remainder gets the odd cell; a tie goes to the foreground.
+    The larger remainder gets the odd cell; a tie goes to the foreground. Takes numbers, or integer tensors row by row.
     """
     total = foreground_cells + background_cells
-    front, rest = divmod(count * foreground_cells, total)
-    front += 2 * rest >= total and rest > 0
+    front, rest = count * foreground_cells // total, count * foreground_cells % total
+    front = front + ((2 * rest >= total) & (rest > 0))
     return front, count - front
 
 
-def hide(regions: list[tuple[Bool[Tensor, "cells cells"], int]], generator: Generator) -> Bool[Tensor, "cells cells"]:
-    """Hide the asked number of cells in each region, every choice equally likely."""
-    grid = torch.zeros(regions[0][0].numel(), dtype=torch.bool)
-    for region, count in regions:
-        places = region.flatten().nonzero()[:, 0]
-        grid[places[torch.randperm(len(places), generator=generator)[:count]]] = True
-    return grid.view_as(regions[0][0])
+def orders(generators: list[Generator], cells: int, device: torch.device) -> Int[Tensor, "rows places"]:
+    """Draw the order in which each row's ``cells * cells`` cells are hidden, every order equally likely."""
+    return upload(torch.stack([torch.randperm(cells**2, generator=one) for one in generators]), device)
+
+
+def hide(
+    region: Bool[Tensor, "rows cells cells"], counts: Int[Tensor, " rows"], order: Int[Tensor, "rows places"]
+) -> Bool[Tensor, "rows cells cells"]:
+    """Hide the first ``counts`` cells of each row's region in its order; all of it on the device that knows the region."""
+    inside = region.flatten(1).gather(1, order)
+    first = inside & (inside.cumsum(dim=1) <= counts[:, None])
+    return torch.zeros_like(inside).scatter(1, order, first).view_as(region)
 
 
 def _load(path: Path) -> Backbone:

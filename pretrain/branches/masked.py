@@ -10,6 +10,7 @@ from core.plugins import build, choice
 from pretrain.branches import Branch, BranchSettings, Draws, Mixed, visible_share
 from pretrain.fills import paste
 from pretrain.saliency import Features
+from pretrain.upload import upload
 
 
 class Masked(Branch):
@@ -44,7 +45,7 @@ class Masked(Branch):
     def mix(self, query: Tensor, key: Tensor, draws: Draws, features: Features | None = None) -> Mixed:
         """Return the views with their hidden areas filled; lam is 1 unless another image fills them."""
         partner = self.fill.partner(len(query), draws.per_group(len(query), "partner"))
-        partner = None if partner is None else partner.to(query.device)
+        partner = None if partner is None else upload(partner, query.device)
         lam = torch.ones(len(query), device=query.device)
         mask = masked_key = None
         if self.config.sides != "query":

@@ -10,6 +10,7 @@ from pretrain.branches import Branch, BranchSettings, Draws, Mixed, visible_shar
 from pretrain.fills import paste
 from pretrain.partners import PartnerOrder, check_partners, partners
 from pretrain.saliency import Features
+from pretrain.upload import upload
 
 
 class MixMask(Branch):
@@ -45,5 +46,5 @@ class MixMask(Branch):
             first = query[:: count // draws.groups]  # the first row of each group stands for it
             mask = self.mask.masks(first, draws.per_group(count, "mask"))
             mask = mask.repeat_interleave(count // draws.groups, dim=0)
-        partner = partners(count, draws.per_group(count, "partner"), self.config.partner).to(query.device)
+        partner = upload(partners(count, draws.per_group(count, "partner"), self.config.partner), query.device)
         return Mixed(paste(query, mask, query[partner]), partner, visible_share(mask), mask)

@@ -11,6 +11,7 @@ from torch import Tensor
 from pretrain.branches import Branch, BranchSettings, Draws, Mixed, visible_share
 from pretrain.fills import paste
 from pretrain.saliency import Features
+from pretrain.upload import upload
 
 
 class Mixsiam(Branch):
@@ -31,14 +32,15 @@ class Mixsiam(Branch):
         size = query.shape[-1]
         drawn = torch.stack([torch.rand(3, generator=generator) for generator in draws.rows(len(query), "mix")])
         uniform = drawn[:, 0].double()
-        lam = torch.from_numpy(betaincinv(self.config.alpha, self.config.alpha, uniform.numpy())).to(query)
+        shares = torch.from_numpy(betaincinv(self.config.alpha, self.config.alpha, uniform.numpy())).to(query.dtype)
+        lam = upload(shares, query.device)
         if self.config.mix == "mixup":
             weight = lam.view(-1, 1, 1, 1)
             return Mixed(weight * query + (1 - weight) * key, None, lam, both_keys=True)
         boxes = torch.zeros(len(query), 1, size, size, dtype=torch.bool)
-        for box, share, (_, down, right) in zip(boxes, lam.tolist(), drawn.tolist(), strict=True):
+        for box, share, (_, down, right) in zip(boxes, shares.tolist(), drawn.tolist(), strict=True):
             side = int(size * math.sqrt(1 - share))
             top, left = int(down * (size - side + 1)), int(right * (size - side + 1))
             box[:, top : top + side, left : left + side] = True
-        boxes = boxes.to(query.device)
+        boxes = upload(boxes, query.device)
         return Mixed(paste(query, boxes, key), None, visible_share(boxes), boxes, both_keys=True)

@@ -20,6 +20,7 @@ from pretrain.masks.channelwise import Channelwise
 from pretrain.masks.discrete import Discrete
 from pretrain.masks.focal import Focal
 from pretrain.saliency import Features
+from pretrain.upload import upload
 
 
 class Mscn(Branch):
@@ -68,7 +69,7 @@ class Mscn(Branch):
     def _erase(self, images: Tensor, draws: Draws, side: str) -> tuple[Tensor, Tensor]:
         generators = draws.rows(len(images), side)
         masks = [self._mask(generator, images.shape[-1]) for generator in generators]
-        mask = torch.stack([one.expand(3, -1, -1) for one in masks]).to(images.device)
+        mask = upload(torch.stack([one.expand(3, -1, -1) for one in masks]), images.device)
         if self.config.high_pass:
             images = high_pass(images, self.config.high_pass_kernel, self.config.high_pass_sigma)
         return paste(images, mask, self.fill.content(images, generators)), mask

@@ -3,6 +3,7 @@
 from typing import Literal
 
 import torch
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
@@ -11,8 +12,9 @@ from core.plugins import build, choice, find
 from pretrain.branches import Branch, BranchSettings, Draws, Mixed
 from pretrain.fills import paste
 from pretrain.masks import Grid, GridSettings, RatioRange
-from pretrain.saliency import Features, SaliencySettings, hide
+from pretrain.saliency import Features, SaliencySettings, hide, orders
 from pretrain.saliency import Saliency as Attention
+from pretrain.upload import upload
 
 
 class Saliency(Branch):
@@ -69,16 +71,14 @@ class Saliency(Branch):
         """Hide ``hard_ratio`` of each image's foreground cells."""
         generators = draws.rows(len(key), "hard")
         low, high = self.config.hard_ratio
-        grids = []
-        for front, generator in zip(
-            self.attention.foreground(key, features, self.config.cells).cpu(), generators, strict=True
-        ):
-            share = low + (high - low) * torch.rand((), generator=generator).item()
-            grids.append(hide([(front, hard_count(share, int(front.sum())))], generator))
-        mask = self.grid.scale(torch.stack(grids)[:, None], key.shape[-1]).to(key.device)
+        front = self.attention.foreground(key, features, self.config.cells)
+        drawn = torch.stack([torch.rand((), generator=generator, dtype=torch.float64) for generator in generators])
+        counts = hard_count(upload(low + (high - low) * drawn, front.device), front.sum(dim=(1, 2)))
+        grids = hide(front, counts, orders(generators, self.config.cells, front.device))
+        mask = self.grid.scale(grids[:, None], key.shape[-1])
         return paste(key, mask, self.fill.content(key, generators))
 
 
-def hard_count(share: float, foreground_cells: int) -> int:
+def hard_count(share: Float[Tensor, " rows"], foreground_cells: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
     """Return how many foreground cells a hard negative loses: the nearest to ``share``, halves up, at least one."""
-    return max(int(share * foreground_cells + 0.5), 1)
+    return (share * foreground_cells + 0.5).long().clamp(min=1)

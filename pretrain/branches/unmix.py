@@ -13,6 +13,7 @@ from pretrain.branches import Branch, BranchSettings, Draws, Mixed, visible_shar
 from pretrain.fills import paste
 from pretrain.partners import PartnerOrder, check_partners, partners
 from pretrain.saliency import Features
+from pretrain.upload import upload
 
 
 class Unmix(Branch):
@@ -40,13 +41,13 @@ class Unmix(Branch):
     def mix(self, query: Tensor, key: Tensor, draws: Draws, features: Features | None = None) -> Mixed:
         """Return lam * x + (1 - lam) * x[partner], or x with a box of x[partner] and lam measured from the box."""
         count, size = len(query), query.shape[-1]
-        partner = partners(count, draws.per_group(count, "partner"), self.config.partner).to(query.device)
+        partner = upload(partners(count, draws.per_group(count, "partner"), self.config.partner), query.device)
         batch = self.config.scope == "batch"
         generators = draws.per_group(count, "mix") if batch else draws.rows(count, "mix")
         drawn = [self._draw(generator, size) for generator in generators]
         repeat = count // len(drawn)
-        share = torch.tensor([share for share, _ in drawn]).repeat_interleave(repeat).to(query.device)
-        boxes = torch.stack([box for _, box in drawn]).repeat_interleave(repeat, dim=0).to(query.device)
+        share = upload(torch.tensor([share for share, _ in drawn]).repeat_interleave(repeat), query.device)
+        boxes = upload(torch.stack([box for _, box in drawn]).repeat_interleave(repeat, dim=0), query.device)
         weight = share.view(-1, 1, 1, 1).to(query.dtype)
         other = query[partner]
         mixed = paste(weight * query + (1 - weight) * other, boxes, other)

@@ -8,6 +8,7 @@ from torch import Generator, Tensor
 
 from core.config import PluginSettings
 from pretrain.fills import Fill
+from pretrain.upload import upload
 
 
 class Noise(Fill):
@@ -28,4 +29,4 @@ class Noise(Fill):
     def content(self, images: Tensor, generators: list[Generator], partner: Tensor | None = None) -> Tensor:
         """Draw each row from its own generator."""
         rows = [torch.randn(images.shape[1:], generator=generator) for generator in generators]
-        return self.std * torch.stack(rows).to(images)
+        return self.std * upload(torch.stack(rows).to(images.dtype), images.device)

@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 from core.config import PluginSettings
 from core.errors import InputError
 from pretrain.saliency import Features
+from pretrain.upload import upload
 
 
 class Mask(ABC):
@@ -48,7 +49,7 @@ class BlindMask(Mask):
 
     def masks(self, images: Tensor, generators: list[Generator], features: Features | None = None) -> Tensor:
         """Draw one mask from each generator."""
-        return torch.stack([self.draw(generator, images.shape[-1]) for generator in generators]).to(images.device)
+        return upload(torch.stack([self.draw(one, images.shape[-1]) for one in generators]), images.device)
 
 
 def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:

@@ -6,7 +6,8 @@ import torch
 from torch import Generator, Tensor
 
 from pretrain.masks import Grid, GridSettings, Mask
-from pretrain.saliency import Features, Saliency, SaliencySettings, hide, share_out
+from pretrain.saliency import Features, Saliency, SaliencySettings, hide, orders, share_out
+from pretrain.upload import upload
 
 
 class Balanced(Grid, Mask):
@@ -24,11 +25,10 @@ class Balanced(Grid, Mask):
 
     def masks(self, images: Tensor, generators: list[Generator], features: Features | None = None) -> Tensor:
         """Return [batch, 1, size, size] masks."""
-        grids = []
-        for front, generator in zip(
-            self.saliency.foreground(images, features, self.cells).cpu(), generators, strict=True
-        ):
-            area = int(front.sum())
-            front_count, back_count = share_out(self.count(generator), area, front.numel() - area)
-            grids.append(hide([(front, front_count), (~front, back_count)], generator))
-        return self.scale(torch.stack(grids)[:, None], images.shape[-1]).to(images.device)
+        front = self.saliency.foreground(images, features, self.cells)
+        counts = upload(torch.tensor([self.count(generator) for generator in generators]), front.device)
+        order = orders(generators, self.cells, front.device)
+        area = front.sum(dim=(1, 2))
+        front_count, back_count = share_out(counts, area, self.cells**2 - area)
+        grids = hide(front, front_count, order) | hide(~front, back_count, order)
+        return self.scale(grids[:, None], images.shape[-1])

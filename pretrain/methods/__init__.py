@@ -6,6 +6,7 @@ from a slow copy of the query encoder) or ``SharedMethod`` (its keys come from t
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -61,6 +62,12 @@ class Method(nn.Module, ABC):
 
         Contrastive methods add each row's ``hard`` negative, its logit times ``alpha``; the others are never given one.
         """
+
+    def losses(
+        self, query: Float[Tensor, "batch dim"], keys: Sequence[Float[Tensor, "batch dim"]]
+    ) -> list[Float[Tensor, " batch"]]:
+        """Return L(q, k) of the same queries for each of several keys; what these share is computed once."""
+        return [self.loss(query, key) for key in keys]
 
     def end_step(self, keys: Float[Tensor, "batch dim"]) -> None:
         """Remember the keys where the method needs them."""

@@ -1,5 +1,6 @@
 """MoCo v2: contrast with a queue of keys from a momentum encoder (arXiv 1911.05722 and 2003.04297)."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -13,9 +14,10 @@ from core.config import PluginSettings
 from core.errors import InputError
 from pretrain.batchnorm import split
 from pretrain.heads import Encoder, mlp
-from pretrain.losses import info_nce, unit
+from pretrain.losses import against, contrast, info_nce, unit
 from pretrain.methods import MomentumMethod
 from pretrain.momentum import follow, momentum_copy
+from pretrain.upload import upload
 
 
 class Moco(MomentumMethod):
@@ -74,15 +76,21 @@ class Moco(MomentumMethod):
         if self.groups == 1 and distributed.world() == 1:
             return self.key_encoder(images)
         gathered = distributed.gather(images)
-        order = torch.randperm(len(gathered), generator=torch.Generator().manual_seed(shuffle_seed)).to(images.device)
+        order = torch.randperm(len(gathered), generator=torch.Generator().manual_seed(shuffle_seed))
         mine = distributed.local_rows(len(gathered))
-        keys = distributed.gather(self.key_encoder(gathered[order[mine]]))
-        return keys[order.argsort()[mine]]
+        shuffled, back = (upload(rows[mine], images.device) for rows in (order, order.argsort()))
+        return distributed.gather(self.key_encoder(gathered[shuffled]))[back]
 
     def loss(self, query: Tensor, key: Tensor, hard: Tensor | None = None, alpha: float = 1.0) -> Tensor:
         """InfoNCE between unit vectors against the queue."""
         extra = None if hard is None else unit(hard)
         return info_nce(unit(query), unit(key), self.queue, self.config.temperature, extra, alpha)
+
+    def losses(self, query: Tensor, keys: Sequence[Tensor]) -> list[Tensor]:
+        """InfoNCE for each of several keys, the queries multiplied with the queue once."""
+        query, temperature = unit(query), self.config.temperature
+        others = against(query, self.queue, temperature)
+        return [contrast(query, unit(key), others, temperature) for key in keys]
 
     @torch.no_grad()
     def end_step(self, keys: Tensor) -> None:
