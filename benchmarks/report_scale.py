@@ -1,48 +1,79 @@
 """Time the report of a generated results folder of 2,000 trials: the first, and the next after one new trial.
 
-    python benchmarks/report_scale.py [--trials 2000] [--keep DIR]
+    python benchmarks/report_scale.py [--trials 2000] [--repeats 3] [--keep DIR]
 
-Prints wall seconds, processor seconds (what an idle machine needs), peak memory and the size of the page, a row each.
+Wall seconds, processor seconds (what an idle machine needs), peak memory and the size of the page.
 40 checkpoints, ten benchmarks (two with 80 classes), five trials; every trial has a journal of 150 lines, every first
 trial two pictures.
 """
 
 import argparse
 import json
+import os
 import random
-import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import figures
 from PIL import Image, ImageDraw
 
-ROOT = Path(__file__).resolve().parent.parent
+from transfer.report import cache
+
 CHECKPOINTS, TRIALS = 40, 5
 BENCHMARKS = {f"benchmark{index}": classes for index, classes in enumerate((80, 80, 20, 20, 20, 20, 21, 21, 0, 0))}
 
 
-def main() -> None:
+class Run(NamedTuple):
+    """What one report took: wall and processor seconds, peak memory, size of the page."""
+
+    seconds: float
+    busy: float
+    gigabytes: float
+    megabytes: float
+
+
+def main() -> int:
+    """Generate, report, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=2000, metavar="N", help="results to generate (default: 2000)")
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--keep", type=Path, metavar="DIR", help="generate here and keep it")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="report-scale-") as scratch:
         folder = given.keep or Path(scratch)
-        wanted = list(places(given.trials + 1))
-        for name, benchmark, trial in wanted[:-1]:
-            make(folder, name, benchmark, trial)
-        print(
-            f"{'report of ' + str(given.trials) + ' trials':<34} {'seconds':>8} {'busy':>8} {'MiB':>6} {'page MB':>8}"
-        )
-        report("nothing read before", folder)
-        make(folder, *wanted[-1])
-        report("after one new trial", folder)
-        report("nothing new", folder)
+        wanted = list(places(given.trials + given.repeats))
+        for place in wanted[: given.trials]:
+            make(folder, *place)
+        firsts, nexts = [], []
+        for place in wanted[given.trials :]:
+            shutil.rmtree(folder / "report", ignore_errors=True)
+            (folder / cache.FILE).unlink(missing_ok=True)
+            firsts.append(report(folder))
+            make(folder, *place)
+            nexts.append(report(folder))
+    return figures.finish("report_scale", summary(given.trials, firsts, nexts))
+
+
+def summary(trials: int, firsts: Sequence[Run], nexts: Sequence[Run]) -> list[figures.Figure]:
+    """Return the figures of the first report and of the one after a new trial."""
+    first, after = (f"{what} of {trials:,} trials" for what in ("report", "report after one new trial, beside those"))
+    return [
+        figures.of(
+            first, [run.seconds for run in firsts], unit="s", goal=10, sense="at most",
+            detail=f"nothing read before; processor {min(run.busy for run in firsts):.1f} s, page {firsts[-1].megabytes:.1f} MB",
+        ),
+        figures.of(f"{first}, peak memory", [run.gigabytes for run in firsts], unit="GB", goal=1, sense="at most"),
+        figures.of(
+            after, [run.seconds for run in nexts], unit="s", goal=3, sense="at most",
+            detail=f"processor {min(run.busy for run in nexts):.1f} s",
+        ),
+    ]  # fmt: skip
 
 
 def places(count: int) -> Iterator[tuple[str, str, int]]:
@@ -96,17 +127,19 @@ def picture(generator: random.Random) -> Image.Image:
     return image
 
 
-def report(what: str, folder: Path) -> None:
-    """Run the tool in its own process and print what it took."""
-    before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    tool = [sys.executable, str(ROOT / "tools" / "write_report.py"), str(folder), "--baseline", "method 00"]
-    subprocess.run(tool, stdout=subprocess.DEVNULL, check=True)
-    seconds = time.perf_counter() - begin
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+def report(folder: Path) -> Run:
+    """Run the tool in its own process and return what it took."""
+    tool = [sys.executable, str(figures.ROOT / "tools" / "write_report.py"), str(folder), "--baseline", "method 00"]
+    began = time.perf_counter()
+    process = subprocess.Popen(tool, stdout=subprocess.DEVNULL)
+    _, code, used = os.wait4(process.pid, 0)  # of this child alone
+    seconds = time.perf_counter() - began
+    process.returncode = os.waitstatus_to_exitcode(code)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, tool)
     size = (folder / "report" / "report.html").stat().st_size / 1e6
-    print(f"{what:<34} {seconds:8.2f} {busy:8.2f} {after.ru_maxrss / 1024:6.0f} {size:8.2f}")
+    return Run(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / 1e9, size)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

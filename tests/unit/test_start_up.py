@@ -1,4 +1,4 @@
-"""Tools answer --help, and the tools that need no network, without the imports that take seconds (docs/speed.md has the times)."""
+"""Tools answer --help without the imports that take seconds, and write_report.py and doctor.py do without torch."""
 
 import json
 import subprocess
