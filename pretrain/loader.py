@@ -1,15 +1,18 @@
 """Batches of view pairs in an order that depends on (seed, epoch) only, from any step, on any number of processes."""
 
+import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from core.provenance import derive
+from pretrain.cutting import Box, cut
 from pretrain.data import DamagedImage, Images
-from pretrain.views import ViewSettings, crop, draw_colour
+from pretrain.decoding import decode, jpeg_size, reduction_for
+from pretrain.views import View, ViewSettings, box_of, colour_of, draw
 
 
 class Batch(NamedTuple):
@@ -26,48 +29,112 @@ KEPT_BYTES = 512 * 2**20  # of decoded images: all of CIFAR fits, and nothing of
 class Pairs(Dataset):
     """The pair of views of (epoch, index); a worker needs nothing else to make it.
 
-    Decoded images are kept up to ``KEPT_BYTES``, so that a small set is decoded once; worker processes, which live for one
-    epoch, keep none.
+    Both views are cut from one decoding. Images of a set that would fit in ``KEPT_BYTES`` are decoded in full size and kept, up
+    to that limit; worker processes, which live for one epoch, keep none. Files of larger sets are decoded in half size or
+    less where neither view then has less than its own size to be made of; whether they are does not depend on the worker.
     """
 
     def __init__(self, images: Images, views: ViewSettings, seed: int, skip_damaged: bool) -> None:
         self.images, self.views, self.seed, self.skip_damaged = images, views, seed, skip_damaged
+        self._settings = [views.of_view(view) for view in range(2)]
+        self._generator = torch.Generator()
         self._kept: dict[int, tuple[Tensor, list[str]]] = {}
         self._room = KEPT_BYTES
+        self._most = KEPT_BYTES // max(1, len(images))  # bytes of an image, for the whole set to fit
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, list[str]]:
-        epoch, index = key
-        image, damaged = self._image(index)
-        crops, colours = [], []
-        for view in range(2):
-            generator = torch.Generator().manual_seed(derive(self.seed, "view", epoch, index, view))
-            settings = self.views.of_view(view)
-            crops.append(crop(image, settings, generator))
-            colours.append(draw_colour(settings, generator))
-        return torch.stack(crops), torch.stack(colours), damaged
+        """Return one image's crops [2, 3, size, size], its colour changes [2, 8], and the damaged files before it."""
+        crops, colours, damaged = self.__getitems__([key])
+        return crops[:, 0], colours[:, 0], damaged
 
-    def _image(self, index: int) -> tuple[Tensor, list[str]]:
+    def __getitems__(self, keys: list[tuple[int, int]]) -> Batch:
+        """Make a whole batch in place; the data loader asks for this."""
+        size = self.views.size
+        crops = _empty(2, len(keys), 3, size, size)
+        planes = crops.numpy()
+        # first all draws: between two decodings, each step finds the processor's caches without its code
+        drawn = [[self._draw(epoch, index, view) for view in range(2)] for epoch, index in keys]
+        colours = [
+            [colour_of(settings, views[number].unit) for views in drawn]
+            for number, settings in enumerate(self._settings)
+        ]
+        flips = [view.flip_probability for view in self._settings]
+        damaged: set[str] = set()
+        for row, ((_, index), views) in enumerate(zip(keys, drawn, strict=True)):
+            image, boxes, skipped = self._image(index, [view.box for view in views])
+            damaged.update(skipped)
+            for number, (view, box, flip) in enumerate(zip(views, boxes, flips, strict=True)):
+                cut(image, box, view.flip < flip, planes[number, row])
+        return Batch(crops, torch.tensor(colours), sorted(damaged))
+
+    def _draw(self, epoch: int, index: int, view: int) -> View:
+        return draw(self._generator.manual_seed(derive(self.seed, "view", epoch, index, view)))
+
+    def _boxes(self, height: int, width: int, drawn: list[list[float]]) -> list[Box]:
+        return [box_of(height, width, one.scale, part) for one, part in zip(self._settings, drawn, strict=True)]
+
+    def _image(self, index: int, drawn: list[list[float]]) -> tuple[Tensor, list[Box], list[str]]:
+        """Return the image, maybe reduced, the views' boxes in it, and the damaged files before it."""
         if index in self._kept:
-            return self._kept[index]
-        image, damaged = self._read(index)
-        if image.nbytes <= self._room and get_worker_info() is None:
-            self._kept[index] = image, damaged
-            self._room -= image.nbytes
-        return image, damaged
+            image, damaged = self._kept[index]
+        else:
+            image, damaged, size = self._read(index, drawn)
+            if size != image.shape[1:]:
+                return image, [_within(box, size, image.shape[1:]) for box in self._boxes(*size, drawn)], damaged
+            if image.nbytes <= min(self._most, self._room) and get_worker_info() is None:
+                image = (
+                    image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+                )  # the memory that a box is copied from at once
+                self._kept[index] = image, damaged
+                self._room -= image.nbytes
+        return image, self._boxes(image.shape[1], image.shape[2], drawn), damaged
 
-    def _read(self, index: int) -> tuple[Tensor, list[str]]:
+    def _read(self, index: int, drawn: list[list[float]]) -> tuple[Tensor, list[str], tuple[int, int]]:
+        """Decode the image, or the next one that can be decoded; return also the damaged files and its full size."""
         damaged: list[str] = []
         for step in range(len(self.images)):
+            number = (index + step) % len(self.images)
             try:
-                return self.images.image((index + step) % len(self.images)), damaged
+                encoded = self.images.encoded(number)
+                if encoded is None:
+                    image, size, reduction = self.images.image(number), None, 1
+                else:
+                    size = jpeg_size(encoded.data)
+                    reduction = self._reduction(size, drawn) if size else 1
+                    image = decode(*encoded, reduction)
+                full = size if size and reduction > 1 else (image.shape[1], image.shape[2])
+                return image, damaged, full
             except DamagedImage as error:
                 if not self.skip_damaged:
                     raise
                 damaged.append(str(error).split(" cannot be decoded")[0])
         raise DamagedImage(f"none of the {len(self.images)} images can be decoded, the first is {damaged[0]}")
+
+    def _reduction(self, size: tuple[int, int], drawn: list[list[float]]) -> int:
+        """Return by how much a JPEG of this size may be reduced, for these draws; 1 in a set that may be kept."""
+        if min(size) < 2 * self.views.size or 3 * size[0] * size[1] <= self._most:
+            return 1
+        return reduction_for(min(side for box in self._boxes(*size, drawn) for side in box[2:]), self.views.size)
+
+
+def _within(box: Box, full: tuple[int, ...], reduced: tuple[int, ...]) -> Box:
+    """Scale a box to a reduced image; its edges go to the nearest whole pixels."""
+    (top, bottom), (left, right) = (
+        (int(start * small / large + 0.5), int((start + length) * small / large + 0.5))
+        for start, length, large, small in zip(box[:2], box[2:], full, reduced, strict=True)
+    )
+    return top, left, bottom - top, right - left
+
+
+def _empty(*shape: int) -> Tensor:
+    """Return uint8 memory; a worker's is shared, so that the batch is not copied on its way to the main process."""
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=torch.uint8)
+    storage = torch.UntypedStorage._new_shared(math.prod(shape))
+    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
 
 
 class EpochOrder:
@@ -102,13 +169,17 @@ def collate(samples: list[tuple[Tensor, Tensor, list[str]]]) -> Batch:
     )
 
 
+def _as_it_is(batch: Any) -> Batch:
+    return batch
+
+
 def loader(dataset: Pairs, order: EpochOrder, workers: int, pin: bool) -> DataLoader:
     """Make the loader that yields ``Batch`` in the order's sequence."""
     return DataLoader(
         dataset,
         batch_sampler=order,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=_as_it_is,
         pin_memory=pin,
         persistent_workers=False,  # workers must see each epoch's number and first step
         multiprocessing_context="fork" if workers else None,

@@ -6,20 +6,21 @@ an image come from its own generator, so a view is the same on any number of wor
 
 import itertools
 import math
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from pydantic import AfterValidator, Field, field_validator
 from torch import Generator, Tensor
-from torchvision.transforms.v2 import functional as geometry
 
 from core.config import Settings
+from pretrain.cutting import Box, cut
 
 ORDERS = torch.tensor(list(itertools.permutations(range(4))))  # orders of brightness, contrast, saturation, hue
 NEUTRAL = (1.0, 1.0, 1.0, 0.0)  # brightness, contrast, saturation and hue that change nothing
 SOLARIZE_FROM = 0.5  # brighter pixels are inverted (BYOL, arXiv 2006.07733, app. B)
+TRIES, UNITS = 10, 10  # at a box, of four numbers each; numbers of a colour change
 GRAY = torch.tensor([0.299, 0.587, 0.114])  # ITU-R BT.601 luma, as Pillow and torchvision use
 
 
@@ -74,22 +75,41 @@ class ViewSettings(Settings):
         return self.model_copy(update=changed) if number == 1 and changed else self
 
 
+class View(NamedTuple):
+    """The numbers in [0, 1) that decide a view: ``box`` and ``flip`` its geometry, ``unit`` its colours."""
+
+    box: list[float]
+    flip: float
+    unit: list[float]
+
+
+def draw(generator: Generator) -> View:
+    """Draw a view's numbers, all in one call, which costs less than the drawing."""
+    values = torch.rand(TRIES * 4 + 1 + UNITS, generator=generator).tolist()
+    return View(values[: TRIES * 4], values[TRIES * 4], values[TRIES * 4 + 1 :])
+
+
 def crop(
     image: UInt8[Tensor, "3 height width"], settings: ViewSettings, generator: Generator
 ) -> UInt8[Tensor, "3 size size"]:
     """Take a random part of the image with an aspect ratio of 3/4 to 4/3, resize it to ``size``, and flip it by chance."""
-    top, left, height, width = crop_box(image.shape[1], image.shape[2], settings.scale, generator)
-    size = [settings.size, settings.size]
-    part = geometry.resized_crop(image, top, left, height, width, size, antialias=True)
-    flip = torch.rand((), generator=generator) < settings.flip_probability
-    return part.flip(-1) if flip else part
+    box = crop_box(image.shape[1], image.shape[2], settings.scale, generator)
+    flipped = torch.rand((), generator=generator).item() < settings.flip_probability
+    out = torch.empty(3, settings.size, settings.size, dtype=torch.uint8)
+    cut(image, box, flipped, out.numpy())
+    return out
 
 
-def crop_box(height: int, width: int, scale: tuple[float, float], generator: Generator) -> tuple[int, int, int, int]:
+def crop_box(height: int, width: int, scale: tuple[float, float], generator: Generator) -> Box:
     """Draw (top, left, height, width): up to ten tries, then the largest central box of a permitted aspect ratio."""
-    draws = torch.rand(10, 4, generator=generator).tolist()
+    return box_of(height, width, scale, torch.rand(TRIES * 4, generator=generator).tolist())
+
+
+def box_of(height: int, width: int, scale: tuple[float, float], drawn: list[float]) -> Box:
+    """Return the box of forty drawn numbers: share of the area, aspect ratio, and place, for each try."""
     low, high = math.log(3 / 4), math.log(4 / 3)
-    for share, ratio, down, right in draws:
+    for start in range(0, len(drawn), 4):
+        share, ratio, down, right = drawn[start : start + 4]
         area = height * width * (scale[0] + share * (scale[1] - scale[0]))
         aspect = math.exp(low + ratio * (high - low))
         box_width, box_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
@@ -102,9 +122,11 @@ def crop_box(height: int, width: int, scale: tuple[float, float], generator: Gen
 
 def draw_colour(settings: ViewSettings, generator: Generator) -> Float[Tensor, " 8"]:
     """Draw one view's brightness, contrast, saturation, hue, order, gray, blur sigma (0: no blur) and solarisation."""
-    unit = torch.rand(
-        10, generator=generator
-    ).tolist()  # plain numbers: tensors of one number cost more than the drawing
+    return torch.tensor(colour_of(settings, torch.rand(UNITS, generator=generator).tolist()))
+
+
+def colour_of(settings: ViewSettings, unit: list[float]) -> list[float]:
+    """Return the colour changes of ten drawn numbers, as ``draw_colour`` lists them."""
     strengths = (settings.brightness, settings.contrast, settings.saturation, settings.hue)
     factors = [middle + (2 * u - 1) * strength for middle, u, strength in zip(NEUTRAL, unit, strengths, strict=False)]
     if unit[4] >= settings.jitter_probability:
@@ -114,7 +136,7 @@ def draw_colour(settings: ViewSettings, generator: Generator) -> Float[Tensor, "
     low, high = settings.blur_sigma
     sigma = low + unit[8] * (high - low) if unit[7] < settings.blur_probability else 0.0
     solarized = float(unit[9] < settings.solarize_probability)
-    return torch.tensor([*factors, order, gray, sigma, solarized])
+    return [*factors, order, gray, sigma, solarized]
 
 
 def colour(

@@ -13,6 +13,7 @@ from core.config import PluginSettings
 from core.errors import InputError
 from pretrain.data import _cifar_batches
 from pretrain.data.imagefolder import ImageFolder
+from pretrain.decoding import Encoded
 
 
 class Cifar(ImageFolder):
@@ -47,3 +48,7 @@ class Cifar(ImageFolder):
         part = int(torch.searchsorted(self._starts, index, right=True))
         before = int(self._starts[part - 1]) if part else 0
         return torch.from_numpy(self._records.parts[part][index - before].copy())
+
+    def encoded(self, index: int) -> Encoded | None:
+        """Read one file where there are files."""
+        return super().encoded(index) if self._records is None else None

@@ -10,6 +10,7 @@ from torch import Tensor
 from core.config import PluginSettings
 from core.errors import InputError
 from pretrain.data import SUFFIXES, DamagedImage, Images, decode
+from pretrain.decoding import Encoded
 
 
 class ImageFolder(Images):
@@ -51,9 +52,17 @@ class ImageFolder(Images):
 
     def image(self, index: int) -> Tensor:
         """Read and decode one file."""
+        return decode(*self._file(index))
+
+    def encoded(self, index: int) -> Encoded | None:
+        """Read one file."""
+        return self._file(index)
+
+    def _file(self, index: int) -> Encoded:
         path = self.paths[index]
         try:
-            return decode(path.read_bytes(), path)
+            with open(path, "rb", buffering=0) as file:
+                return Encoded(file.read(), path)
         except OSError as error:
             raise DamagedImage(f"{path} cannot be decoded ({error.strerror}); check the link and its rights") from error
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from core.config import PluginSettings
 from core.errors import InputError
 from pretrain.data import Images, _tar_index, decode
+from pretrain.decoding import Encoded
 
 
 class TarShards(Images):
@@ -39,13 +40,17 @@ class TarShards(Images):
         return len(self.members)
 
     def image(self, index: int) -> Tensor:
-        """Read and decode one member; every process opens each shard once."""
+        """Read and decode one member."""
+        return decode(*self.encoded(index))
+
+    def encoded(self, index: int) -> Encoded:
+        """Read one member; every process opens each shard once."""
         member = self.members[index]
         key = (os.getpid(), member.shard)
         if key not in self._open:
             self._open[key] = os.open(self.shards[member.shard], os.O_RDONLY)
         data = os.pread(self._open[key], member.size, member.offset)
-        return decode(data, f"{self.shards[member.shard]}:{member.name}")
+        return Encoded(data, f"{self.shards[member.shard]}:{member.name}")
 
     def label(self, index: int) -> int:
         """Return the number of the image's class."""

@@ -22,6 +22,7 @@ from core.errors import InputError
 from core.files import replacing, write_json
 from pretrain.data import Images, _tar_index, decode
 from pretrain.data._tar_index import Member
+from pretrain.decoding import Encoded
 
 VERSION = 1  # of the kept index; raise it when what is indexed changes
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -63,13 +64,17 @@ class TarUrls(Images):
         return len(self.members)
 
     def image(self, index: int) -> Tensor:
-        """Fetch and decode one member; raise InputError when the shard cannot be reached, as no other image could be either."""
+        """Fetch and decode one member."""
+        return decode(*self.encoded(index))
+
+    def encoded(self, index: int) -> Encoded:
+        """Fetch one member; raise InputError when the shard cannot be reached, as no other image could be either."""
         member = self.members[index]
         url, stop = self.urls[member.shard], member.offset + member.size
         data = _retry(url, lambda: self._fetch(member.shard, member.offset, stop))
         if len(data) != member.size:
             raise InputError(f"{url} is shorter than its index says; remove the folder {self.config.index}")
-        return decode(data, f"{url}:{member.name}")
+        return Encoded(data, f"{url}:{member.name}")
 
     def label(self, index: int) -> int:
         """Return the number of the image's class."""
