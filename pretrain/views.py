@@ -6,6 +6,7 @@ an image come from its own generator, so a view is the same on any number of wor
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Annotated, NamedTuple
 
 import torch
@@ -17,11 +18,13 @@ from torch import Generator, Tensor
 from core.config import Settings
 from pretrain.cutting import Box, cut
 
-ORDERS = torch.tensor(list(itertools.permutations(range(4))))  # orders of brightness, contrast, saturation, hue
+PERMUTATIONS = list(itertools.permutations(range(4)))  # orders of brightness, contrast, saturation, hue
+ORDERS = torch.tensor(PERMUTATIONS)
 NEUTRAL = (1.0, 1.0, 1.0, 0.0)  # brightness, contrast, saturation and hue that change nothing
 SOLARIZE_FROM = 0.5  # brighter pixels are inverted (BYOL, arXiv 2006.07733, app. B)
 TRIES, UNITS = 10, 10  # at a box, of four numbers each; numbers of a colour change
-GRAY = torch.tensor([0.299, 0.587, 0.114])  # ITU-R BT.601 luma, as Pillow and torchvision use
+CACHED = 2**20  # bytes of float pixels that a CPU core changes at a time
+GRAY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma, as Pillow and torchvision use
 
 
 def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
@@ -142,79 +145,144 @@ def colour_of(settings: ViewSettings, unit: list[float]) -> list[float]:
 def colour(
     images: UInt8[Tensor, "batch 3 height width"], drawn: Float[Tensor, "batch 8"], settings: ViewSettings
 ) -> Float[Tensor, "batch 3 height width"]:
-    """Apply each row's drawn colour changes, then normalise."""
-    pixels = jitter(images.float() / 255, drawn[:, :4], drawn[:, 4].long())
-    gray = drawn[:, 5].view(-1, 1, 1, 1).bool()
-    pixels = torch.where(gray, luma(pixels).expand_as(pixels), pixels)
-    pixels = blur(pixels, drawn[:, 6], settings.blur_sigma[1])
-    inverted = drawn[:, 7].view(-1, 1, 1, 1).bool() & (pixels >= SOLARIZE_FROM)
-    pixels = torch.where(inverted, 1 - pixels, pixels)
-    mean, std = pixels.new_tensor(settings.mean), pixels.new_tensor(settings.std)
-    return (pixels - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+    """Apply each row's drawn colour changes, then normalise; ``drawn`` best stays on the CPU.
+
+    Which rows a change touches is read from ``drawn``, so that the device is only told, never asked; ``drawn`` on an
+    accelerator costs one copy back. On a CPU a few images at a time go through all changes, while they are in its cache.
+    """
+    drawn = drawn.cpu()
+    pixels = torch.empty(images.shape, dtype=torch.float32, device=images.device)
+    rows = max(1, CACHED // (4 * images[0].numel())) if images.device.type == "cpu" else len(images)
+    for start in range(0, len(images), rows):
+        part, values = pixels[start : start + rows], drawn[start : start + rows]
+        part.copy_(images[start : start + rows]).div_(255)
+        _change(part, values, [*_jitter_steps(values), *_last_steps(values, settings.blur_sigma[1])])
+        for channel, mean, std in zip(part.unbind(1), settings.mean, settings.std, strict=True):
+            channel.sub_(mean).div_(std)
+    return pixels
 
 
 def luma(pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 1 height width"]:
     """Return the brightness of each pixel."""
-    return (pixels * GRAY.to(pixels).view(3, 1, 1)).sum(dim=1, keepdim=True)
+    red, green, blue = pixels.split(1, dim=1)
+    return (red * GRAY[0]).add_(green, alpha=GRAY[1]).add_(blue, alpha=GRAY[2])
 
 
 def jitter(
     pixels: Float[Tensor, "batch 3 height width"], factors: Float[Tensor, "batch 4"], orders: Tensor
 ) -> Float[Tensor, "batch 3 height width"]:
     """Change brightness, contrast, saturation and hue of each image by its factors, in its order."""
-    changes = (_brightness, _contrast, _saturation, _hue)
-    pixels = pixels.clone()
-    neutral = torch.tensor(NEUTRAL, device=factors.device)
-    for place in range(4):
-        which = ORDERS.to(orders.device)[orders, place]
-        for number, change in enumerate(changes):
-            rows = ((which == number) & (factors[:, number] != neutral[number])).nonzero()[:, 0]
-            if len(rows):
-                pixels[rows] = change(pixels[rows], factors[rows, number].view(-1, 1, 1, 1))
-    return pixels
-
-
-def _brightness(pixels: Tensor, factor: Tensor) -> Tensor:
-    return (pixels * factor).clamp_(0, 1)
-
-
-def _contrast(pixels: Tensor, factor: Tensor) -> Tensor:
-    mean = luma(pixels).mean(dim=(2, 3), keepdim=True)
-    return torch.lerp(mean.expand_as(pixels), pixels, factor.expand_as(pixels)).clamp_(0, 1)
-
-
-def _saturation(pixels: Tensor, factor: Tensor) -> Tensor:
-    return torch.lerp(luma(pixels).expand_as(pixels), pixels, factor.expand_as(pixels)).clamp_(0, 1)
-
-
-def _hue(pixels: Tensor, shift: Tensor) -> Tensor:
-    """Turn the hue by ``shift`` turns: to HSV and back."""
-    value, where = pixels.max(dim=1, keepdim=True)
-    spread = value - pixels.min(dim=1, keepdim=True).values
-    red, green, blue = pixels.split(1, dim=1)
-    safe = torch.where(spread > 0, spread, torch.ones_like(spread))
-    third = torch.where(where == 1, 2 + (blue - red) / safe, 4 + (red - green) / safe)
-    hue = torch.where(where == 0, (green - blue) / safe, third) / 6 + shift
-    # channel = value - spread * clamp(min(k, 4 - k), 0, 1) with k = (n + 6 * hue) mod 6 and n = 5, 3, 1
-    k = (pixels.new_tensor([5.0, 3.0, 1.0]).view(3, 1, 1) + 6 * hue) % 6
-    return value - spread * torch.minimum(k, 4 - k).clamp_(0, 1)
+    drawn = torch.cat([factors, orders[:, None].to(factors)], dim=1).cpu()
+    return _change(pixels.clone(), drawn, _jitter_steps(drawn))
 
 
 def blur(
     pixels: Float[Tensor, "batch 3 height width"], sigma: Float[Tensor, " batch"], largest: float
 ) -> Float[Tensor, "batch 3 height width"]:
     """Blur each image with a Gaussian of its own sigma in pixels; 0 leaves it as it is. Edges are reflected."""
-    rows = (sigma > 0).nonzero()[:, 0]
-    if not len(rows):
+    rows = [row for row, value in enumerate(sigma.tolist()) if value > 0]
+    return _change(pixels.clone(), sigma[:, None].cpu(), [Step(_blurring(largest), rows, 0)])
+
+
+class Step(NamedTuple):
+    """A change made in place to these rows, whose strengths are in that column of the drawn values."""
+
+    change: Callable[[Tensor, Tensor], object]
+    rows: list[int]
+    column: int
+
+
+def _jitter_steps(drawn: Tensor) -> list[Step]:
+    """List the colour jitter of brightness, contrast, saturation, hue and order a row: place by place, change by change."""
+    changes = (_brightness, _contrast, _saturation, _hue)
+    table = drawn.tolist()
+    orders = [PERMUTATIONS[int(row[4])] for row in table]
+    steps = []
+    for place in range(4):
+        for number, change in enumerate(changes):
+            rows = [r for r, row in enumerate(table) if orders[r][place] == number and row[number] != NEUTRAL[number]]
+            steps.append(Step(change, rows, number))
+    return steps
+
+
+def _last_steps(drawn: Tensor, largest: float) -> list[Step]:
+    """List gray, blur and solarisation of the drawn values."""
+    changes = ((5, _gray), (6, _blurring(largest)), (7, _solarize))
+    chosen = {column: drawn[:, column].nonzero()[:, 0].tolist() for column, _ in changes}
+    return [Step(change, chosen[column], column) for column, change in changes]
+
+
+def _change(pixels: Tensor, drawn: Tensor, steps: list[Step]) -> Tensor:
+    """Take the steps in place and return ``pixels``; all that the device must know goes there in two copies."""
+    steps = [step for step in steps if step.rows]
+    if not steps:
         return pixels
-    radius = min(math.ceil(3 * largest), min(pixels.shape[2:]) - 1)
-    offsets = torch.arange(-radius, radius + 1, device=pixels.device, dtype=pixels.dtype)
-    kernel = torch.exp(-0.5 * (offsets / sigma[rows].view(-1, 1)) ** 2)
-    kernel = (kernel / kernel.sum(dim=1, keepdim=True)).repeat_interleave(3, dim=0)
-    height, width = pixels.shape[2:]
-    part = pixels[rows].reshape(1, -1, height, width)
-    part = F.conv2d(F.pad(part, (radius, radius, 0, 0), mode="reflect"), kernel[:, None, None, :], groups=len(kernel))
-    part = F.conv2d(F.pad(part, (0, 0, radius, radius), mode="reflect"), kernel[:, None, :, None], groups=len(kernel))
-    blurred = pixels.clone()
-    blurred[rows] = part.view(-1, 3, height, width)
-    return blurred
+    strengths = _sent(drawn, pixels.device)
+    indices = _sent(torch.tensor([row for step in steps for row in step.rows]), pixels.device)
+    for step, rows in zip(steps, indices.split([len(step.rows) for step in steps]), strict=True):
+        values = strengths[rows, step.column].view(-1, 1, 1, 1)
+        if len(rows) == len(pixels):
+            step.change(pixels, values)
+        else:
+            part = pixels.index_select(0, rows)
+            step.change(part, values)
+            pixels.index_copy_(0, rows, part)
+    return pixels
+
+
+def _sent(values: Tensor, device: torch.device) -> Tensor:
+    """Copy CPU values to the device without waiting for it; a GPU takes them from pinned memory."""
+    return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
+
+
+def _brightness(pixels: Tensor, factor: Tensor) -> None:
+    pixels.mul_(factor).clamp_(0, 1)
+
+
+def _contrast(pixels: Tensor, factor: Tensor) -> None:
+    mean = luma(pixels).mean(dim=(2, 3), keepdim=True)
+    torch.lerp(mean.expand_as(pixels), pixels, factor.expand_as(pixels), out=pixels).clamp_(0, 1)
+
+
+def _saturation(pixels: Tensor, factor: Tensor) -> None:
+    torch.lerp(luma(pixels).expand_as(pixels), pixels, factor.expand_as(pixels), out=pixels).clamp_(0, 1)
+
+
+def _hue(pixels: Tensor, shift: Tensor) -> None:
+    """Turn the hue by ``shift`` turns: to HSV and back."""
+    red, green, blue = pixels.split(1, dim=1)
+    value = torch.maximum(red, green).maximum(blue)
+    spread = value - torch.minimum(red, green).minimum(blue)
+    safe = spread.clamp(min=1e-12)  # where it is 0, all differences are
+    hue = torch.where(green == value, 2 + (blue - red) / safe, 4 + (red - green) / safe)
+    hue = torch.where(red == value, (green - blue) / safe, hue).add_(6 * shift)  # in sixths of a turn
+    # channel = value - spread * clamp(2 - d, 0, 1), where d is the way round the circle from hue + n to 2; n = 5, 3, 1
+    for channel, offset in ((red, 3.0), (green, 1.0), (blue, -1.0)):
+        way = hue + offset
+        way.sub_((way / 6).round_(), alpha=6).abs_()
+        torch.addcmul(value, way.neg_().add_(2).clamp_(0, 1), spread, value=-1, out=channel)
+
+
+def _gray(pixels: Tensor, _: Tensor) -> None:
+    pixels.copy_(luma(pixels).expand_as(pixels))
+
+
+def _solarize(pixels: Tensor, _: Tensor) -> None:
+    pixels.copy_(torch.where(pixels >= SOLARIZE_FROM, 1 - pixels, pixels))
+
+
+def _blurring(largest: float) -> Callable[[Tensor, Tensor], None]:
+    """Return the blur whose kernel reaches three times the largest sigma."""
+
+    def change(pixels: Tensor, sigma: Tensor) -> None:
+        height, width = pixels.shape[2:]
+        radius = min(math.ceil(3 * largest), min(height, width) - 1)
+        offsets = torch.arange(-radius, radius + 1, device=pixels.device, dtype=pixels.dtype)
+        kernel = torch.exp(-0.5 * (offsets / sigma.view(-1, 1)) ** 2)
+        kernel = (kernel / kernel.sum(dim=1, keepdim=True)).repeat_interleave(3, dim=0)
+        rows, groups = pixels.reshape(1, -1, height, width), len(kernel)
+        rows = F.conv2d(F.pad(rows, (radius, radius, 0, 0), mode="reflect"), kernel[:, None, None, :], groups=groups)
+        rows = F.conv2d(F.pad(rows, (0, 0, radius, radius), mode="reflect"), kernel[:, None, :, None], groups=groups)
+        pixels.copy_(rows.view(-1, 3, height, width))
+
+    return change
