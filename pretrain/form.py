@@ -1,14 +1,17 @@
 """Memory format and precision of a run: as asked, or by a short measurement on this device with these shapes."""
 
 import copy
+import json
 import sys
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from core import distributed
+from core.files import write_json
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 REPEATS = 3
@@ -64,6 +67,14 @@ def choose(
         told = ", ".join(f"{name} {value:.3g} s" for name, value in rounded.items())
         print(f"chose {best}: {told} for {rows} images of {size} px", file=sys.stderr)
     return best, rounded
+
+
+def record(folder: Path, form: Form, seconds: dict[str, float], device: torch.device) -> None:
+    """Add the form of a run, and what its choice was measured on, to the run's ``environment.json``."""
+    path = folder / "environment.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else known.get("processor", device.type)
+    write_json(path, known | {"form": {"chosen": str(form), "device": name, "seconds": seconds}})
 
 
 def _time(forms: list[Form], encoder: nn.Module, images: Tensor, few: int) -> dict[Form, float]:

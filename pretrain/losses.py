@@ -1,5 +1,7 @@
 """Siamese losses: one number a row."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -33,10 +35,26 @@ def against(
     query: Float[Tensor, "batch dim"], negatives: Float[Tensor, "dim count"], temperature: float
 ) -> Float[Tensor, " batch"]:
     """Return the logarithm of the sum of exp(logit) over all negatives: what scores of one query with any key share."""
-    with torch.autocast(
-        query.device.type, enabled=False
-    ):  # bf16 logits would be off by 0.02, and copy the queue to bf16
-        return torch.logsumexp((query / temperature) @ negatives, dim=1)
+    with torch.autocast(query.device.type, enabled=False):  # bf16 logits are off by 0.02, and it copies the queue
+        return _Against.apply(query / temperature, negatives)
+
+
+class _Against(torch.autograd.Function):
+    """logsumexp of ``query @ negatives`` that makes one [batch, count] tensor, not four; the negatives get no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, negatives: Tensor) -> Tensor:
+        scores = query @ negatives
+        largest = scores.amax(dim=1, keepdim=True)
+        scores.sub_(largest).exp_()
+        total = scores.sum(dim=1)
+        ctx.save_for_backward(scores, total, negatives)
+        return total.log() + largest[:, 0]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        scores, total, negatives = ctx.saved_tensors
+        return scores @ negatives.T * (gradients[0] / total)[:, None], None
 
 
 def contrast(

@@ -233,13 +233,15 @@ def test_a_gradient_scaler_changes_no_step_is_kept_and_skips_what_overflows(trai
 
 def test_a_loss_that_is_not_finite_in_one_micro_batch_is_named_with_the_step_it_began_at(trainer, tmp_path):
     made = trainer("train.accumulate=2", "train.log_every=3")
-    step, loss = made._step, made.objective.method.loss
+    step, losses = made._step, made.objective.method.losses
 
     def poisoned(drawn):
         calls = iter(range(99))
         nan = torch.tensor(float("nan"))
-        # each micro-batch scores the clean view, then the mixed one twice: the fifth is the second's mixed one
-        made.objective.method.loss = lambda *a, **k: loss(*a, **k) + (nan if made.step == 1 and next(calls) == 4 else 0)
+        # each micro-batch scores the clean view and, with both keys at once, the mixed one: here the second's mixed one
+        made.objective.method.losses = lambda *given: [
+            one + (nan if made.step == 1 and number == 1 else 0) for number in [next(calls)] for one in losses(*given)
+        ]
         return step(drawn)
 
     made._step = poisoned

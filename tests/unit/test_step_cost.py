@@ -1,7 +1,7 @@
 """What a step may not cost: looks at the device's numbers, graph breaks; and the choice of memory format."""
 
-import argparse
 import contextlib
+import copy
 import json
 import sys
 from collections import Counter
@@ -214,18 +214,83 @@ def test_measuring_changes_nothing(trainer):
     assert [name for name, value in states[0].items() if not torch.equal(value, states[1][name])] == []
 
 
+def test_the_choice_and_what_it_was_measured_on_stand_in_the_runs_environment(trainer, tmp_path, monkeypatch, capsys):
+    took = {Form(False, "fp32"): 0.25, Form(True, "fp32"): 0.125}
+    monkeypatch.setattr(form, "_time", lambda forms, *rest: {one: took[one] for one in forms})
+    made = trainer("run.channels_last=auto")
+    assert "chose channels-last fp32: contiguous fp32 0.25 s, channels-last fp32 0.125 s" in capsys.readouterr().err
+    noted = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert noted["form"] == {
+        "chosen": str(made.form),
+        "device": noted["processor"],
+        "seconds": {"contiguous fp32": 0.25, "channels-last fp32": 0.125},
+    }
+    assert noted["packages"]["torch"]  # what stood there before still does
+
+
+def test_fused_steps_are_right_in_channels_last_too(trainer):
+    """A fused step reads memory in its own order, whatever a tensor's strides say."""
+    made = trainer("run.channels_last=true")
+    plain = copy.deepcopy(made.objective.method)
+    other = torch.optim.SGD(plain.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4, foreach=False)
+    assert made.optimizer.defaults["fused"]
+    for batch in list(loader(made.pairs, made.order, 0, pin=False))[:2]:
+        method = made.objective.method
+        update = made._update
+        made._update = lambda method=method, update=update: _give_gradients(method, plain, other) or update()
+        made._step(batch)
+        made._update = update
+    found, wanted = made.objective.method.query_encoder.state_dict(), plain.query_encoder.state_dict()
+    layers = [name for name, value in found.items() if value.ndim == 4 and "conv" in name]
+    assert any(found[name].is_contiguous(memory_format=torch.channels_last) for name in layers)
+    for name in layers:
+        torch.testing.assert_close(found[name], wanted[name])
+        assert not torch.equal(found[name], torch.zeros_like(found[name]))
+
+
+def _give_gradients(method, plain, optimizer):
+    for ours, theirs in zip(method.parameters(), plain.parameters(), strict=True):
+        theirs.grad = None if ours.grad is None else ours.grad.clone(memory_format=torch.preserve_format)
+    optimizer.step()
+
+
 def test_the_benchmark_compares_two_steps_of_the_same_arithmetic(tmp_path, monkeypatch):
     """Losses agree over three steps, so that update, momentum encoder and queue are the same too."""
     monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
-    import pretrain_step
+    import compared_steps
 
-    shape = argparse.Namespace(depth=18, width=4, size=32, batch=8, threads=1)
+    shape = compared_steps.Shape(18, 32, 8, width=4)
     with monkeypatch.context() as patch:
         patch.setattr(form, "_time", lambda forms, *rest: {one: float(not one.channels_last) for one in forms})
-        made = pretrain_step.make(shape, tmp_path)
-    release, ours = pretrain_step.ReleaseStep(made), pretrain_step.OurStep(made)
+        made = compared_steps.make(shape, tmp_path, 1, [compared_steps.mixed(shape)])
+    release, ours = compared_steps.ReleaseStep(made), compared_steps.OurStep(made)
     views = [torch.randn(8, 3, 32, 32) for _ in range(2)]
     losses = [(release(*views), ours(*views)) for _ in range(3)]
     assert made.form == Form(True, "fp32")
     assert [theirs for theirs, _ in losses] == pytest.approx([mine for _, mine in losses], rel=1e-4)
     assert len({round(theirs, 3) for theirs, _ in losses}) == 3  # the weights did move
+
+
+@pytest.mark.parametrize(
+    ("seconds", "verdict"),
+    [
+        ((1.20, 1.0, 0.99, 1.20), "limit"),  # all that the encoders gain is gained
+        ((1.20, 1.0, 0.99, 1.40), "missed"),  # the encoders alone gain more
+        ((1.20, 1.0, 0.80, 0.96), "missed"),  # a fifth of the step is not the encoders'
+        ((1.30, 1.0, 0.80, 0.96), "met"),
+    ],
+)
+def test_a_missed_goal_is_a_limit_only_where_the_encoders_leave_nothing_to_win(monkeypatch, seconds, verdict):
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
+    import pretrain_step
+
+    named = dict(zip(("release", "ours", "encoders", "their encoders"), ([one] * 3 for one in seconds), strict=True))
+    spent = {"convolution backward": 0.6, "the rest": 0.4}
+    ratio, share, _ = pretrain_step.compared("x: y", named, "release", "channels-last fp32", 1.3, spent)
+    assert ratio.verdict == verdict
+    assert share.value == pytest.approx(100 * seconds[2])
+    if verdict == "limit":
+        assert ratio.limit == (
+            "the encoders alone gain only 1.21x from our memory format here, and are 99 % of our step, "
+            "of which 60% is the backward pass of convolutions"
+        )
