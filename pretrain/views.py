@@ -23,7 +23,7 @@ ORDERS = torch.tensor(PERMUTATIONS)
 NEUTRAL = (1.0, 1.0, 1.0, 0.0)  # brightness, contrast, saturation and hue that change nothing
 SOLARIZE_FROM = 0.5  # brighter pixels are inverted (BYOL, arXiv 2006.07733, app. B)
 TRIES, UNITS = 10, 10  # at a box, of four numbers each; numbers of a colour change
-CACHED = 2**20  # bytes of float pixels that a CPU core changes at a time
+CACHED = 2**21  # bytes of float pixels that a CPU core changes at a time
 GRAY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma, as Pillow and torchvision use
 
 
