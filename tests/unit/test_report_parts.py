@@ -3,7 +3,8 @@
 import pytest
 from made_results import result, write
 
-from transfer.report import assembly, charts, forest, markdown
+from transfer.report import assembly, charts, forest, markdown, wording
+from transfer.report.model import Cell
 
 
 @pytest.mark.parametrize(
@@ -66,3 +67,13 @@ def test_a_difference_beyond_the_scale_is_an_arrow_without_a_point(tmp_path):
     (found,) = forest.forests(assembly.build(tmp_path, "A"))
     points = {strip.row.label: (strip.point is None, strip.cut) for strip in found.strips}
     assert points == {"B": (False, (False, False)), "C": (False, (False, False)), "D": (True, (True, False))}
+
+
+def test_missing_trials_of_one_reason_are_named_together():
+    cell = Cell(missing=[(0, "not run yet"), (1, "out of memory"), (2, "not run yet")])
+    assert wording.missing(cell) == ["trials 0, 2: not run yet", "trial 1: out of memory"]
+    assert wording.missing(Cell(missing=[(None, "never asked for")])) == ["never asked for"]
+
+
+def test_counts_by_name_are_written_without_brackets():
+    assert wording.plain({"query": 2, "key": 1}) == "2 query + 1 key"

@@ -191,8 +191,7 @@ def _explain_missing(
             column = added[name] = Column(title, name, "", title, "", (), name)
         row = next((row for row in rows if row.name == item.checkpoint), None)
         if row is not None:
-            reason = failure or "not run yet"
-            cells.setdefault((row, column), Cell()).missing.append(f"trial {item.trial}: {reason}")
+            cells.setdefault((row, column), Cell()).missing.append((item.trial, failure or "not run yet"))
     return list(added.values())
 
 

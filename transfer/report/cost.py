@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from transfer.report import wording
 from transfer.report.charts import Chart, Dot, scatter
 from transfer.report.model import Cell, Report, Row, short
 
@@ -44,7 +45,7 @@ def costs(report: Report) -> list[Cost]:
         numbers = {name: _number(values.get(name)) for name in rest}
         made = images[row]
         relative = made / base if made and base else None
-        said = _forwards(values.get("forwards_per_step"))
+        said = wording.plain(values.get("forwards_per_step") or "")
         found.append(Cost(row, _number(values.get("epochs")), said, made, relative, **numbers))
     return found
 
@@ -85,13 +86,6 @@ def _run(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, RecursionError):
         batch = None
     return {"batch": batch} | summary if isinstance(summary, dict) else {}
-
-
-def _forwards(value: Any) -> str:
-    """Write a count, or counts by encoder: ``2 query + 1 key``."""
-    if isinstance(value, dict):
-        return " + ".join(f"{count} {encoder}" for encoder, count in value.items())
-    return "" if value is None else str(value)
 
 
 def _number(value: Any) -> float | None:

@@ -118,7 +118,7 @@ def _missing(report: Report) -> Iterator[str]:
     if pairs:
         yield from ("## Missing and failed", "")
         for row, column in pairs:
-            for reason in report.cell(row, column).missing:
+            for reason in wording.missing(report.cell(row, column)):
                 yield escape(f"- {row.label} on {column.label}: {reason}")
         yield ""
     if report.skipped:

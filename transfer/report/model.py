@@ -21,7 +21,7 @@ class Cell:
     """One checkpoint on one benchmark: its trials in order, and the reasons why any of those asked for are missing."""
 
     trials: list[tuple[Path, Result]] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
+    missing: list[tuple[int | None, str]] = field(default_factory=list)
     difference: Difference | None = None  # of the headline metric to the baseline, corrected over the whole table
     _summaries: dict[str, Summary | None] = field(default_factory=dict, repr=False)
 
@@ -179,7 +179,7 @@ class Report:
         ]
 
 
-_NEVER_ASKED = Cell(missing=["no result, and no suite asked for it"])
+_NEVER_ASKED = Cell(missing=[(None, "no result, and no suite asked for it")])
 
 
 def _conclusion(report: Report, row: Row, column: Column) -> str:

@@ -149,8 +149,21 @@ def made_of(row: Row) -> str:
     return " + ".join(filter(None, (row.method, *row.branches)))
 
 
+def missing(cell: Cell) -> list[str]:
+    """Write why trials are missing, those of one reason together: ``trials 1, 2: not run yet``."""
+    trials: dict[str, list[int]] = {}
+    for trial, reason in cell.missing:
+        trials.setdefault(reason, []).extend([] if trial is None else [trial])
+    named = {
+        reason: f"trial{'s' if len(which) > 1 else ''} {plain(which)}: " for reason, which in trials.items() if which
+    }
+    return [named.get(reason, "") + reason for reason in trials]
+
+
 def plain(value: Any) -> str:
-    """Write a setting: lists without brackets, numbers without needless digits."""
+    """Write a setting: lists without brackets, counts by name, numbers without needless digits."""
+    if isinstance(value, dict):
+        return " + ".join(f"{plain(count)} {name}" for name, count in value.items()) or "none"
     if isinstance(value, list | tuple):
         return ", ".join(map(plain, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
