@@ -1,6 +1,6 @@
 """Time the conversion of a ResNet-50 to each framework, with its proof, once everything is imported.
 
-    python benchmarks/conversion.py [--repeats 5]
+    python benchmarks/conversion.py [--repeats 3]
 
 A proof compares every tensor and the features of both networks. The checkpoint is ours, with random weights, on the disk.
 """
@@ -34,7 +34,7 @@ def converted(source: Path, target: str) -> Callable[[], object]:
 def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=3)
     repeats = parser.parse_args().repeats
     with tempfile.TemporaryDirectory(prefix="conversion-") as scratch:
         source = Path(scratch) / "source.pth"

@@ -56,7 +56,7 @@ def test_the_page_shows_every_figure_with_goal_and_verdict(tools: tuple[Any, Any
         "value": 1.25,
         "goal": 1.6,
         "verdict": "limit",
-        "limit": "copies reach 1.3",
+        "limit": "copies: 1.3",
         "detail": "12 images/s",
     }
     quick = {
