@@ -82,13 +82,20 @@ def step(gpus: int, batch: int, counts: Counts, links: Links) -> Step:
     return Step(flops, moved, {"arithmetic": flops / (links.tflops * 1e12), **seconds})
 
 
-def rate() -> tuple[float, str]:
-    """Return images a second that one core makes two views of, as measured here, and the processor."""
-    path = figures.RESULTS / "scaling.json"
-    if not path.exists():
-        raise SystemExit(f"no {path}: run python benchmarks/scaling.py first, or give --rate")
-    content = json.loads(path.read_text())
-    return content["images_per_second"]["data"], content["environment"]["processor"]
+def rate(results: Path = figures.RESULTS) -> tuple[float, str]:
+    """Return images a second that one core makes two views of, as measured here, and where that comes from.
+
+    That is the input pipeline's own measurement on photographs; without it the one of ``scaling.py``.
+    """
+    pipeline, scaling = (results / f"{name}.json" for name in ("input_pipeline", "scaling"))
+    if pipeline.exists():
+        content = json.loads(pipeline.read_text())
+        if found := re.search(r"ours ([\d,]+)[^;]* images/s on one core", content["figures"][0]["detail"]):
+            return float(found[1].replace(",", "")), f"{pipeline.stem}.py, {content['environment']['processor']}"
+    if not scaling.exists():
+        raise SystemExit(f"neither {pipeline} nor {scaling}: run python benchmarks/scaling.py first, or give --rate")
+    content = json.loads(scaling.read_text())
+    return content["images_per_second"]["data"], f"{scaling.stem}.py, {content['environment']['processor']}"
 
 
 def table(counts: Counts, links: Links, images_per_core: float, source: str) -> str:

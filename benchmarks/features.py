@@ -84,10 +84,11 @@ def job_of(case: Case, folder: Path) -> Job:
     settings: ClassificationSettings = read(KNN, [case.view, f"chunk={case.chunk}", "device=cpu"])
     family = plugins.find("core.backbones", "resnet")
     network = backbones.build(config.parse(family.Config, {"name": "resnet", **case.backbone}, "benchmark"))
+    Frozen(network)  # also makes it channels-last, as a task does
     data = object.__new__(Data)
     data.classes, data.train = tuple("0123456789"), split_of(case, folder / "images")
     return Job(
-        network=Frozen(network).network, recipe=Recipe(**case.backbone), weights_sha256="", data=data, settings=settings,
+        network=network, recipe=Recipe(**case.backbone), weights_sha256="", data=data, settings=settings,
         seed=0, folder=folder / "run", device=torch.device("cpu"), resume=False,
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import figures
@@ -27,7 +27,7 @@ def started(*command: str | Path) -> Callable[[], object]:
     return lambda: subprocess.run(line, cwd=figures.ROOT, stdout=subprocess.DEVNULL, check=True)
 
 
-def helped(seconds: dict[str, Sequence[float]]) -> figures.Figure:
+def helped(seconds: Mapping[str, Sequence[float]]) -> figures.Figure:
     """Return the figure of the slowest tool, and every tool's median beside it."""
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     ranked = sorted(medians, key=lambda name: -medians[name])

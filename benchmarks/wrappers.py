@@ -127,7 +127,7 @@ def detection(folder: Path) -> tuple[Side, Side]:
 
     def ours(side: Side) -> None:
         build = run.Trainer.build_hooks
-        run.Trainer.build_hooks = lambda trainer: [*build(trainer), Pause(side)]  # type: ignore[method-assign]
+        run.Trainer.build_hooks = lambda trainer: [*build(trainer), Pause(side)]  # type: ignore[assignment]
         run.work(plan)
 
     def theirs(side: Side) -> None:

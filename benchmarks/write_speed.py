@@ -23,6 +23,7 @@ HEAD = """# Speed
 A ratio says how many times faster the first is than the second; both ran in one process or in alternating processes on
 the same machine, in turn. Values are medians, with the least and the most of the repeats. *met*: the goal is reached;
 *limit*: it is not, and a measurement below the table says why; *missed*: neither. Compared packages are run, not quoted.
+[scaling.md](scaling.md) models what was not run: GPUs.
 """
 COLUMNS = ("what", "value", "least to most", "repeats", "goal", "verdict", "measured by")
 

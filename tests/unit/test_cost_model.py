@@ -1,5 +1,6 @@
 """docs/scaling.md is what the cost model says now, and the model's bytes and FLOPs are those of a count by hand."""
 
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -43,6 +44,17 @@ def test_the_network_that_is_counted_is_the_one_that_is_trained(model: ModuleTyp
     projector = 2048 * 2048 + 2048 + 2048 * 128 + 128
     assert counts.parameters == 23_508_032 + projector  # torchvision's ResNet-50 without its classifier
     assert counts.forward / 2e9 == pytest.approx(4.1, abs=0.1)  # 4.1 billion multiplications (arXiv 1512.03385: 3.8)
+
+
+def test_the_rate_of_a_core_is_the_input_pipelines_own_where_it_was_measured(model: ModuleType, tmp_path: Path) -> None:
+    about = {"environment": {"processor": "A Chip"}}
+    (tmp_path / "scaling.json").write_text(json.dumps(about | {"images_per_second": {"data": 146.2, "step": 6}}))
+    assert model.rate(tmp_path) == (146.2, "scaling.py, A Chip")
+    detail = "photographs, 500x375; ours 1,573, PIL 79 images/s on one core"
+    (tmp_path / "input_pipeline.json").write_text(json.dumps(about | {"figures": [{"detail": detail}]}))
+    assert model.rate(tmp_path) == (1573, "input_pipeline.py, A Chip")
+    (tmp_path / "input_pipeline.json").write_text(json.dumps(about | {"figures": [{"detail": "PIL 79 images/s"}]}))
+    assert model.rate(tmp_path)[0] == 146.2
 
 
 def test_the_shipped_table_is_current(model: ModuleType) -> None:
