@@ -221,7 +221,7 @@ def check_equal(first: Side, second: Side) -> None:
     assert second.model is not None
     mine, reference = dict(first.model.named_parameters()), dict(second.model.named_parameters())
     assert mine.keys() == reference.keys()
-    worst = max(float((mine[name] - reference[name]).abs().max()) for name in mine)
+    worst = max(float((mine[name] - reference[name]).detach().abs().max()) for name in mine)
     assert worst < 1e-4, f"the weights differ by {worst}: the two did not do the same work"
 
 
