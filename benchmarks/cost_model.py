@@ -73,8 +73,8 @@ def step(gpus: int, batch: int, counts: Counts, links: Links) -> Step:
     moved = {
         "from the host": 2.0 * batch * (3 * SIDE * SIDE + 8 * 4),  # two uint8 crops and their colour changes
         "gradients": 2 * others * counts.parameters * 4.0,  # all-reduced around a ring
-        "key images": (gpus - 1) * batch * 3 * SIDE * SIDE * 4.0,  # gathered to be shuffled (MoCo, sec. 3.3)
-        "keys": 2 * (gpus - 1) * batch * DIM * 4.0,  # gathered to be put in order, and for the queue
+        "key images": others * batch * 3 * SIDE * SIDE * 4.0,  # exchanged to be shuffled (MoCo, sec. 3.3)
+        "keys": (others + gpus - 1) * batch * DIM * 4.0,  # exchanged back into order, and gathered for the queue
     }
     link = links.nvlink if gpus <= 8 else links.network
     seconds = {name: value / (link * 1e9) for name, value in moved.items()}

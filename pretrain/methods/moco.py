@@ -13,11 +13,11 @@ from core.backbones import Backbone
 from core.config import PluginSettings
 from core.errors import InputError
 from pretrain.batchnorm import split
+from pretrain.exchange import exchange
 from pretrain.heads import Encoder, mlp
 from pretrain.losses import against, contrast, info_nce, unit
 from pretrain.methods import MomentumMethod
 from pretrain.momentum import follow, momentum_copy
-from pretrain.upload import upload
 
 
 class Moco(MomentumMethod):
@@ -75,11 +75,8 @@ class Moco(MomentumMethod):
         """Encode in shuffled order, so that batch statistics tell nothing (MoCo, sec. 3.3)."""
         if self.groups == 1 and distributed.world() == 1:
             return self.key_encoder(images)
-        gathered = distributed.gather(images)
-        order = torch.randperm(len(gathered), generator=torch.Generator().manual_seed(shuffle_seed))
-        mine = distributed.local_rows(len(gathered))
-        shuffled, back = (upload(rows[mine], images.device) for rows in (order, order.argsort()))
-        return distributed.gather(self.key_encoder(gathered[shuffled]))[back]
+        order = torch.randperm(len(images) * distributed.world(), generator=torch.Generator().manual_seed(shuffle_seed))
+        return exchange(self.key_encoder(exchange(images, order)), order.argsort())
 
     def loss(self, query: Tensor, key: Tensor, hard: Tensor | None = None, alpha: float = 1.0) -> Tensor:
         """InfoNCE between unit vectors against the queue."""

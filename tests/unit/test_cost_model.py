@@ -33,8 +33,8 @@ def test_four_gpus_share_gradients_around_a_ring_and_gather_keys(model: ModuleTy
     assert (
         step.bytes["gradients"] == 2 * 3 / 4 * 4000
     )  # a quarter three times to be summed, three times to be given back
-    assert step.bytes["key images"] == 3 * 2 * 3 * 224 * 224 * 4
-    assert step.bytes["keys"] == 2 * (3 * 2 * 128 * 4)
+    assert step.bytes["key images"] == 3 / 4 * 2 * 3 * 224 * 224 * 4  # a quarter stays where it is
+    assert step.bytes["keys"] == (3 / 4 + 3) * 2 * 128 * 4  # back into order, and into the queue
     assert step.seconds["gradients"] == pytest.approx(6000 / 1e9)  # in one node
     assert model.step(16, 2, model.Counts(1e9, 1000), model.Links(nvlink=1, network=1000)).seconds["keys"] < 1e-6
 
