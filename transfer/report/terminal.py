@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -10,7 +11,7 @@ from rich.text import Text
 from transfer.report import wording
 from transfer.report.model import Report
 
-COLUMNS, LINES = 6, 12  # a terminal holds no more
+BENCHMARKS, LINES = 8, 12  # a terminal holds no more
 STYLE = {"better": "green", "worse": "red", "undecided": "dim"}
 
 
@@ -19,28 +20,35 @@ def show(report: Report, paths: Sequence[Path], console: Console | None = None) 
     console = console or Console()
     for notice in report.notices:
         console.print(Text(f"! {notice}", "yellow"))
-    table = Table(title=f"{report.title}: mean ± std over trials, percent", title_justify="left", header_style="bold")
-    table.add_column("checkpoint")
-    columns = report.columns[:COLUMNS]
-    for column in columns:
-        table.add_column(Text(wording.title_of(column)), justify="right")
-        if report.baseline is not None:
-            table.add_column(Text(f"difference to {report.baseline.label}"), justify="right")
-    for row in report.rows:
-        texts = [Text(row.label + (" (baseline)" if row is report.baseline else ""))]
-        for column in columns:
-            cell = report.cell(row, column)
-            texts.append(Text(f"{wording.measured(cell.summary(column.headline))} ({wording.count(cell)})"))
-            if report.baseline is not None:
-                style = STYLE[cell.difference.verdict] if cell.difference else ""
-                texts.append(Text(wording.compared(cell.difference), style))
-        table.add_row(*texts)
-    console.print(table)
+    console.print(_table(report))
     if tally := wording.tally(report):
         console.print(Text(tally, "bold"))
     for line in report.conclusions[:LINES]:
         console.print(Text(f"- {line}"))
-    if (left := len(report.columns) - COLUMNS) > 0:
+    if (left := len(report.columns) - BENCHMARKS) > 0:
         console.print(Text(f"{left} more benchmark(s) are in the report"))
     for path in paths:
         console.print(Text(str(path)), soft_wrap=True)
+
+
+def _table(report: Report) -> Table:
+    """Return a block for each benchmark, so that any number of them fits the width of a terminal."""
+    table = Table(title=f"{report.title}: mean ± std over trials, percent", title_justify="left", box=box.SIMPLE)
+    table.add_column("checkpoint")
+    table.add_column("measured", justify="right", no_wrap=True)
+    if report.baseline is not None:
+        table.add_column("difference", justify="right", no_wrap=True)
+    for column in report.columns[:BENCHMARKS]:
+        table.add_row(Text(wording.title_of(column), "bold"))
+        for row in report.rows:
+            cell = report.cell(row, column)
+            texts = [
+                Text(f" {row.label}"),
+                Text(f"{wording.measured(cell.summary(column.headline))} ({wording.count(cell)})"),
+            ]
+            if report.baseline is not None:
+                style = STYLE[cell.difference.verdict] if cell.difference else ""
+                texts.append(Text("baseline" if row is report.baseline else wording.compared(cell.difference), style))
+            table.add_row(*texts)
+        table.add_section()
+    return table
