@@ -133,6 +133,14 @@ def make(settings: OptimizerSettings, method: Method, batch: int, fused: bool = 
     return settings.make(groups(method, settings.exclude), settings.base_lr(batch), fused)
 
 
+def align(optimizer: torch.optim.Optimizer) -> None:
+    """Lay what the optimizer remembers out as its parameters: fused kernels on a CPU read both as one line of numbers."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter).copy_(value)
+
+
 def set_lr(optimizer: torch.optim.Optimizer, base: float, factor: float) -> float:
     """Give every group its rate: ``base * factor``, or ``base`` where the rate is constant; return the first."""
     for group in optimizer.param_groups:

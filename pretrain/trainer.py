@@ -180,6 +180,7 @@ class Trainer:
                 form.record(self.folder, self.form, seconds, self.device)
         if self.form.channels_last:
             self.objective.to(memory_format=torch.channels_last)
+        optimizers.align(self.optimizer)  # a checkpoint may come from another format
         if run.compile:
             for name, encoder in method.named_children():
                 if name.endswith("_encoder"):

@@ -17,6 +17,7 @@ from torch import Generator, Tensor
 
 from core.config import Settings
 from pretrain.cutting import Box, cut
+from pretrain.upload import upload
 
 PERMUTATIONS = list(itertools.permutations(range(4)))  # orders of brightness, contrast, saturation, hue
 ORDERS = torch.tensor(PERMUTATIONS)
@@ -217,8 +218,8 @@ def _change(pixels: Tensor, drawn: Tensor, steps: list[Step]) -> Tensor:
     steps = [step for step in steps if step.rows]
     if not steps:
         return pixels
-    strengths = _sent(drawn, pixels.device)
-    indices = _sent(torch.tensor([row for step in steps for row in step.rows]), pixels.device)
+    strengths = upload(drawn, pixels.device)
+    indices = upload(torch.tensor([row for step in steps for row in step.rows]), pixels.device)
     for step, rows in zip(steps, indices.split([len(step.rows) for step in steps]), strict=True):
         values = strengths[rows, step.column].view(-1, 1, 1, 1)
         if len(rows) == len(pixels):
@@ -228,11 +229,6 @@ def _change(pixels: Tensor, drawn: Tensor, steps: list[Step]) -> Tensor:
             step.change(part, values)
             pixels.index_copy_(0, rows, part)
     return pixels
-
-
-def _sent(values: Tensor, device: torch.device) -> Tensor:
-    """Copy CPU values to the device without waiting for it; a GPU takes them from pinned memory."""
-    return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
 
 
 def _brightness(pixels: Tensor, factor: Tensor) -> None:
