@@ -4,7 +4,9 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
@@ -12,7 +14,9 @@ from core.provenance import derive
 from pretrain.cutting import Box, cut
 from pretrain.data import DamagedImage, Images
 from pretrain.decoding import decode, jpeg_size, reduction_for
-from pretrain.views import View, ViewSettings, box_of, colour_of, draw
+from pretrain.views import View, ViewSettings, box_of, colours_of, draw
+
+Pixels = UInt8[np.ndarray, "height width 3"]
 
 
 class Batch(NamedTuple):
@@ -38,7 +42,7 @@ class Pairs(Dataset):
         self.images, self.views, self.seed, self.skip_damaged = images, views, seed, skip_damaged
         self._settings = [views.of_view(view) for view in range(2)]
         self._generator = torch.Generator()
-        self._kept: dict[int, tuple[Tensor, list[str]]] = {}
+        self._kept: dict[int, tuple[Pixels, list[str]]] = {}
         self._room = KEPT_BYTES
         self._most = KEPT_BYTES // max(1, len(images))  # bytes of an image, for the whole set to fit
 
@@ -58,7 +62,7 @@ class Pairs(Dataset):
         # first all draws: between two decodings, each step finds the processor's caches without its code
         drawn = [[self._draw(epoch, index, view) for view in range(2)] for epoch, index in keys]
         colours = [
-            [colour_of(settings, views[number].unit) for views in drawn]
+            colours_of(settings, [views[number].unit for views in drawn])
             for number, settings in enumerate(self._settings)
         ]
         flips = [view.flip_probability for view in self._settings]
@@ -68,7 +72,7 @@ class Pairs(Dataset):
             damaged.update(skipped)
             for number, (view, box, flip) in enumerate(zip(views, boxes, flips, strict=True)):
                 cut(image, box, view.flip < flip, planes[number, row])
-        return Batch(crops, torch.tensor(colours), sorted(damaged))
+        return Batch(crops, torch.from_numpy(np.stack(colours)), sorted(damaged))
 
     def _draw(self, epoch: int, index: int, view: int) -> View:
         return draw(self._generator.manual_seed(derive(self.seed, "view", epoch, index, view)))
@@ -76,23 +80,21 @@ class Pairs(Dataset):
     def _boxes(self, height: int, width: int, drawn: list[list[float]]) -> list[Box]:
         return [box_of(height, width, one.scale, part) for one, part in zip(self._settings, drawn, strict=True)]
 
-    def _image(self, index: int, drawn: list[list[float]]) -> tuple[Tensor, list[Box], list[str]]:
+    def _image(self, index: int, drawn: list[list[float]]) -> tuple[Pixels, list[Box], list[str]]:
         """Return the image, maybe reduced, the views' boxes in it, and the damaged files before it."""
         if index in self._kept:
             image, damaged = self._kept[index]
         else:
             image, damaged, size = self._read(index, drawn)
-            if size != image.shape[1:]:
-                return image, [_within(box, size, image.shape[1:]) for box in self._boxes(*size, drawn)], damaged
+            if size != image.shape[:2]:
+                return image, [_within(box, size, image.shape[:2]) for box in self._boxes(*size, drawn)], damaged
             if image.nbytes <= min(self._most, self._room) and get_worker_info() is None:
-                image = (
-                    image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
-                )  # the memory that a box is copied from at once
+                image = np.ascontiguousarray(image)  # the memory that a box is copied from at once
                 self._kept[index] = image, damaged
                 self._room -= image.nbytes
-        return image, self._boxes(image.shape[1], image.shape[2], drawn), damaged
+        return image, self._boxes(image.shape[0], image.shape[1], drawn), damaged
 
-    def _read(self, index: int, drawn: list[list[float]]) -> tuple[Tensor, list[str], tuple[int, int]]:
+    def _read(self, index: int, drawn: list[list[float]]) -> tuple[Pixels, list[str], tuple[int, int]]:
         """Decode the image, or the next one that can be decoded; return also the damaged files and its full size."""
         damaged: list[str] = []
         for step in range(len(self.images)):
@@ -105,8 +107,8 @@ class Pairs(Dataset):
                     size = jpeg_size(encoded.data)
                     reduction = self._reduction(size, drawn) if size else 1
                     image = decode(*encoded, reduction)
-                full = size if size and reduction > 1 else (image.shape[1], image.shape[2])
-                return image, damaged, full
+                pixels = image.permute(1, 2, 0).numpy()
+                return pixels, damaged, size if size and reduction > 1 else pixels.shape[:2]
             except DamagedImage as error:
                 if not self.skip_damaged:
                     raise

@@ -6,9 +6,10 @@ an image come from its own generator, so a view is the same on any number of wor
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
@@ -23,6 +24,7 @@ PERMUTATIONS = list(itertools.permutations(range(4)))  # orders of brightness, c
 ORDERS = torch.tensor(PERMUTATIONS)
 NEUTRAL = (1.0, 1.0, 1.0, 0.0)  # brightness, contrast, saturation and hue that change nothing
 SOLARIZE_FROM = 0.5  # brighter pixels are inverted (BYOL, arXiv 2006.07733, app. B)
+LOG_ASPECTS = (math.log(3 / 4), math.log(4 / 3))  # of a box
 TRIES, UNITS = 10, 10  # at a box, of four numbers each; numbers of a colour change
 CACHED = 2**21  # bytes of float pixels that a CPU core changes at a time
 GRAY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma, as Pillow and torchvision use
@@ -100,7 +102,7 @@ def crop(
     box = crop_box(image.shape[1], image.shape[2], settings.scale, generator)
     flipped = torch.rand((), generator=generator).item() < settings.flip_probability
     out = torch.empty(3, settings.size, settings.size, dtype=torch.uint8)
-    cut(image, box, flipped, out.numpy())
+    cut(image.permute(1, 2, 0).numpy(), box, flipped, out.numpy())
     return out
 
 
@@ -111,12 +113,12 @@ def crop_box(height: int, width: int, scale: tuple[float, float], generator: Gen
 
 def box_of(height: int, width: int, scale: tuple[float, float], drawn: list[float]) -> Box:
     """Return the box of forty drawn numbers: share of the area, aspect ratio, and place, for each try."""
-    low, high = math.log(3 / 4), math.log(4 / 3)
+    area, low, high = height * width, *LOG_ASPECTS
     for start in range(0, len(drawn), 4):
         share, ratio, down, right = drawn[start : start + 4]
-        area = height * width * (scale[0] + share * (scale[1] - scale[0]))
+        part = area * (scale[0] + share * (scale[1] - scale[0]))
         aspect = math.exp(low + ratio * (high - low))
-        box_width, box_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        box_width, box_height = round(math.sqrt(part * aspect)), round(math.sqrt(part / aspect))
         if 0 < box_width <= width and 0 < box_height <= height:
             return int(down * (height - box_height + 1)), int(right * (width - box_width + 1)), box_height, box_width
     box_width = min(width, round(height * 4 / 3))
@@ -125,22 +127,26 @@ def box_of(height: int, width: int, scale: tuple[float, float], drawn: list[floa
 
 
 def draw_colour(settings: ViewSettings, generator: Generator) -> Float[Tensor, " 8"]:
-    """Draw one view's brightness, contrast, saturation, hue, order, gray, blur sigma (0: no blur) and solarisation."""
-    return torch.tensor(colour_of(settings, torch.rand(UNITS, generator=generator).tolist()))
+    """Draw one view's colour changes, as ``colours_of`` lists them."""
+    return torch.from_numpy(colours_of(settings, [torch.rand(UNITS, generator=generator).tolist()])[0])
 
 
-def colour_of(settings: ViewSettings, unit: list[float]) -> list[float]:
-    """Return the colour changes of ten drawn numbers, as ``draw_colour`` lists them."""
+def colours_of(settings: ViewSettings, units: Sequence[list[float]]) -> Float[np.ndarray, "views 8"]:
+    """Return each view's brightness, contrast, saturation, hue, order, gray, blur sigma (0: no blur) and solarisation.
+
+    ``units`` holds ten drawn numbers a view.
+    """
+    unit = np.array(units)
     strengths = (settings.brightness, settings.contrast, settings.saturation, settings.hue)
-    factors = [middle + (2 * u - 1) * strength for middle, u, strength in zip(NEUTRAL, unit, strengths, strict=False)]
-    if unit[4] >= settings.jitter_probability:
-        factors = list(NEUTRAL)
-    order = int(unit[5] * len(ORDERS))
-    gray = float(unit[6] < settings.gray_probability)
+    found = np.empty((len(unit), 8), np.float32)
+    jittered = unit[:, 4:5] < settings.jitter_probability
+    found[:, :4] = np.where(jittered, NEUTRAL + (2 * unit[:, :4] - 1) * strengths, NEUTRAL)
+    found[:, 4] = np.floor(unit[:, 5] * len(PERMUTATIONS))
+    found[:, 5] = unit[:, 6] < settings.gray_probability
     low, high = settings.blur_sigma
-    sigma = low + unit[8] * (high - low) if unit[7] < settings.blur_probability else 0.0
-    solarized = float(unit[9] < settings.solarize_probability)
-    return [*factors, order, gray, sigma, solarized]
+    found[:, 6] = np.where(unit[:, 7] < settings.blur_probability, low + unit[:, 8] * (high - low), 0.0)
+    found[:, 7] = unit[:, 9] < settings.solarize_probability
+    return found
 
 
 def colour(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from core.provenance import derive
-from pretrain.views import PERMUTATIONS, ViewSettings, box_of, colour, colour_of, draw
+from pretrain.views import PERMUTATIONS, ViewSettings, box_of, colour, colours_of, draw
 
 SURE = 1e-3
 COUNT = 3000
@@ -49,7 +49,7 @@ def drawn(settings: ViewSettings, seed: int, height: int = 375, width: int = 500
     views = [draw(generator.manual_seed(derive(seed, "view", 0, number, 0))) for number in range(COUNT)]
     boxes = [box_of(height, width, settings.scale, view.box) for view in views]
     flips = [view.flip < settings.flip_probability for view in views]
-    return np.array(boxes), np.array(flips), np.array([colour_of(settings, view.unit) for view in views])
+    return np.array(boxes), np.array(flips), colours_of(settings, [view.unit for view in views])
 
 
 @pytest.mark.parametrize("size", [(375, 500), (500, 334), (90, 400)], ids=["landscape", "upright", "a strip"])
@@ -135,7 +135,7 @@ def test_changed_images_have_torchvisions_statistics(recipe: str, view: int) -> 
     generator = torch.Generator().manual_seed(9)
     base = torch.rand(3, 6, 6, generator=generator)[None]  # one image: all differences come from the draws
     image = (torch.nn.functional.interpolate(base, size=16, mode="bicubic").clamp(0, 1) * 255).to(torch.uint8)
-    changes = torch.tensor([colour_of(settings, draw(generator).unit) for _ in range(count)])
+    changes = torch.from_numpy(colours_of(settings, [draw(generator).unit for _ in range(count)]))
     ours = colour(image.expand(count, -1, -1, -1), changes, settings)
     torch.manual_seed(10 + view)
     theirs = MakeParams(settings)(image.expand(count, -1, -1, -1))
