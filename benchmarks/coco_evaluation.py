@@ -1,6 +1,6 @@
 """Time COCO's box and mask evaluation: the evaluator that the suite uses against pycocotools' own, on the same objects.
 
-    python benchmarks/coco_evaluation.py [--images 5000] [--repeats 2] [--mask-repeats 1]
+    python benchmarks/coco_evaluation.py [--images 5000] [--repeats 2] [--mask-repeats 2]
 
 Ground truth and detections are generated: 640x480 images with about seven objects of 80 classes (polygons, and a crowd
 now and then), and up to 100 detections an image, near the objects and elsewhere, with masks in COCO's run lengths. All 12
@@ -165,7 +165,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--repeats", type=int, default=2, help="of the evaluation of boxes")
-    parser.add_argument("--mask-repeats", type=int, default=1, help="of the evaluation of masks")
+    parser.add_argument("--mask-repeats", type=int, default=2, help="of the evaluation of masks")
     given = parser.parse_args()
     with contextlib.redirect_stdout(io.StringIO()):
         truth, found = generate(given.images)

@@ -53,7 +53,9 @@ def test_every_command_names_scripts_configs_options_and_targets_that_exist(page
             for target in words[1:]:
                 assert "=" in target or re.search(rf"^{target}:", makefile, re.M), f"{page_id(page)}: {command}"
         scripts = [ROOT / word for word in words if word.startswith(("tools/", "pretrain/")) and word.endswith(".py")]
-        own = words[words.index(str(scripts[0].relative_to(ROOT))) :] if len(scripts) == 1 else []  # torchrun's stand before
+        own = (
+            words[words.index(str(scripts[0].relative_to(ROOT))) :] if len(scripts) == 1 else []
+        )  # torchrun's stand before
         for option in re.findall(r"(?<=\s)--[a-z][a-z0-9_-]*", " ".join(own)):
             assert option in help_text(scripts[0]), f"{page_id(page)}: {command}: no option {option}"
 

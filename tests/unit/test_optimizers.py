@@ -212,6 +212,23 @@ def test_every_optimizer_trains_stops_and_goes_on_to_the_same_bits(trainer, sett
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
 
 
+@pytest.mark.parametrize("settings", ["{name: sgd}", "{name: adamw, lr: 0.001}"])
+def test_what_an_optimizer_remembers_in_another_memory_format_is_laid_out_as_the_weights(trainer, settings):
+    whole, other = (trainer(f"optimizer={settings}", "run.channels_last=true") for _ in range(2))
+    for made in (whole, other):
+        made._prepare()
+        made._step(batch(made))
+    kinds = {value.ndim: value for state in other.optimizer.state.values() for value in state.values()}
+    assert kinds[4].is_contiguous(memory_format=torch.channels_last)
+    for state in other.optimizer.state.values():
+        state.update({name: value.contiguous() for name, value in state.items()})
+    optimizers.align(other.optimizer)
+    for made in (whole, other):
+        made._step(batch(made, epoch=1))
+    ours, theirs = (made.objective.method.query_encoder.state_dict() for made in (whole, other))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
 def test_a_gradient_scaler_changes_no_step_is_kept_and_skips_what_overflows(trainer):
     """On the CPU, where settings refuse fp16, with the scaler that fp16 gets on a GPU."""
     plain = ["optimizer.clip_norm=0.5", "train.accumulate=2"]
