@@ -210,6 +210,26 @@ def test_the_fast_coco_evaluation_agrees_with_pycocotools_to_1e_9(tmp_path: Path
         np.testing.assert_allclose(runs[1].eval[name], runs[0].eval[name], rtol=0, atol=1e-9)
 
 
+def test_a_detector_that_finds_nothing_has_an_ap_of_zero(tmp_path: Path) -> None:
+    from detectron2.data import DatasetCatalog, MetadataCatalog
+    from detectron2.structures import Boxes, Instances
+
+    (tmp_path / "truth.json").write_text(json.dumps(boxes_and_masks()[0]))
+    datasets.register_coco_instances("test_nothing", {}, str(tmp_path / "truth.json"), str(tmp_path))
+    nothing = {"pred_boxes": Boxes(torch.zeros(0, 4)), "scores": torch.zeros(0), "pred_classes": torch.zeros(0)}
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), compat.quiet():
+            evaluator = evaluators.CurveCOCOEvaluator(
+                "test_nothing", ("bbox",), output_dir=str(tmp_path), use_fast_impl=False
+            )
+            evaluator.reset()
+            evaluator.process([{"image_id": 0}], [{"instances": Instances((300, 300), **nothing)}])
+            assert evaluator.evaluate()["bbox"] == dict.fromkeys(("AP", "AP50", "AP75", "APs", "APm", "APl"), 0.0)
+    finally:
+        DatasetCatalog.remove("test_nothing")
+        MetadataCatalog.remove("test_nothing")
+
+
 def test_an_unknown_dataset_is_named_with_its_neighbours() -> None:
     with pytest.raises(InputError, match="no dataset 'shapes_trian' in DATASETS; did you mean shapes_train"):
         datasets.check(["shapes_trian"])

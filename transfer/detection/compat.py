@@ -19,7 +19,7 @@ IGNORED = {
     r"torch\.meshgrid: in an upcoming release": "Detectron2's anchors rely on the present default",
     r"__array__ implementation doesn't accept a copy keyword": "pycocotools and COCOEvaluator on NumPy 2",
     r"unclosed file": "fvcore leaves config files to the garbage collector",
-    r"The `?warn`? (method|function) is deprecated": "Detectron2 calls Logger.warn",
+    r"The [`']?warn[`']? (method|function) is deprecated": "Detectron2 calls Logger.warn",
     r"You are using `torch\.load` with": "fvcore's loader; replaced by ours, which reads tensors only",
     r"pkg_resources is deprecated": "an upstream build of Detectron2 still imports it",
 }

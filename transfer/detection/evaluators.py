@@ -65,6 +65,8 @@ class CurveCOCOEvaluator(COCOEvaluator):
             precision = coco_eval.eval["precision"][:, :, :, 0, -1]  # [IoU, recall, class], all areas, all detections
             self._curves[iou_type] = {str(iou): _mean_curve(precision[IOUS.index(iou)].T) for iou in (50, 75)}
         results: dict[str, float] = super()._derive_coco_results(coco_eval, iou_type, class_names)
+        if coco_eval is None:  # nothing was detected: no object is recalled, so AP is 0, where Detectron2 says NaN
+            return dict.fromkeys(results, 0.0)
         return results
 
 
