@@ -69,13 +69,14 @@ class Pairs(Dataset):
         damaged: set[str] = set()
         for row, ((_, index), views) in enumerate(zip(keys, drawn, strict=True)):
             image, boxes, skipped = self._image(index, [view.box for view in views])
-            damaged.update(skipped)
+            if skipped:
+                damaged.update(skipped)
             for number, (view, box, flip) in enumerate(zip(views, boxes, flips, strict=True)):
                 cut(image, box, view.flip < flip, planes[number, row])
         return Batch(crops, torch.from_numpy(np.stack(colours)), sorted(damaged))
 
     def _draw(self, epoch: int, index: int, view: int) -> View:
-        return draw(self._generator.manual_seed(derive(self.seed, "view", epoch, index, view)))
+        return draw(self._generator.manual_seed(derive(self.seed, f"view/{epoch}/{index}/{view}")))
 
     def _boxes(self, height: int, width: int, drawn: list[list[float]]) -> list[Box]:
         return [box_of(height, width, one.scale, part) for one, part in zip(self._settings, drawn, strict=True)]

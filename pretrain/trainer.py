@@ -173,9 +173,8 @@ class Trainer:
         rows = train.batch_size // train.accumulate // distributed.world()
         if self.form is None:
             asked = (run.channels_last, run.precision)
-            self.form, seconds = form.choose(
-                asked, method.query_encoder, rows, method.groups, self.settings.views.size, self.device
-            )
+            size = self.settings.views.size
+            self.form, seconds = form.choose(asked, method.query_encoder, rows, method.groups, size, self.device)
             if distributed.is_main():
                 form.record(self.folder, self.form, seconds, self.device)
         if self.form.channels_last:
