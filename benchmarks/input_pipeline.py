@@ -117,6 +117,7 @@ def cpu_steps(folder: Path) -> tuple[dict[str, Step], dict[str, int]]:
     boxes = [box_of(375, 500, VIEWS.scale, torch.rand(40).tolist()) for _ in range(2 * len(files))]
     parts = [torch.zeros(1, h, w, 3, dtype=torch.uint8).permute(0, 3, 1, 2) for _, _, h, w in boxes]
     planes = np.empty((len(files), 2, 3, SIDE, SIDE), np.uint8)
+    resized = torch.empty(1, SIDE, SIDE, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
     epoch = [0]
 
     def ours() -> None:
@@ -137,8 +138,8 @@ def cpu_steps(folder: Path) -> tuple[dict[str, Step], dict[str, int]]:
     def kernels() -> None:
         for number, data in enumerate(files):
             cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-            _resize(parts[2 * number], [SIDE, SIDE], False)
-            _resize(parts[2 * number + 1], [SIDE, SIDE], False)
+            _resize(parts[2 * number], [SIDE, SIDE], False, out=resized)
+            _resize(parts[2 * number + 1], [SIDE, SIDE], False, out=resized)
 
     def necessary() -> None:
         for number, path in enumerate(images.paths):
@@ -195,7 +196,7 @@ def cpu_figures(folder: Path, kind: str, repeats: int, clock: Callable[[], float
         of("CPU part of two-view MoCo v2 at 224 px over the releases' PIL pipeline", ratios(each["pil"], each["ours"]),
            goal=4.0, detail=f"{kind}; ours {rate['ours']}, PIL {rate['pil']} images/s on one core"),
         of("CPU part over libjpeg-turbo decoding alone", share, goal=DECODING_GOAL,
-           detail=f"decoding alone {rate['decode']} images/s", limit=limit if bound else ""),
+           detail=f"decoding alone {rate['decode']} images/s; {limit}", limit=limit if bound else ""),
         of("CPU part over torchvision v2 transforms on tensors", ratios(each["tensors"], each["ours"]),
            detail=f"v2, colour included, {rate['tensors']} images/s on one core"),
         of("CPU part and colour on the same core over the releases' PIL pipeline", ratios(each["pil"], each["all"]),

@@ -44,7 +44,7 @@ def cached(job: Job, split: Split, label: str, mirrored: bool = False) -> Tensor
 def forward(job: Job, images: Tensor) -> Tensor:
     """Run the frozen backbone, float32 [n, d]; channels-last, which is a sixth faster on the CPU and more on GPUs."""
     with job.autocast():
-        return job.network(job.normalised(images).contiguous(memory_format=torch.channels_last)).float()
+        return job.network(job.normalised(images.contiguous(memory_format=torch.channels_last))).float()
 
 
 def _compute(job: Job, split: Split, mirrored: bool, journal: Journal) -> Tensor:

@@ -1,7 +1,7 @@
 """What the network sees of an image: a fixed test view, or a random training view that is a function of its place."""
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -42,9 +42,15 @@ class Views(Dataset):
     def __len__(self) -> int:
         return len(self.split)
 
+    def __getitems__(self, rows: list[int]) -> Tensor:
+        """Make a batch, uint8 [rows, 3, size, size]; the data loader asks for this."""
+        return torch.stack([self[row] for row in rows])
+
     def __getitem__(self, index: int) -> Tensor:
         image = self.split.image(index)
-        if self.random:
+        if self.transform is None:
+            view = image
+        elif self.random:
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(derive(0, *self.place, self.split.names[index]))
                 view = self.transform(image)
@@ -59,7 +65,7 @@ class Views(Dataset):
         return view
 
 
-def _transform(settings: ViewSettings, augment: Augment) -> v2.Transform:
+def _transform(settings: ViewSettings, augment: Augment) -> v2.Transform | None:
     size = settings.size
     if augment == "crop_flip":
         return v2.Compose([v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()])
@@ -68,14 +74,18 @@ def _transform(settings: ViewSettings, augment: Augment) -> v2.Transform:
         test = [v2.Resize(settings.resize, antialias=True), v2.CenterCrop(size)]
     if augment == "pad_flip":
         return v2.Compose([*test, v2.RandomCrop(size, padding=size // 8), v2.RandomHorizontalFlip()])
-    return v2.Compose(test) if test else v2.Identity()
+    return v2.Compose(test) if test else None
 
 
 def batches(views: Views, order: Sequence[int], size: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (uint8 images [size, 3, h, w], their rows) in the order asked for."""
-    loader = DataLoader(views, batch_sampler=_chunks(order, size), num_workers=workers, pin_memory=False)
+    loader = DataLoader(views, batch_sampler=_chunks(order, size), num_workers=workers, collate_fn=_as_it_is)
     for rows, images in zip(_chunks(order, size), loader, strict=True):
         yield images, torch.tensor(rows)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def _chunks(order: Sequence[int], size: int) -> list[list[int]]:
