@@ -135,7 +135,7 @@ def _within(box: Box, full: tuple[int, ...], reduced: tuple[int, ...]) -> Box:
 def _empty(*shape: int) -> Tensor:
     """Return uint8 memory; a worker's is shared, so that the batch is not copied on its way to the main process."""
     if get_worker_info() is None:
-        return torch.empty(shape, dtype=torch.uint8)
+        return torch.from_numpy(np.empty(shape, np.uint8))  # NumPy asks for huge pages: fewer of them to be made
     storage = torch.UntypedStorage._new_shared(math.prod(shape))
     return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
 

@@ -98,9 +98,9 @@ def test_a_run_killed_or_stopped_and_resumed_equals_the_uninterrupted_one_bit_fo
 
 
 def test_two_gloo_processes_equal_one_with_the_batch_split_in_two(config, tmp_path):
-    """Losses agree to 1e-6 in the first two of 4 steps; rounding grows to 1e-3 in losses and 5e-3 in tensors by the last."""
+    """After two steps losses agree to 1e-6 and tensors to 1e-3; rounding grows tenfold with each further step."""
     quick = (
-        "train.epochs=2",
+        "train.epochs=1",
         "train.batch_size=32",
         "method.split_bn=2",
         "method.queue=64",
@@ -111,13 +111,13 @@ def test_two_gloo_processes_equal_one_with_the_batch_split_in_two(config, tmp_pa
     finish(start(config, one, *quick))
     finish(start(config, two, *quick, torchrun=True))
     losses = [[line["loss/filled"] for line in journal(folder)] for folder in (one, two)]
-    assert losses[0][:2] == pytest.approx(losses[1][:2], rel=1e-6)
-    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert len(losses[0]) == 2
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     first, second = state(one)["method"], state(two)["method"]
     for key, value in first.items():
         if value.is_floating_point():
             torch.testing.assert_close(
-                value, second[key], atol=5e-3, rtol=1e-3, msg=lambda text, key=key: f"{key}: {text}"
+                value, second[key], atol=1e-3, rtol=1e-3, msg=lambda text, key=key: f"{key}: {text}"
             )
     assert torch.equal(first["queue_pointer"], second["queue_pointer"])
 

@@ -77,7 +77,7 @@ def test_the_fcn_16s_head_is_two_convolutions_of_dilation_6_and_a_1x1_at_stride_
     from mmengine.registry import init_default_scope
     from mmseg.registry import MODELS
 
-    path = next(path for path in SEGMENTATION if path.stem.startswith("fcn-16s"))
+    path = next(path for path in SEGMENTATION if path.stem == "fcn-16s_r50-d16_8xb2-30k_voc12aug-513x513")
     cfg = copy.deepcopy(load_segmentation(path))
     devices.adapt(cfg, processes=1, cuda=False)
     init_default_scope("mmseg")
