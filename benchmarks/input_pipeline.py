@@ -196,7 +196,7 @@ def cpu_figures(folder: Path, kind: str, repeats: int, clock: Callable[[], float
         of("CPU part of two-view MoCo v2 at 224 px over the releases' PIL pipeline", ratios(each["pil"], each["ours"]),
            goal=4.0, detail=f"{kind}; ours {rate['ours']}, PIL {rate['pil']} images/s on one core"),
         of("CPU part over libjpeg-turbo decoding alone", share, goal=DECODING_GOAL,
-           detail=f"decoding alone {rate['decode']} images/s; {limit}", limit=limit if bound else ""),
+           detail=f"decoding alone {rate['decode']} images/s" + ("" if bound else f"; {limit}"), limit=limit if bound else ""),
         of("CPU part over torchvision v2 transforms on tensors", ratios(each["tensors"], each["ours"]),
            detail=f"v2, colour included, {rate['tensors']} images/s on one core"),
         of("CPU part and colour on the same core over the releases' PIL pipeline", ratios(each["pil"], each["all"]),
