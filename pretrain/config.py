@@ -47,7 +47,7 @@ class TrainSettings(Settings):
     Batch norm, partners, negatives from the batch and the queue (which takes each micro-batch's keys before the next one)
     then see a micro-batch only; masks and steps stay those of the whole batch.
 
-    ``precise_bn`` batches of clean query views give the batch norm statistics of the epoch_XXXX.pth files and of the final
+    ``precise_bn`` batches of clean query views give the batch norm statistics of the epoch_NNNN.pth files and of the final
     last.pth (0: the running averages of training); see ``pretrain/precise_norm.py``.
     """
 
@@ -57,7 +57,7 @@ class TrainSettings(Settings):
     workers: int = Field(8, ge=0)
     log_every: int = Field(10, ge=1)  # steps
     checkpoint_every: int = Field(1, ge=1)  # epochs between updates of last.pth
-    keep_every: int = Field(50, ge=1)  # epochs between the epoch_XXXX.pth that are kept
+    keep_every: int = Field(50, ge=1)  # epochs between the epoch_NNNN.pth that are kept
     precise_bn: int = Field(0, ge=0)
 
 

@@ -88,7 +88,7 @@ class Trainer:
     # ---- state ----
 
     def save(self) -> None:
-        """Write ``checkpoints/last.pth``, and ``epoch_XXXX.pth`` at the end of the epochs that are kept."""
+        """Write ``checkpoints/last.pth``, and ``epoch_NNNN.pth`` at the end of the epochs that are kept."""
         norms = [b for name, b in self.objective.named_buffers() if name.endswith(("running_mean", "running_var"))]
         distributed.average(norms)  # every process normalised its own rows
         states = distributed.gather_objects({"torch": torch.get_rng_state()})
