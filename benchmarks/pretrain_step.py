@@ -5,7 +5,7 @@
 Ours is the trainer's own step, in the memory format that it measures to be the faster one; the release's is written anew from
 what it does and must start from the same loss; lightly's and solo-learn's own code runs in a process of its own. All have the
 same backbone, batch, queue, dtype and threads. The encoders alone, in our format and in the others', say how much any step
-could gain. ``--quick`` leaves out ResNet-50 at 224 px.
+could gain, and a plain matrix product how fast this machine multiplies at all. ``--quick`` leaves out ResNet-50 at 224 px.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ import figures
 import peers
 import torch
 from compared_steps import EncodersOnly, OurStep, PeerStep, ReleaseStep, Shape, make, mixed, random_views
+from cost_model import FORWARDS, counted
 from figures import Figure
 from step_profile import costs
 
@@ -40,6 +42,7 @@ PROFILES = 3
 SAME = 1e-3  # relative difference of the first losses that rounding in another memory format may leave
 SMALL_REPEATS = 4  # times as many, since a step takes a tenth of a second
 SOLO = ("solo-learn==1.0.2",)
+SIDE, PRODUCTS = 2048, 8  # of the matrices multiplied, and how often a call
 
 Seconds = dict[str, list[float]]
 
@@ -61,6 +64,8 @@ def against_release(shape: Shape, given: Given, folder: Path) -> tuple[list[Figu
         "release": release, "ours": ours, "encoders": EncodersOnly(trainer, 2, trainer.form.channels_last),
         "their encoders": EncodersOnly(trainer, 2, False),
     }  # fmt: skip
+    if shape == LARGE:
+        steps["products"] = matrix_products
     if shape == LARGE and _bf16():
         steps["bf16"] = OurStep(
             make(shape, folder, given.threads, [mixed(shape), *_form(trainer), "run.precision=bf16"])
@@ -72,6 +77,10 @@ def against_release(shape: Shape, given: Given, folder: Path) -> tuple[list[Figu
     profiles = [costs(trainer, lambda: ours(*views)) for _ in range(PROFILES)]
     what = f"MoCo v2 + MixMask, {shape}: the release's step / ours"
     found = compared(what, seconds, "release", str(trainer.form), GOALS[shape], profiles)
+    if "products" in seconds:
+        found.append(arithmetic(shape, seconds))
+        if found[0].limit:
+            found[0] = replace(found[0], limit=f"{found[0].limit}; {found[-1].detail}")
     if "bf16" in seconds:
         ratios = figures.ratios(seconds["release"], seconds["bf16"])
         detail = (
@@ -117,6 +126,28 @@ def compared(
             figures.of(f"{name}: the encoders' share of our step, profiled", shares, unit="%", detail=spent, **goals)
         )
     return [*found, figures.of(f"{name}: encoders alone, contiguous / our format", gains, detail=alone)]
+
+
+def matrix_products(*_: torch.Tensor) -> None:
+    """Multiply two square matrices, ``PRODUCTS`` times."""
+    one = torch.ones(SIDE, SIDE)
+    for _ in range(PRODUCTS):
+        one @ one
+
+
+def arithmetic(shape: Shape, seconds: Seconds) -> Figure:
+    """Return our step's multiplications and additions a second, of those of a plain matrix product."""
+    step = FORWARDS * counted().forward * shape.batch
+    product = 2 * SIDE**3 * PRODUCTS
+    rates = [step / ours / (product / plain) for ours, plain in zip(seconds["ours"], seconds["products"], strict=True)]
+    middle = {name: statistics.median(seconds[name]) for name in ("ours", "products", "release")}
+    needed = GOALS[shape] * step / middle["release"] / (product / middle["products"])
+    detail = (
+        f"our whole step computes {step / middle['ours'] / 1e9:.0f} GFLOP/s, a product of {SIDE} x {SIDE} matrices "
+        f"{product / middle['products'] / 1e9:.0f}; {GOALS[shape]}x would take {needed:.0%} of that, with batch norm and all else"
+    )
+    what = f"MoCo v2 + MixMask, {shape}: arithmetic a second of our step, of a matrix product's"
+    return figures.of(what, [100 * rate for rate in rates], unit="%", detail=detail)
 
 
 def against_peer(name: str, shape: Shape, given: Given, folder: Path, form: Sequence[str]) -> list[Figure]:
