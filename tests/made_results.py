@@ -118,17 +118,25 @@ def _pretrain(run, level, forwards, generator, pictures):
         json.dumps(summary | {"images_per_second": 110.0 / (1 + forwards / 4), "seconds": 265.0})
     )
     (run / "config.yaml").write_text("train: {epochs: 12, batch_size: 64}\n")
-    _journal(run / "journal.jsonl", 400, 7.0, 4.5 - level / 10, generator)
+    _journal(
+        run / "journal.jsonl",
+        400,
+        7.0,
+        4.5 - level / 10,
+        generator,
+        {101: 20 + level, 201: 22 + level, 399: 24 + level},
+    )
     if pictures:
         _picture(3, level, generator).save(run / "views.png")
 
 
-def _journal(path, steps, start, end, generator):
+def _journal(path, steps, start, end, generator, knn=None):
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = []
     for step in range(1, steps + 1, 2):
         loss = end + (start - end) * math.exp(-4 * step / steps) + generator.gauss(0, 0.08)
-        lines.append(json.dumps({"step": step, "loss": loss, "lr": 0.1}))
+        watched = {"knn_top1": knn[step]} if knn and step in knn else {}
+        lines.append(json.dumps({"step": step, "loss": loss, "lr": 0.1} | watched))
     path.write_text("\n".join(lines) + '\n{"step": 999, "lo')
 
 

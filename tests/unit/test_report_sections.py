@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import stat
 
 import pytest
@@ -12,7 +13,7 @@ from scipy import stats
 from core.errors import InputError
 from core.files import FileError
 from transfer import report as reports
-from transfer.report import assembly, breakdown, cost, curves, diagram, page, pictures
+from transfer.report import assembly, breakdown, charts, cost, curves, diagram, page, pictures
 from transfer.report.cache import FILE, Cache
 
 MIXMASK = "MoCo v2 + MixMask"
@@ -253,6 +254,30 @@ def test_the_second_report_reads_no_journal_and_draws_no_picture_again(tmp_path,
     monkeypatch.setattr(pictures.Pictures, "_encoded", never)
     reports.write(assembly.build(tmp_path), tmp_path / "b")
     assert (tmp_path / "b" / "report.html").read_text() == first
+
+
+def test_knn_accuracy_is_drawn_over_what_it_cost_and_runs_of_unknown_cost_are_left_out(tmp_path):
+    suite(tmp_path, trials=1)
+    mscn, mixmask = (tmp_path / "checkpoints" / label for label in "mx")
+    for run, queries in ((mscn, 1), (mixmask, 2)):
+        values = json.loads((run / "summary.json").read_text()) | {"forwards_per_step": {"query": queries, "key": 1}}
+        (run / "summary.json").write_text(json.dumps(values))
+    chart = curves.monitored(assembly.build(tmp_path), Cache(tmp_path))
+    ends = {line.row.label: line.end[0] - charts.LEFT for line in chart.lines}
+    assert set(ends) == {BASELINE, MIXMASK}
+    assert ends[BASELINE] / ends[MIXMASK] == pytest.approx((3 + 1) / (2 * 3 + 1), rel=1e-3)
+    (mixmask / "summary.json").unlink()
+    (line,) = curves.monitored(assembly.build(tmp_path), Cache(tmp_path)).lines
+    assert line.row.label == BASELINE
+
+
+def test_twenty_nine_backbones_differ_in_colour_or_marker(tmp_path):
+    for number in range(29):
+        write(tmp_path / str(number), result(f"backbone {number}", metrics={"bbox/AP": 1.0}))
+    styles = set(assembly.build(tmp_path, "backbone 5").styles.values())
+    rules = re.findall(r"((?:\.c\d+(?:, )?)+) \{ color: var\((--s\d)\)", (page.TEMPLATES / "page.css").read_text())
+    colours = {number: colour for names, colour in rules for number in re.findall(r"\d+", names)}
+    assert len({(colours[str(style)], style % 4) for style in styles}) == 29
 
 
 def test_a_changed_file_is_read_again_and_a_damaged_cache_is_ignored(tmp_path):

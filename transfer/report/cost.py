@@ -54,13 +54,19 @@ def image_forwards(row: Row, values: dict[str, Any]) -> float | None:
     """Return steps x batch x (3 x query forwards + key forwards); 0 for what was never trained, None when unknown."""
     if row.method == "random":
         return 0.0
-    forwards, steps, batch = values.get("forwards_per_step"), _number(values.get("steps")), _number(values.get("batch"))
-    if not isinstance(forwards, dict) or not steps or not batch:
+    steps, each = _number(values.get("steps")), forwards_per_step(values)
+    return steps * each if steps and each else None
+
+
+def forwards_per_step(values: dict[str, Any]) -> float | None:
+    """Return batch x (3 x query forwards + key forwards) of a run's values, None when unknown."""
+    forwards, batch = values.get("forwards_per_step"), _number(values.get("batch"))
+    if not isinstance(forwards, dict) or not batch:
         return None
     query, key = (_number(forwards.get(encoder, 0)) for encoder in ("query", "key"))
     if query is None or key is None or query + key <= 0:
         return None
-    return steps * batch * ((1 + BACKWARD) * query + key)
+    return batch * ((1 + BACKWARD) * query + key)
 
 
 def _known(report: Report, row: Row) -> dict[str, Any]:
@@ -72,11 +78,12 @@ def _known(report: Report, row: Row) -> dict[str, Any]:
             break
     values.setdefault("batch", values.get("batch_size"))
     if row.runs:
-        values |= {key: value for key, value in _run(row.runs[0]).items() if value is not None}
+        values |= {key: value for key, value in of_run(row.runs[0]).items() if value is not None}
     return values
 
 
-def _run(folder: Path) -> dict[str, Any]:
+def of_run(folder: Path) -> dict[str, Any]:
+    """Return what a run folder says of its cost: its summary, and the batch of its config; empty without a summary."""
     try:
         summary = json.loads((folder / "summary.json").read_text())
     except (OSError, ValueError, RecursionError):

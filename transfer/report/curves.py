@@ -1,4 +1,4 @@
-"""Curves: losses from the journals of runs, and whatever curves a benchmark's evaluation wrote."""
+"""Curves: losses and kNN accuracy from the journals of runs, and whatever curves a benchmark's evaluation wrote."""
 
 import json
 import math
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transfer.report import cost
 from transfer.report.cache import Cache
 from transfer.report.charts import Chart, Series, line_chart, smoothed, thinned
 from transfer.report.model import Column, Report, short
@@ -36,11 +37,17 @@ class Curve:
 def losses(report: Report, cache: Cache) -> list[Chart]:
     """Chart the pre-training loss of every run, and the fine-tuning loss of every benchmark."""
     charts: list[tuple[str, Column | None, list[Series]]]
-    charts = [("Pre-training", None, list(_pretraining(report, cache)))]
+    charts = [("Pre-training", None, list(_pretraining(report, cache, "loss")))]
     charts += [(f"{c.label}: fine-tuning", c, list(_finetuning(report, c, cache))) for c in report.columns]
     share = _share(sum(len(series) for _, _, series in charts))
     found = [line_chart(title, "step", "loss", _cut(s, share), column=column) for title, column, s in charts]
     return [chart for chart in found if chart is not None]
+
+
+def monitored(report: Report, cache: Cache) -> Chart | None:
+    """Chart the kNN accuracy that pre-trainings watched, against their compute; None where none was watched."""
+    series = list(_pretraining(report, cache, "knn_top1"))
+    return line_chart("Pre-training: kNN", "image forwards", "top-1 %", _cut(series, _share(len(series))))
 
 
 def evaluations(report: Report, cache: Cache) -> list[Chart]:
@@ -68,11 +75,16 @@ def _cut(series: list[Series], share: int) -> list[Series]:
     return [Series(s.label, s.style, thinned(s.points, share), s.row) for s in series]
 
 
-def _pretraining(report: Report, cache: Cache) -> Iterator[Series]:
+def _pretraining(report: Report, cache: Cache, value: str) -> Iterator[Series]:
+    """Give a value of every run by step, or kNN accuracy by image forwards, where those of a step are known."""
     for row in report.rows:
         for index, run in enumerate(row.runs[:TRIALS]):
             label = row.label if len(row.runs) == 1 else f"{row.label}, run {index}"
-            yield Series(label, report.styles[row], journal(run / "journal.jsonl", cache), row)
+            points = journal(run / "journal.jsonl", cache, value)
+            if points and value == "knn_top1":
+                each = cost.forwards_per_step(cost.of_run(run))
+                points = [(step * each, top1) for step, top1 in points] if each else []
+            yield Series(label, report.styles[row], points, row)
 
 
 def _finetuning(report: Report, column: Column, cache: Cache) -> Iterator[Series]:
@@ -84,13 +96,13 @@ def _finetuning(report: Report, column: Column, cache: Cache) -> Iterator[Series
             yield Series(f"{row.label}, trial {result.trial}", report.styles[row], points, row)
 
 
-def journal(path: Path, cache: Cache) -> Points:
-    """Return a journal's smoothed (step, loss) points, at most ``KEPT``."""
-    return cache.get(f"journal {KEPT}", path, _journal, _are_points) or []
+def journal(path: Path, cache: Cache, value: str = "loss") -> Points:
+    """Return a journal's smoothed (step, value) points, at most ``KEPT``."""
+    return cache.get(f"journal {value} {KEPT}", path, lambda file: _journal(file, value), _are_points) or []
 
 
-def _journal(path: Path) -> Points:
-    """Read (step, loss) of every line that has both; a last line may be cut short."""
+def _journal(path: Path, value: str) -> Points:
+    """Read (step, value) of every line that has both; a last line may be cut short."""
     points = []
     try:
         lines = path.read_text(errors="replace").splitlines()
@@ -99,7 +111,7 @@ def _journal(path: Path) -> Points:
     for line in lines:
         try:
             entry = json.loads(line)
-            point = float(entry["step"]), float(entry["loss"])
+            point = float(entry["step"]), float(entry[value])
         except (ValueError, KeyError, TypeError, RecursionError):
             continue
         if all(map(math.isfinite, point)):

@@ -132,9 +132,12 @@ class Report:
 
     @functools.cached_property
     def styles(self) -> dict[Row, int]:
-        """Number the rows' colours, dashes and markers: 0 is the baseline's, 1 to 7 go round."""
+        """Number the rows' colours, dashes and markers: 0 is the baseline's, 1 to 28 go round.
+
+        Seven colours with four markers: the page gives every seventh number the same colour, every fourth the same marker.
+        """
         others = [row for row in self.rows if row is not self.baseline]
-        found = {row: 1 + index % 7 for index, row in enumerate(others)}
+        found = {row: 1 + index % 28 for index, row in enumerate(others)}
         return {row: found.get(row, 0) for row in self.rows}
 
     @property

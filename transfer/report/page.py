@@ -125,8 +125,8 @@ def _breakdown(report: Report, _: Cache) -> dict[str, Any] | None:
 
 
 def _curves(report: Report, cache: Cache) -> dict[str, Any] | None:
-    found = curves.losses(report, cache)
-    return {"losses": found} if found else None
+    found, knn = curves.losses(report, cache), curves.monitored(report, cache)
+    return {"losses": found, "knn": knn} if found or knn else None
 
 
 def _evaluations(report: Report, cache: Cache) -> dict[str, Any] | None:
