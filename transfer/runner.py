@@ -1,5 +1,6 @@
 """Run a suite from its settings to its results folder, with a display."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -12,6 +13,8 @@ from transfer.execution import Limits, Work
 from transfer.launchers import Launcher
 from transfer.progress import Progress
 from transfer.suite import Suite
+
+UNLIMITED = 10_000  # columns
 
 
 def run(settings: Suite, folder: Path, console: Console) -> int:
@@ -33,20 +36,30 @@ def _launcher(settings: Suite, folder: Path) -> Launcher:
 
 
 def print_plan(settings: Suite, folder: Path, console: Console) -> None:
-    """Print every item, what it needs, how long similar ones took, and whether it is done."""
+    """Print every item, what it needs, how long similar ones took, and whether it is done; its folder where that fits."""
     wanted = items.plan(settings, folder)
     statuses = execution.standing(wanted)
     durations = Durations(wanted, statuses)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("item", "state", "about", "after", "folder"):
-        table.add_column(column, overflow="fold")
+    lines = []
     for item in wanted:
         about = durations.estimate(item)
         state = statuses[item.name].state
         if state == "waiting" and (item.folder / execution.FAILURE).exists():
             state = "failed"
-        table.add_row(item.name, state, "?" if about is None else duration(about), item.after, str(item.folder))
+        lines.append((item.name, state, "?" if about is None else duration(about), item.after, str(item.folder)))
+    table = _table(("item", "state", "about", "after", "folder"), lines)
+    if console.measure(table, options=console.options.update(width=UNLIMITED)).maximum > console.width:
+        table = _table(("item", "state", "about", "after"), [line[:-1] for line in lines])
     console.print(table)
     done = sum(status.state == "done" for status in statuses.values())
     width = _launcher(settings, folder).width
-    console.print(f"{len(wanted)} items, {done} done, {durations.left(statuses, width)}")
+    console.print(f"{len(wanted)} items, {done} done, {durations.left(statuses, width)}; in {folder}")
+
+
+def _table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for line in lines:
+        table.add_row(*line)
+    return table

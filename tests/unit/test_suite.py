@@ -170,9 +170,9 @@ def test_two_runners_on_one_folder_do_no_item_twice(home):
     assert len((home / "calls.txt").read_text().splitlines()) == 6
 
 
-def _plan(settings):
+def _plan(settings, width=200):
     with open("plan.txt", "w") as file:
-        runner.print_plan(settings, Path("out"), Console(file=file, width=200))
+        runner.print_plan(settings, Path("out"), Console(file=file, width=width))
     return Path("plan.txt").read_text()
 
 
@@ -181,6 +181,11 @@ def test_the_plan_runs_nothing_and_tells_costs_and_what_is_done(home):
     settings = _suite(home, trials=1, checkpoints=one)
     assert "1 items, 0 done, time left not known" in _plan(settings)
     assert not Path("calls.txt").exists()
+    item = items.plan(settings, Path("out"))[0]
+    assert str(item.folder) in _plan(settings)
+    narrow = _plan(settings, width=60)  # a line an item: the folder is left out
+    assert item.name in narrow.splitlines()[1]
+    assert len(narrow.splitlines()) == 3
     _run(settings)
     assert "1 items, 1 done, 0 s left" in _plan(settings)
     (home / "pretrain.yaml").write_text("train: {epochs: 3}\n")
