@@ -122,7 +122,7 @@ def test_two_gloo_processes_equal_one_with_the_batch_split_in_two(config, tmp_pa
     assert torch.equal(first["queue_pointer"], second["queue_pointer"])
 
 
-def test_bf16_channels_last_and_compile_are_switches_that_train(config, tmp_path):
+def test_bf16_and_channels_last_are_switches_that_train(config, tmp_path):
     folder = tmp_path / "fast"
     finish(
         start(config, folder, "train.epochs=1", "run.precision=bf16", "run.channels_last=true", "data.count=16", "views.size=16",

@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -113,10 +112,7 @@ def test_two_gloo_processes_train_and_measure_together(world: Path, tmp_path: Pa
     assert [line["step"] for line in journal(tmp_path)] == [1, 2, 3, 4]
 
 
-def test_help_is_fast_and_what_is_missing_takes_one_line(world: Path, tmp_path: Path, run_tool: Callable) -> None:
-    began = time.monotonic()
-    assert "--weights" in run_tool(TOOL, "--help").stdout
-    assert time.monotonic() - began < 2.0  # torch is not imported
+def test_what_is_missing_takes_one_line(world: Path, tmp_path: Path, run_tool: Callable) -> None:
     elsewhere = "train_dataloader.dataset.data_root=nowhere"
     no_data = run_tool(TOOL, *command(world, tmp_path / "a"), elsewhere, check=2, DETECTRON2_DATASETS=str(world))
     assert no_data.stderr.startswith("error: no dataset folder nowhere; ")

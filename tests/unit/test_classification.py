@@ -120,6 +120,9 @@ def test_published_cifar_is_read_from_its_binary_files(tmp_path, monkeypatch):
     image = data.test.image(5)
     assert image.shape == (3, 32, 32)
     assert (image[0, 0, 0], image.sum()) == (7, 7)
+    half = subsets.choose(data.train, Subset(share=0.5), seed=0)
+    assert sorted(half.labels.tolist()) == list(range(100))
+    assert len(set(half.identity)) == 100
 
 
 def test_the_embedded_set_labels_a_scene_with_the_class_of_its_object():

@@ -28,6 +28,7 @@ class Split:
     def __init__(
         self, names: Sequence[str], labels: Sequence[int], read: Callable[[int], Tensor], identity: Sequence[str]
     ) -> None:
+        assert len(names) == len(labels) == len(identity), "one name, label and identity an image"
         self.names, self.labels, self.identity = list(names), torch.tensor(labels), list(identity)
         self._read = read
 

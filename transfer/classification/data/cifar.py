@@ -41,4 +41,5 @@ def _split(place: Path, form: cifar_binary.Form, split: str) -> Split:
     labels = records[:, form.label_bytes - 1].tolist()
     images = torch.from_numpy(records[:, form.label_bytes :].copy()).view(-1, 3, 32, 32)
     names = [f"{split}/{row:05d}" for row in range(len(labels))]
-    return Split(names, labels, lambda index: images[index], [sha256(path) for path in paths])
+    digest = " ".join(sha256(path) for path in paths)
+    return Split(names, labels, lambda index: images[index], [f"{digest} {row}" for row in range(len(labels))])
