@@ -49,13 +49,15 @@ def candidates(channels_last: bool | str, precision: str) -> list[Form]:
 def choose(
     asked: tuple[bool | str, str], encoder: nn.Module, rows: int, groups: int, size: int, device: torch.device
 ) -> tuple[Form, dict[str, float]]:
-    """Return the form to train in, and the seconds of each that was timed (none when the settings leave no choice).
+    """Return the form to train in, told on stderr, and the seconds of each that was timed (none where there is no choice).
 
     A forward and backward pass of a copy of ``encoder`` on random images, a multiple of ``groups`` of them; the main
     process decides for all.
     """
     forms = candidates(*asked)
     if len(forms) == 1:
+        if distributed.is_main():
+            print(f"computing in {forms[0]}, as set", file=sys.stderr)
         return forms[0], {}
     few = 2 * groups  # batch norm needs two images a group
     rows = max(few, (min(rows, CPU_ROWS) if device.type == "cpu" else rows) // groups * groups)

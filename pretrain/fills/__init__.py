@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 
 from core.config import PluginSettings
 from core.errors import InputError
+from pretrain.upload import upload
 
 
 class Fill(ABC):
@@ -42,6 +43,28 @@ class Fill(ABC):
 def paste(images: Tensor, mask: Tensor, content: Tensor) -> Tensor:
     """Show ``content`` where ``mask`` is True and ``images`` elsewhere."""
     return torch.where(mask, content, images)
+
+
+def row_noise(
+    images: Float[Tensor, "batch channels height width"], generators: list[Generator]
+) -> Float[Tensor, "batch channels height width"]:
+    """Draw standard normal noise for each row from its generator; on a GPU there, from a seed that the generator gives.
+
+    Noise is as large as the images: drawn on the host, it takes longer than a GPU's whole step. CPUs and GPUs draw other numbers.
+    """
+    if images.device.type == "cuda":
+        seeds = [int(torch.randint(2**62, (), generator=generator)) for generator in generators]
+        return noise_from(seeds, images)
+    rows = [torch.randn(images.shape[1:], generator=generator) for generator in generators]
+    return upload(torch.stack(rows).to(images.dtype), images.device)
+
+
+def noise_from(seeds: list[int], images: Tensor) -> Tensor:
+    """Draw noise like ``images`` on their device, each row from its seed."""
+    noise, generator = torch.empty_like(images), Generator(images.device)
+    for row, seed in zip(noise, seeds, strict=True):
+        row.normal_(generator=generator.manual_seed(seed))
+    return noise
 
 
 def blurred(

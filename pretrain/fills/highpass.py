@@ -2,13 +2,11 @@
 
 from typing import Literal
 
-import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
 from core.config import PluginSettings
-from pretrain.fills import Fill, Kernel, check_kernel, high_pass
-from pretrain.upload import upload
+from pretrain.fills import Fill, Kernel, check_kernel, high_pass, row_noise
 
 
 class Highpass(Fill):
@@ -34,6 +32,5 @@ class Highpass(Fill):
 
     def content(self, images: Tensor, generators: list[Generator], partner: Tensor | None = None) -> Tensor:
         """Filter each image and add noise from its own generator."""
-        noise = torch.stack([torch.randn(images.shape[1:], generator=generator) for generator in generators])
-        noise = upload(noise.to(images.dtype), images.device)
-        return high_pass(images, self.config.kernel, self.config.sigma) + self.config.std * noise
+        noise = self.config.std * row_noise(images, generators)
+        return high_pass(images, self.config.kernel, self.config.sigma) + noise

@@ -2,13 +2,11 @@
 
 from typing import Literal
 
-import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
 from core.config import PluginSettings
-from pretrain.fills import Fill
-from pretrain.upload import upload
+from pretrain.fills import Fill, row_noise
 
 
 class Noise(Fill):
@@ -28,5 +26,4 @@ class Noise(Fill):
 
     def content(self, images: Tensor, generators: list[Generator], partner: Tensor | None = None) -> Tensor:
         """Draw each row from its own generator."""
-        rows = [torch.randn(images.shape[1:], generator=generator) for generator in generators]
-        return self.std * upload(torch.stack(rows).to(images.dtype), images.device)
+        return self.std * row_noise(images, generators)

@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from core.errors import InputError
 from core.plugins import find, names
 from pretrain.branches import Branch, Draws, Mixed
+from pretrain.fills import noise_from
 from pretrain.masks.balanced import Balanced
 
 SEEDS = st.integers(0, 2**32)
@@ -234,3 +235,13 @@ def test_fills_of_a_row_do_not_depend_on_the_others(fill: dict, count: int, seed
     for row in range(count):
         part = made.content(query[row : row + 1], Draws(seed, 1, "b/0", row).rows(1, "fill"))
         torch.testing.assert_close(part[0], whole[row])
+
+
+def test_noise_drawn_on_a_device_is_each_rows_own_whatever_rows_are_beside_it():
+    images = torch.zeros(3, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    noise = noise_from([5, 6, 7], images)
+    assert torch.equal(noise[2:], noise_from([7], images[:1]))
+    assert not torch.equal(noise[0], noise[1])
+    many = noise_from([0], torch.zeros(1, 3, 128, 128))
+    assert many.mean().abs() < 0.02
+    assert many.std() == pytest.approx(1, abs=0.02)

@@ -48,6 +48,10 @@ def pretrain_facts(cfg: Any, name: Name) -> dict[str, bool]:
     }
     if not name["family"]:
         facts["depth"] = (cfg.backbone.depth, cfg.backbone.width) == (name["depth"], name["width"])
+    if cfg.data.name in ("cifar", "shapes"):
+        facts["no workers for a set in memory"] = cfg.train.workers == 0
+    if name["images"] * name["devices"] >= 256:  # a published schedule, for GPUs
+        facts["form measured"] = (cfg.run.channels_last, cfg.run.precision) == ("auto", "auto")
     return facts
 
 
@@ -186,6 +190,8 @@ WRONG_PRETRAIN = {
     "depth": ("backbone.depth", 101),
     "batch": ("train.batch_size", 7),
     "schedule": ("train.epochs", 12345),
+    "no workers for a set in memory": ("train.workers", 8),
+    "form measured": ("run.channels_last", False),
 }
 
 
@@ -237,3 +243,5 @@ def test_every_fact_of_the_table_is_contradicted_somewhere() -> None:
         f for path in SEGMENTATION for f in segmentation_facts(load_segmentation(path), Name("segmentation", path))
     }
     assert asked == set(WRONG_SEGMENTATION)
+    asked = {fact for path in PRETRAIN for fact in pretrain_facts(load_pretrain(path), Name("pretrain", path))}
+    assert asked - set(WRONG_PRETRAIN) == {"family"}
