@@ -3,7 +3,7 @@
 import copy
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from pretrain.methods.moco import Moco
 from pretrain.optimizers import Sgd
 from pretrain.setup import make_trainer
 from pretrain.trainer import Trainer
+from pretrain.views import draw_colour
 
 HERE = Path(__file__).resolve().parent
 DIM, TEMPERATURE, KEY_MOMENTUM, LR = 128, 0.2, 0.999, 0.03
@@ -85,6 +86,21 @@ class OurStep:
         outcome = self.trainer._step(Batch(torch.empty(0), torch.empty(0), []))
         self.trainer.step += 1
         return outcome.values["loss"].item()
+
+
+def whole_step(trainer: Trainer, shape: Shape) -> Callable[[], None]:
+    """Return our step as training takes it: from uint8 crops, whose colours it changes."""
+    trainer.__dict__.pop("_views", None)  # ``OurStep`` hands over views that are made
+    generator = torch.Generator().manual_seed(0)
+    crops = torch.randint(0, 256, (2, shape.batch, 3, shape.size, shape.size), dtype=torch.uint8, generator=generator)
+    drawn = torch.stack([draw_colour(trainer.settings.views, generator) for _ in range(2 * shape.batch)])
+    batch = Batch(crops, drawn.view(2, shape.batch, -1), [])
+
+    def step() -> None:
+        trainer._step(batch)
+        trainer.step += 1
+
+    return step
 
 
 class ReleaseStep:

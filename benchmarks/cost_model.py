@@ -2,7 +2,7 @@
 
     python benchmarks/cost_model.py [--tflops 50] [--nvlink 150] [--network 20] [--pcie 20] [--rate IMAGES_PER_SECOND_PER_CORE]
 
-Counted here: FLOPs (fvcore, on the real network), parameters, bytes of every transfer (from shapes). Measured: images a
+Counted here: FLOPs (fvcore, on the real network), parameters, bytes that cross a link (from shapes). Measured: images a
 second a core (``benchmarks/results/scaling.json``). Assumed: what a GPU and its links sustain; change them by the options.
 """
 
@@ -71,7 +71,8 @@ def step(gpus: int, batch: int, counts: Counts, links: Links) -> Step:
     flops = batch * (FORWARDS * counts.forward + logits)
     others = (gpus - 1) / gpus
     moved = {
-        "from the host": 2.0 * batch * (3 * SIDE * SIDE + 8 * 4),  # two uint8 crops and their colour changes
+        # two uint8 crops and their colour changes, and a mask
+        "from the host": batch * (2.0 * (3 * SIDE * SIDE + 8 * 4) + SIDE * SIDE),
         "gradients": 2 * others * counts.parameters * 4.0,  # all-reduced around a ring
         "key images": others * batch * 3 * SIDE * SIDE * 4.0,  # exchanged to be shuffled (MoCo, sec. 3.3)
         "keys": (others + gpus - 1) * batch * DIM * 4.0,  # exchanged back into order, and gathered for the queue

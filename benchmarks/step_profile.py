@@ -31,7 +31,7 @@ LABEL = "part: "
 
 
 def costs(trainer: Trainer, step: Callable[[], object]) -> dict[str, float]:
-    """Return the seconds of one step by what they were spent on, most first; their sum is the step."""
+    """Return the seconds that one step spends in operators, by what they are for, most first."""
     with _labelled(trainer), profile(activities=[ProfilerActivity.CPU]) as profiled:
         step()
     found: Counter[str] = Counter()
@@ -58,7 +58,8 @@ def _labelled(trainer: Trainer) -> Iterator[None]:
     """Give names, inside, to the parts of our steps that are not the encoders'."""
     method = trainer.objective.method
     places: list[tuple[Any, str, str]] = [
-        (method, "begin_step", "momentum update"), (trainer, "_update", "optimizer"), (method, "end_step", "queue"),
+        (method, "begin_step", "momentum update"), (trainer, "_update", "optimizer"),
+        (trainer, "_views", "colour"), (method, "end_step", "queue"),
         (method, "loss", "logits and losses"), (method, "losses", "logits and losses"),
         *((branch, "mix", "masks and mixing") for branch in trainer.objective.branches.values()),
     ]  # fmt: skip

@@ -18,8 +18,8 @@ from pretrain.views import ViewSettings
 class RunSettings(Settings):
     """Where and how to compute; nothing here changes what is learned except ``seed`` and ``precision``.
 
-    ``auto`` measures ``channels_last`` and ``precision`` (fp32 or bf16) on this device before the first step; the run keeps
-    the choice in its checkpoints. It is not the default: another format rounds differently, and a config without it
+    ``auto`` measures ``channels_last`` and ``precision`` (fp32 or, on a GPU, bf16) on this device before the first step; the
+    run keeps the choice in its checkpoints. It is not the default: another format rounds differently, and a config without it
     gives the same bits on every start.
     """
 

@@ -63,7 +63,7 @@ class Encoding:
     def _key(self, view: Tensor) -> Tensor:
         if isinstance(self.method, SharedMethod):
             if id(view) not in self._embeddings:
-                self._embeddings[id(view)] = self._embed(view)
+                self._embeddings[id(view)] = self._embed_key(view)
             return self.method.key_of(self._embeddings[id(view)])
         assert isinstance(self.method, MomentumMethod)
         self.forwards["key"] += 1
@@ -71,6 +71,15 @@ class Encoding:
         if seed is None:
             seed = derive(next(iter(self.shuffles.values())), "key", len(self._keys))
         return self.method.encode_key(view, seed)
+
+    def _embed_key(self, view: Tensor) -> Tensor:
+        """Encode a view that is no query; without a backward pass where keys have no gradient."""
+        assert isinstance(self.method, SharedMethod)
+        if self.method.key_gradient:
+            return self._embed(view)
+        self.forwards["key"] += 1
+        with torch.no_grad():
+            return self.method.embed(view)
 
     def _embed(self, view: Tensor) -> Tensor:
         self.forwards["query"] += 1

@@ -1,4 +1,7 @@
-"""Find the step and the branch at which a loss stopped being a number, without waiting for the device at every step."""
+"""Find the step and the branch at which a loss stopped being a number, without waiting for the device at every step.
+
+A checkpoint's tensors are looked at as well, before it is written: a finite loss may have been the last one.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +15,20 @@ from core.errors import InputError
 
 
 class NotFinite(InputError):
-    """The loss became NaN or infinite."""
+    """A loss or a weight became NaN or infinite; the message says what is left, and what to try."""
+
+    def __init__(self, what: str, folder: Path, precision: str) -> None:
+        last = folder / "checkpoints" / "last.pth"
+        left = f"the last good checkpoint is kept in {last}" if last.exists() else "there is no checkpoint from before"
+        advice = "lower optimizer.lr" + ("" if precision == "fp32" else " or set run.precision=fp32")
+        super().__init__(f"{what}; {left}; {advice}")
+
+
+def check(tensors: Mapping[str, Tensor], step: int, folder: Path, precision: str) -> None:
+    """Raise NotFinite naming the first tensor with a NaN or an infinity in it."""
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise NotFinite(f"{name} is not finite after step {step}", folder, precision)
 
 
 class FirstBad:
@@ -35,13 +51,10 @@ class FirstBad:
         assert self._steps is not None
         return self._steps.isfinite().any().float()
 
-    def stop(self, folder: Path) -> NoReturn:
+    def stop(self, folder: Path, precision: str) -> NoReturn:
         """Raise NotFinite on all processes together, naming the first bad step of any of them and its branch."""
         assert self._steps is not None
         steps = distributed.gather(self._steps[None]).amin(dim=0).tolist()
         bad = [name for name, at in zip(self._names, steps, strict=True) if at == min(steps)]
         branch = next((name for name in bad if "/" in name), bad[0])
-        raise NotFinite(
-            f"{branch} is not finite at step {min(steps):.0f}; the last good checkpoint is kept in {folder}/checkpoints; "
-            "lower optimizer.lr or use run.precision=fp32"
-        )
+        raise NotFinite(f"{branch} is not finite at step {min(steps):.0f}", folder, precision)

@@ -11,7 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from core import distributed
+from core.backbones import Backbone
+from core.errors import InputError
 from core.files import write_json
+from pretrain.saliency import stage_features
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 REPEATS = 3
@@ -40,10 +43,25 @@ class Form(NamedTuple):
         return f"{'channels-last' if self.channels_last else 'contiguous'} {self.precision}"
 
 
-def candidates(channels_last: bool | str, precision: str) -> list[Form]:
-    """Return the forms that settings leave open, the plain one first."""
+def candidates(channels_last: bool | str, precision: str, device: torch.device) -> list[Form]:
+    """Return the forms that settings leave open, the plain one first; bf16 on a CPU only where it is asked for."""
     formats = [False, True] if channels_last == "auto" else [bool(channels_last)]
-    return [Form(f, p) for f in formats for p in (["fp32", "bf16"] if precision == "auto" else [precision])]
+    open_ones = ["fp32"] if device.type == "cpu" else ["fp32", "bf16"]
+    return [Form(f, p) for f in formats for p in (open_ones if precision == "auto" else [precision])]
+
+
+def check_bf16(precision: str, backbone: Backbone, size: int, device: torch.device) -> None:
+    """Refuse bf16 on a CPU where a stage begins with a single pixel.
+
+    oneDNN's gradient of a 3x3 kernel with stride 2 on one pixel then holds memory that nobody wrote (torch 2.14.1, AVX-512).
+    """
+    if device.type == "cpu" and precision == "bf16":
+        maps = stage_features(backbone, torch.zeros(1, 3, size, size), 3)
+        if maps.shape[-1] == 1:
+            raise InputError(
+                f"run.precision=bf16 on a CPU: gradients are wrong where the last stage sees a single pixel, as it does of "
+                f"{size} px images; set run.precision=fp32, or larger views.size"
+            )
 
 
 def choose(
@@ -54,7 +72,7 @@ def choose(
     A forward and backward pass of a copy of ``encoder`` on random images, a multiple of ``groups`` of them; the main
     process decides for all.
     """
-    forms = candidates(*asked)
+    forms = candidates(*asked, device)
     if len(forms) == 1:
         if distributed.is_main():
             print(f"computing in {forms[0]}, as set", file=sys.stderr)

@@ -83,8 +83,9 @@ def nt_xent(
     """
     own = torch.arange(len(query), device=query.device) + first_row
     itself = own[:, None] == torch.arange(len(queries), device=query.device)
-    among_queries = (query @ queries.T).masked_fill(itself, -torch.inf)  # an image is no negative of itself
-    logits = [query @ keys.T, among_queries]
+    with torch.autocast(query.device.type, enabled=False):  # as in ``against``
+        among_queries = (query @ queries.T).masked_fill(itself, -torch.inf)  # an image is no negative of itself
+        logits = [query @ keys.T, among_queries]
     if hard is not None:
         logits.append(alpha * (query * hard).sum(dim=1, keepdim=True))
     return F.cross_entropy(torch.cat(logits, dim=1) / temperature, own, reduction="none")

@@ -16,6 +16,7 @@ from core.errors import InputError
 from core.knn import weighted_knn
 from core.plugins import build, choice
 from pretrain.data import DamagedImage, Images
+from pretrain.form import Form
 from pretrain.views import ViewSettings
 
 WINDOW = 10  # logged steps that an alarm averages over: one batch is noise
@@ -102,8 +103,8 @@ class Alarms:
             "effective_rank": (settings.effective_rank, "the vectors lie along one line: the method has collapsed"),
             "retrieval": (
                 settings.retrieval / rows,
-                f"queries do not find their own key among the {rows} of the batch (chance is {1 / rows:.2g}), so a falling "
-                "loss only tells this batch from other ones; set method.split_bn, lower optimizer.lr, or use milder views",
+                f"queries do not find their own key among the {rows} of the batch (chance is {1 / rows:.2g}), so a falling loss "
+                "only tells this batch from other ones; lower optimizer.lr, use milder views or, for moco, set method.split_bn",
             ),
         }
 
@@ -186,18 +187,18 @@ class OnlineKnn:
             raise InputError(f"monitor.k={settings.k} is more than the {len(self.train)} training images; lower it")
 
     @torch.no_grad()
-    def top1(self, backbone: nn.Module, device: torch.device, memory_format: torch.memory_format) -> float:
+    def top1(self, backbone: nn.Module, device: torch.device, form: Form) -> float:
         """Return the accuracy in percent; ``backbone`` is in eval mode. Torch's generators stay as they are."""
         assert not backbone.training
         with torch.random.fork_rng(devices=[]):  # a data loader draws a seed for its workers
-            train, train_labels = self._features(self.train, backbone, device, memory_format)
-            test, test_labels = self._features(self.test, backbone, device, memory_format)
+            train, train_labels = self._features(self.train, backbone, device, form)
+            test, test_labels = self._features(self.test, backbone, device, form)
         k = min(self.settings.k, len(train))  # damaged images are left out
         predicted = weighted_knn(train, train_labels, test, self.classes, k, self.settings.temperature)
         return 100 * (predicted == test_labels).float().mean().item()
 
     def _features(
-        self, images: _Labelled, backbone: nn.Module, device: torch.device, memory_format: torch.memory_format
+        self, images: _Labelled, backbone: nn.Module, device: torch.device, form: Form
     ) -> tuple[Tensor, Tensor]:
         mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (self.views.mean, self.views.std))
         features, labels = [], []
@@ -209,7 +210,8 @@ class OnlineKnn:
             multiprocessing_context="fork" if self.workers else None,
         ):
             if len(names):
-                batch = ((pixels.to(device).float() / 255 - mean) / std).contiguous(memory_format=memory_format)
-                features.append(backbone(batch).float())
+                batch = ((pixels.to(device).float() / 255 - mean) / std).contiguous(memory_format=form.memory_format)
+                with form.autocast(device):
+                    features.append(backbone(batch).float())
                 labels.append(names.to(device))
         return torch.cat(features), torch.cat(labels)

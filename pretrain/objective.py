@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from core.backbones import Backbone
 from core.errors import InputError
 from core.provenance import derive
 from pretrain.batchnorm import add_auxiliary
@@ -81,6 +82,11 @@ class Objective(nn.Module):
                     "mixed_norm=auxiliary with plain_weight=0: no clean query would train the batch norms that are exported; "
                     "set plain_weight, or mixed_norm=separate"
                 )
+            if not any(branch.changes_query for branch in branches.values()):
+                raise InputError(
+                    "mixed_norm=auxiliary without a branch that changes the query view: nothing would train the auxiliary batch "
+                    "norms; add one, or set mixed_norm=separate"
+                )
             add_auxiliary(method)
         self.method = method
         self.branches = dict(branches)
@@ -109,10 +115,10 @@ class Objective(nn.Module):
         watched = torch.cat([encoding.query(part[0].mixed.query) for part in terms if part])
         return self._total(parts, keys, watched.detach())
 
-    def features(self, images: Tensor, stage: int) -> Tensor:
-        """Return a feature map of the key side's backbone, without gradient, for masks that follow the objects."""
+    def features(self, images: Tensor, stage: int, network: Backbone | None = None) -> Tensor:
+        """Return a feature map, without gradient, for masks that follow the objects: the key side's, or a given network's."""
         self.forwards["key"] += 1
-        backbone = self.method.key_backbone
+        backbone = self.method.key_backbone if network is None else network.to(images.device)
         return stage_features(backbone, images.to(next(backbone.parameters()).device), stage)
 
     def _terms(self, directions: list[tuple[Tensor, Tensor]], step: int, first_row: int) -> list[list[Term]]:

@@ -31,11 +31,13 @@ def shuffled_partner(count: int, generators: list[Generator]) -> Int[Tensor, " c
     return partner
 
 
-def check_partners(group_rows: int, order: PartnerOrder) -> None:
-    """Refuse groups in which some row would be its own partner."""
+def check_partners(group_rows: int, order: PartnerOrder, key: str = "partner") -> None:
+    """Refuse groups in which some row would be its own partner; ``key`` is the setting that says the order."""
+    group = "a group is train.batch_size over the processes, train.accumulate and method.split_bn"
     if group_rows < 2:
-        raise InputError(f"mixing needs a partner, but a group has {group_rows} image; raise train.batch_size")
+        raise InputError(f"mixing needs a partner, but a group has {group_rows} image ({group}); make groups larger")
     if order == "reverse" and group_rows % 2:
         raise InputError(
-            f"with partner=reverse the middle of {group_rows} images would mix with itself; use an even batch, or partner=shuffle"
+            f"{key}=reverse: the middle of {group_rows} images would mix with itself ({group}); make groups even, "
+            f"or set {key}=shuffle"
         )

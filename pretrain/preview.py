@@ -22,12 +22,20 @@ def contact_sheet(
     """
     batch = collate([pairs[(0, index % len(pairs))] for index in range(max(images, 2))])
     query, key = (colour(crops, colours, views) for crops, colours in zip(batch.crops, batch.colours, strict=True))
-    lines = {"clean": Mixed(query, None, torch.ones(len(query)))}
-    for label, branch in objective.branches.items():
-        lines[label] = branch.mix(query, key, Draws(objective.seed, 0, f"{label}/0"), objective.features)
+    lines = mixtures(objective, query, key)
     cells = {label: _cells(mixed, query, key, views, side, label == "clean") for label, mixed in lines.items()}
     used = [name for name in COLUMNS if any(line[name] is not None for line in cells.values())]
     return _grid(cells, used, images, side)
+
+
+def mixtures(objective: Objective, query: Tensor, key: Tensor) -> dict[str, Mixed]:
+    """Mix the clean views by every branch, on the device of the networks, which some branches ask; ``clean`` is as it was."""
+    device = next(objective.parameters()).device
+    query, key = query.to(device), key.to(device)
+    lines = {"clean": Mixed(query, None, torch.ones(len(query), device=device))}
+    for label, branch in objective.branches.items():
+        lines[label] = branch.mix(query, key, Draws(objective.seed, 0, f"{label}/0"), objective.features)
+    return lines
 
 
 Cells = dict[str, list[Image.Image] | None]  # the pictures of one line, an image each, by column

@@ -17,10 +17,13 @@ from torch import Generator, Tensor
 from core import backbones, checkpoint
 from core.backbones import Backbone
 from core.config import PluginSettings, Settings, parse
+from core.errors import InputError
 from core.plugins import find
 from pretrain.upload import upload
 
-Features = Callable[[Tensor, int], Tensor]  # images and a stage (1 to 4) to the key backbone's feature map
+Features = Callable[
+    [Tensor, int, Backbone | None], Tensor
+]  # images, a stage (1 to 4), a network or None for the key side's
 Count = TypeVar("Count", int, Tensor)
 
 
@@ -42,12 +45,14 @@ class Saliency:
     def foreground(
         self, images: Float[Tensor, "batch 3 height width"], features: Features | None, cells: int
     ) -> Bool[Tensor, "batch cells cells"]:
-        """Return the foreground cells of each image; there is at least one."""
-        if self._network is not None:
-            maps = stage_features(self._network.to(images.device), images, self.settings.stage)
-        else:
-            assert features is not None, "the objective hands the key encoder's features to branches"
-            maps = features(images, self.settings.stage)
+        """Return the foreground cells of each image; there is at least one. Raises InputError for a map of one cell."""
+        assert features is not None, "the objective hands feature maps to branches"
+        maps = features(images, self.settings.stage, self._network)
+        if maps.shape[-1] < 2:
+            raise InputError(
+                f"saliency.stage={self.settings.stage}: the feature map of {images.shape[-1]} px images is a single cell, which "
+                "tells nothing apart; take an earlier stage, or larger views.size"
+            )
         saliency = maps.float().sum(dim=1, keepdim=True)
         if saliency.shape[-2:] != (cells, cells):
             saliency = F.interpolate(saliency, (cells, cells), mode="bilinear", antialias=True, align_corners=False)

@@ -14,6 +14,7 @@ from core.files import write_atomic, write_json
 from core.plugins import build
 from core.provenance import derive, environment
 from pretrain.config import PretrainSettings
+from pretrain.form import check_bf16
 from pretrain.loader import Pairs
 from pretrain.monitor import MonitorSettings, OnlineKnn
 from pretrain.objective import Objective
@@ -39,7 +40,11 @@ def make_trainer(path: Path, overrides: Sequence[str] = ()) -> Trainer:
         torch.set_num_threads(settings.run.threads)
     tracking.check(settings.run.trackers)
     distributed.start(device)
-    objective, pairs = build_parts(settings)
+    try:
+        objective, pairs = build_parts(settings)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    check_bf16(settings.run.precision, objective.method.key_backbone, settings.views.size, device)
     knn = OnlineKnn(settings.monitor, settings.views, settings.train.workers) if settings.monitor.every else None
     folder = settings.run.folder or Path("runs") / path.stem
     last = open_folder(folder, settings)
@@ -92,9 +97,13 @@ def build_parts(settings: PretrainSettings) -> tuple[Objective, Pairs]:
     method.check(batch // parts)
     if method.synchronised and world > 1 and choose_device(settings).type == "cuda":
         method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)  # its papers' batches are normalised whole
-    branches = {label: build("pretrain.branches", branch) for label, branch in settings.branches.items()}
-    for branch in branches.values():
-        branch.check(settings.views.size, batch // parts // world // method.groups)
+    branches = {}
+    for label, branch in settings.branches.items():
+        try:
+            branches[label] = build("pretrain.branches", branch)
+            branches[label].check(settings.views.size, batch // parts // world // method.groups)
+        except InputError as error:
+            raise InputError(f"branches.{label}: {error}") from error
     images = build("pretrain.data", settings.data)
     if len(images) < batch:
         raise InputError(f"{len(images)} images are fewer than one batch of {batch}; lower train.batch_size")

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from core import checkpoint, distributed, tracking
 from core.journal import Journal, read
-from pretrain import form, monitor, optimizers, summary
+from pretrain import finite, form, monitor, optimizers, summary
 from pretrain.config import PretrainSettings
 from pretrain.finite import FirstBad
 from pretrain.form import Form
@@ -88,7 +88,11 @@ class Trainer:
     # ---- state ----
 
     def save(self) -> None:
-        """Write ``checkpoints/last.pth``, and ``epoch_NNNN.pth`` at the end of the epochs that are kept."""
+        """Write ``checkpoints/last.pth``, and ``epoch_NNNN.pth`` at the end of the epochs that are kept.
+
+        Raises NotFinite and writes nothing when a weight is no number.
+        """
+        finite.check(self.objective.method.state_dict(), self.step, self.folder, self.settings.run.precision)
         norms = [b for name, b in self.objective.named_buffers() if name.endswith(("running_mean", "running_var"))]
         distributed.average(norms)  # every process normalised its own rows
         states = distributed.gather_objects({"torch": torch.get_rng_state()})
@@ -280,9 +284,8 @@ class Trainer:
         assert self.form is not None
         views = []
         for crops, colours in zip(batch.crops, batch.colours, strict=True):
-            crops = crops.to(
-                self.device, non_blocking=True
-            )  # what was drawn stays here: the device is never asked for it
+            # what was drawn stays here: the device is never asked for it
+            crops = crops.to(self.device, non_blocking=True)
             views.append(colour(crops, colours, self.settings.views).contiguous(memory_format=self.form.memory_format))
         return views[0], views[1]
 
@@ -295,7 +298,7 @@ class Trainer:
         distributed.average([values])
         *averages, seen = values.tolist()
         if seen:
-            self.first_bad.stop(self.folder)
+            self.first_bad.stop(self.folder, self.settings.run.precision)
         self._last = dict(zip(outcome.values, averages, strict=True))
         return self._last
 
@@ -323,8 +326,7 @@ class Trainer:
         backbone = evaluation_copy(self.objective.method.query_encoder.backbone)
         found = None
         if distributed.is_main():
-            with self.form.autocast(self.device):
-                found = self.knn.top1(backbone, self.device, self.form.memory_format)
+            found = self.knn.top1(backbone, self.device, self.form)
         distributed.barrier()
         return found
 

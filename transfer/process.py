@@ -126,9 +126,11 @@ def explain(code: int, log: Path) -> str:
         hint = " (out of memory?)" if -code == signal.SIGKILL else ""
         return f"killed by {signal.Signals(-code).name}{hint}"
     lines = [line.strip() for line in tail(log) if line.strip()]
-    errors = [line for line in lines if re.match(r"(error: |[\w.]*(Error|Exception|Interrupt)\b)", line)]
-    last = (errors or lines or ["no output"])[-1].removeprefix("error: ")
-    return f"exit code {code}: {last[:500]}"
+    errors = [at for at, line in enumerate(lines) if re.match(r"(error: |[\w.]*(Error|Exception|Interrupt)\b)", line)]
+    last = (lines or ["no output"])[errors[-1] if errors else -1]
+    if errors and last.endswith(":"):  # the problems stand below
+        last = " ".join(lines[errors[-1] :])
+    return f"exit code {code}: {last.removeprefix('error: ')[:500]}"
 
 
 def tail(log: Path, size: int = 8192) -> list[str]:

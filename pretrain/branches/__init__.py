@@ -74,6 +74,7 @@ class Branch(ABC):
     Config: ClassVar[type[BranchSettings]]
     config: BranchSettings
     hard_negatives: bool = False  # needs a contrastive method
+    changes_query: bool = True  # else only the key view is mixed or masked
 
     @abstractmethod
     def mix(

@@ -51,11 +51,11 @@ class Mscn(Branch):
     def check(self, size: int, group_rows: int) -> None:
         """Refuse a grid that does not fit."""
         if size % self.config.cell or size < 2 * self.config.cell:
-            raise InputError(
-                f"a grid of {self.config.cell} px cells does not fit {size} px images; change branches.*.cell"
-            )
+            raise InputError(f"a grid of {self.config.cell} px cells does not fit {size} px images; change cell")
         if self.config.focal_share < 1:  # refuses a ratio that no number of cells gives
             Grid(GridSettings(name="mscn", cells=size // self.config.cell, ratio=self.config.ratio))
+        if self.config.focal_share:
+            Focal(Focal.Config(ratio=self.config.ratio)).check(size)
         self.fill.check(size, group_rows)
         if self.config.high_pass:
             check_kernel(self.config.high_pass_kernel, size, "high_pass_kernel")

@@ -26,7 +26,7 @@ class Partner(Fill):
 
     def check(self, size: int, group_rows: int) -> None:
         """Refuse groups in which some row would be its own partner."""
-        check_partners(group_rows, self.order)
+        check_partners(group_rows, self.order, "fill.order")
 
     def partner(self, count: int, groups: list[Generator]) -> Int[Tensor, " count"]:
         """Choose each row's partner inside its group."""

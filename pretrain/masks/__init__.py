@@ -6,11 +6,11 @@ looks at the image, and has a ``Config``; then name it in a config: ``branches.L
 
 import math
 from abc import ABC, abstractmethod
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import AfterValidator, Field
+from pydantic import BeforeValidator, Field
 from torch import Generator, Tensor
 
 from core.config import PluginSettings
@@ -52,14 +52,23 @@ class BlindMask(Mask):
         return upload(torch.stack([self.draw(one, images.shape[-1]) for one in generators]), images.device)
 
 
-def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
-    if not 0 < bounds[0] <= bounds[1] < 1:
-        raise ValueError(f"needs 0 < low <= high < 1, got {list(bounds)}")
-    return bounds
+def _share(value: Any) -> Any:
+    """Say what is wrong once, whichever of a number and a range was meant."""
+    bounds = value if isinstance(value, list | tuple) else [value]
+    numbers = all(isinstance(bound, int | float) and not isinstance(bound, bool) for bound in bounds)
+    if not numbers or len(bounds) not in (1, 2) or not 0 < bounds[0] <= bounds[-1] < 1:
+        raise ValueError(f"a share hidden lies between 0 and 1, as 0.5 or as a range like [0.05, 0.25]; got {value!r}")
+    return value
 
 
-Ratio = Annotated[float, Field(gt=0, lt=1)]
-RatioRange = Annotated[tuple[float, float], AfterValidator(_ordered)]
+def _range(value: Any) -> Any:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError(f"give a range like [0.05, 0.25], got {value!r}")
+    return _share(value)
+
+
+Ratio = Annotated[float | tuple[float, float], BeforeValidator(_share)]
+RatioRange = Annotated[tuple[float, float], BeforeValidator(_range)]
 
 
 ROUNDING = 1e-4  # so that a share may be written with four digits: 0.4444 for 4 of 9 cells
@@ -69,7 +78,7 @@ class GridSettings(PluginSettings):
     """Settings of masks on a ``cells`` x ``cells`` grid; ``ratio`` is the share hidden, a number or a range to draw from."""
 
     cells: int = Field(8, ge=2)
-    ratio: Ratio | RatioRange = 0.5
+    ratio: Ratio = 0.5
 
 
 class Grid:
@@ -79,10 +88,10 @@ class Grid:
         self.cells, self.ratio = config.cells, config.ratio
         all_cells = self.cells**2
         low, high = (self.ratio, self.ratio) if isinstance(self.ratio, float) else self.ratio
-        first = max(math.ceil(low * all_cells - ROUNDING * all_cells), 1)
-        last = min(math.floor(high * all_cells + ROUNDING * all_cells), all_cells - 1)
-        if first > last:
-            near = sorted({min(max(count, 1), all_cells - 1) for count in (last, first)})
+        self.fewest = max(math.ceil(low * all_cells - ROUNDING * all_cells), 1)
+        self.most = min(math.floor(high * all_cells + ROUNDING * all_cells), all_cells - 1)
+        if self.fewest > self.most:
+            near = sorted({min(max(count, 1), all_cells - 1) for count in (self.most, self.fewest)})
             raise InputError(
                 f"a {self.cells}x{self.cells} grid cannot hide exactly {low:g}{'' if low == high else f' to {high:g}'} of its "
                 f"cells; take {' or '.join(f'{count / all_cells:.4g}' for count in near)}, or another number of cells"
@@ -96,12 +105,12 @@ class Grid:
             )
 
     def count(self, generator: Generator) -> int:
-        """Return how many cells to hide: exact for a fixed ratio, the nearest for a drawn one; never none or all."""
+        """Return how many cells to hide: exact for a fixed ratio, the nearest within the range for a drawn one."""
         if isinstance(self.ratio, float):
             return round(self.ratio * self.cells**2)
         low, high = self.ratio
         drawn = low + (high - low) * torch.rand((), generator=generator).item()
-        return min(max(round(drawn * self.cells**2), 1), self.cells**2 - 1)
+        return min(max(round(drawn * self.cells**2), self.fewest), self.most)
 
     def scale(self, grid: Bool[Tensor, "*rows cells cells"], size: int) -> Bool[Tensor, "*rows size size"]:
         """Enlarge cells to pixels."""

@@ -7,7 +7,8 @@ import torch
 from torch import Generator, Tensor
 
 from core.config import PluginSettings
-from pretrain.masks import BlindMask, RatioRange
+from core.errors import InputError
+from pretrain.masks import ROUNDING, BlindMask, RatioRange
 
 
 class Focal(BlindMask):
@@ -26,13 +27,30 @@ class Focal(BlindMask):
     def __init__(self, config: "Focal.Config") -> None:
         self.ratio = config.ratio
 
+    def check(self, size: int) -> None:
+        """Refuse a range that no square of whole pixels gives."""
+        least, most = self._sides(size)
+        if least > most:
+            low, high = self.ratio
+            near = " or ".join(f"{1 - (side / size) ** 2:.4f}" for side in (least, most) if 0 < side < size)
+            raise InputError(
+                f"ratio: no square in {size} px leaves {low:g} to {high:g} of the image outside; take in {near}"
+            )
+
     def draw(self, generator: Generator, size: int) -> Tensor:
-        """Return a [1, size, size] mask; its share is the nearest a square of whole pixels can give."""
+        """Return a [1, size, size] mask; its share is the nearest in the range that a square of whole pixels can give."""
         share, down, right = torch.rand(3, generator=generator).tolist()
         low, high = self.ratio
-        side = round(size * math.sqrt(1 - (low + (high - low) * share)))
-        side = min(max(side, 1), size - 1)
+        least, most = self._sides(size)
+        side = min(max(round(size * math.sqrt(1 - (low + (high - low) * share))), least), most)
         top, left = int(down * (size - side + 1)), int(right * (size - side + 1))
         mask = torch.ones(1, size, size, dtype=torch.bool)
         mask[:, top : top + side, left : left + side] = False
         return mask
+
+    def _sides(self, size: int) -> tuple[int, int]:
+        """Return the sides of the smallest and the largest square around which a share in the range is hidden."""
+        low, high = self.ratio
+        least = math.ceil(size * math.sqrt(max(1 - high - ROUNDING, 0)))
+        most = math.floor(size * math.sqrt(1 - low + ROUNDING))
+        return max(least, 1), min(most, size - 1)

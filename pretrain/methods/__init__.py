@@ -73,9 +73,18 @@ class Method(nn.Module, ABC):
         """Remember the keys where the method needs them."""
 
     def check(self, batch: int) -> None:
-        """Raise InputError when a global batch of ``batch`` images cannot be trained on."""
-        if batch < 2 * distributed.world():
-            raise InputError(f"train.batch_size={batch} leaves fewer than 2 images to normalise together; raise it")
+        """Raise InputError when ``batch`` images at a time, of all processes together, cannot be trained on."""
+        rows = batch // distributed.world()
+        if rows < 2 * self.groups:
+            raise InputError(
+                f"{rows} images at a time on each process (train.batch_size over the processes and train.accumulate) leave fewer "
+                f"than 2 to normalise together{self._of_groups()}; raise train.batch_size"
+            )
+        if rows % self.groups:
+            raise InputError(f"{rows} images at a time cannot be cut evenly{self._of_groups()}; change one of them")
+
+    def _of_groups(self) -> str:
+        return f" in method.split_bn={self.groups} parts" if self.groups > 1 else ""
 
 
 class MomentumMethod(Method):
@@ -98,6 +107,8 @@ class MomentumMethod(Method):
 
 class SharedMethod(Method):
     """Keys come from the query encoder itself; an image that is query and key is encoded once."""
+
+    key_gradient: ClassVar[bool] = False  # keys are trained as well
 
     @property
     def key_backbone(self) -> Backbone:

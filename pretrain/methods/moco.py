@@ -57,14 +57,10 @@ class Moco(MomentumMethod):
         keys = batch * (2 if self.symmetric else 1)
         if self.config.queue % keys:
             raise InputError(
-                f"method.queue={self.config.queue} is not a multiple of the {keys} keys a step; change one of them"
+                f"method.queue={self.config.queue} is not a multiple of the {keys} keys that enter it at a time "
+                f"(train.batch_size over train.accumulate{', twice if symmetric' if self.symmetric else ''}); change one of them"
             )
-        if batch < 2 * self.config.split_bn * distributed.world():
-            raise InputError(f"train.batch_size={batch} leaves fewer than 2 images to normalise together; raise it")
-        if batch % self.config.split_bn:
-            raise InputError(
-                f"train.batch_size={batch} cannot be split into method.split_bn={self.config.split_bn} parts"
-            )
+        super().check(batch)
 
     def begin_step(self, progress: float) -> None:
         """Move the key encoder after the query encoder."""

@@ -17,6 +17,7 @@ class Simclr(SharedMethod):
     """One encoder; both views take a gradient, and the rows of all processes are negatives."""
 
     contrastive = True
+    key_gradient = True
 
     class Config(PluginSettings):
         """``hidden`` is the width of the projector; by default that of the backbone's features."""

@@ -25,13 +25,12 @@ def rows(seed: int, count: int = 5, dim: int = 4) -> Tensor:
     return torch.randn(count, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("hard", [False, True])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "hard"), [*((method, False) for method in METHODS), ("moco", True), ("simclr", True)]
+)
 def test_row_losses_equal_the_formula(method: str, hard: bool) -> None:
     made, (query, key, extra) = pairs.method(method), (3 * rows(seed, dim=4) for seed in range(3))
-    if hard and not made.contrastive:
-        assert method in ("byol", "simsiam")
-        return
+    assert made.contrastive or not hard
     given = (extra, 2.5) if hard else ()
     found = made.loss(query, key, *given)
     wanted = pairs.row_loss(made, extra.numpy() if hard else None, 2.5)(query.numpy(), key.numpy())

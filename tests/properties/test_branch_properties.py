@@ -28,7 +28,7 @@ FILLS = st.sampled_from([{"name": name} | given for name, given in FILL_SETTINGS
 ERASING = FILLS.filter(lambda fill: fill["name"] != "partner")
 
 
-def features(images: Tensor, stage: int) -> Tensor:
+def features(images: Tensor, stage: int, network: object = None) -> Tensor:
     """Stand in for the key backbone: a map of cells whose first corner is bright, another one in each image."""
     maps = torch.nn.functional.avg_pool2d(images.float(), 2)
     return maps + stage
@@ -164,10 +164,10 @@ def test_balanced_masks_share_out_the_asked_cells_exactly(
     maps = torch.randn(5, 2, cells, cells, generator=Generator().manual_seed(seed))
     images = torch.zeros(5, 3, cells * factor, cells * factor)
     generators = Draws(seed, 1, "b/0").rows(5, "mask")
-    mask = maker.masks(images, generators, lambda images, stage: maps)
+    mask = maker.masks(images, generators, lambda *_: maps)
     grid = mask[:, 0, ::factor, ::factor]
     assert torch.equal(grid.repeat_interleave(factor, 1).repeat_interleave(factor, 2), mask[:, 0])
-    front = maker.saliency.foreground(images, lambda images, stage: maps, cells)
+    front = maker.saliency.foreground(images, lambda *_: maps, cells)
     for one, seen in zip(grid, front, strict=True):
         area, hidden = int(seen.sum()), int((one & seen).sum())
         assert int(one.sum()) == asked
@@ -183,7 +183,7 @@ def test_balanced_masks_hide_every_foreground_cell_sometimes() -> None:
     maps[0, 0, 1:3, 1:3] = 1.0
     images, met = torch.zeros(1, 3, 4, 4), torch.zeros(4, 4)
     for seed in range(400):
-        mask = maker.masks(images, Draws(seed, 1, "b/0").rows(1, "mask"), lambda images, stage: maps)[0, 0]
+        mask = maker.masks(images, Draws(seed, 1, "b/0").rows(1, "mask"), lambda *_: maps)[0, 0]
         assert mask[1:3, 1:3].sum() == 1  # a quarter of the object, and a quarter of what is around it
         assert mask.sum() == 4
         met += mask

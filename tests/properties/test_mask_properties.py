@@ -1,6 +1,7 @@
 """A mask hides exactly what was asked, in whole cells, never all or none; what cannot be hidden exactly is refused."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import Generator, Tensor
 
 from core.errors import InputError
 from core.plugins import find, names
-from pretrain.masks import GridMask, Mask
+from pretrain.masks import ROUNDING, GridMask, Mask
 from pretrain.masks.block import Block
 from pretrain.masks.channelwise import Channelwise
 from pretrain.masks.discrete import Discrete
@@ -45,7 +46,7 @@ def test_a_fixed_ratio_hides_exactly_the_asked_cells(
 @given(MAKERS, st.integers(2, 9), st.floats(0.001, 0.999), st.floats(0.001, 0.999), SEEDS)
 @example(Block, 2, 0.001, 0.26, 0)
 @example(Discrete, 2, 0.74, 0.999, 0)
-def test_a_range_hides_the_nearest_whole_cells_but_never_all_or_none(
+def test_a_range_hides_a_share_within_it_and_never_all_or_none(
     kind: type[GridMask], cells: int, one: float, other: float, seed: int
 ) -> None:
     low, high = sorted((one, other))
@@ -54,7 +55,7 @@ def test_a_range_hides_the_nearest_whole_cells_but_never_all_or_none(
     hidden = mask.sum(dim=(1, 2))
     assert len(set(hidden.tolist())) == 1
     assert 1 <= hidden[0] <= cells**2 - 1
-    assert min(low * cells**2 - 0.5, cells**2 - 1) <= hidden[0] <= max(high * cells**2 + 0.5, 1)
+    assert low - ROUNDING <= hidden[0] / cells**2 <= high + ROUNDING
 
 
 @given(MAKERS, st.integers(2, 9), st.floats(0.01, 0.99))
@@ -94,15 +95,25 @@ def test_channels_are_hidden_independently() -> None:
 @given(st.integers(2, 64), st.floats(0.01, 0.99), st.floats(0.01, 0.99), SEEDS)
 def test_a_focal_mask_keeps_one_square_and_hides_the_rest(size: int, one: float, other: float, seed: int) -> None:
     low, high = sorted((one, other))
-    mask = draw(Focal(Focal.Config(ratio=(low, high))), seed, size)
+    maker = Focal(Focal.Config(ratio=(low, high)))
+    assume(any(low <= 1 - (side / size) ** 2 <= high for side in range(1, size)))
+    maker.check(size)
+    mask = draw(maker, seed, size)
     visible = (~mask[0]).nonzero()
     (top, left), (bottom, right) = visible.min(dim=0).values.tolist(), visible.max(dim=0).values.tolist()
     side = bottom - top + 1
     assert right - left + 1 == side
     assert len(visible) == side**2
     assert 1 <= side <= size - 1
-    nearest = [min(max(size * (1 - share) ** 0.5, 1), size - 1) for share in (high, low)]
-    assert nearest[0] - 0.5 <= side <= nearest[1] + 0.5
+    assert low - ROUNDING <= 1 - (side / size) ** 2 <= high + ROUNDING
+
+
+@pytest.mark.parametrize(("size", "ratio", "near"), [(32, (0.01, 0.02), "0.0615"), (4, (0.5, 0.6), "0.4375 or 0.7500")])
+def test_a_focal_range_that_no_square_gives_is_refused_with_the_nearest_shares(
+    size: int, ratio: Any, near: str
+) -> None:
+    with pytest.raises(InputError, match=rf"ratio: no square in {size} px .* take in {near}$"):
+        Focal(Focal.Config(ratio=ratio)).check(size)
 
 
 @given(MAKERS, SEEDS)

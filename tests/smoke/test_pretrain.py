@@ -125,8 +125,7 @@ def test_two_gloo_processes_equal_one_with_the_batch_split_in_two(config, tmp_pa
 def test_bf16_and_channels_last_are_switches_that_train(config, tmp_path):
     folder = tmp_path / "fast"
     finish(
-        start(config, folder, "train.epochs=1", "run.precision=bf16", "run.channels_last=true", "data.count=16", "views.size=16",
-              "branches.filled.mask.cells=2")
+        start(config, folder, "train.epochs=1", "run.precision=bf16", "run.channels_last=true", "data.count=16")
     )  # fmt: skip
     assert len(journal(folder)) == 2
     assert all(line["loss"] < 20 for line in journal(folder))

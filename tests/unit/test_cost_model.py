@@ -21,8 +21,8 @@ def model(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_one_gpu_talks_to_nobody(model: ModuleType) -> None:
     one = model.step(1, 4, model.Counts(forward=1e9, parameters=1000), model.Links(tflops=1, pcie=2))
     assert one.bytes["gradients"] == one.bytes["key images"] == one.bytes["keys"] == 0
-    assert one.bytes["from the host"] == 4 * 2 * (3 * 224 * 224 + 32)
-    assert one.seconds["from the host"] == pytest.approx(4 * 2 * (3 * 224 * 224 + 32) / 2e9)
+    assert one.bytes["from the host"] == 4 * (2 * (3 * 224 * 224 + 32) + 224 * 224)
+    assert one.seconds["from the host"] == pytest.approx(4 * (2 * (3 * 224 * 224 + 32) + 224 * 224) / 2e9)
     logits = 128 * 65536 * 2 * 2 * 2  # a multiplication and an addition; forward and backward; clean and mixed queries
     assert one.flops == 4 * (7e9 + logits)
     assert one.seconds["arithmetic"] == pytest.approx(one.flops / 1e12)

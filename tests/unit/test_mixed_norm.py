@@ -9,6 +9,7 @@ from tiny_objective import CLEAN, KEYS, Tiny, branch, method, objective, pair
 from torch import Tensor, nn
 
 from core.checkpoint import RUN, VERSION, query_backbone
+from core.errors import InputError
 from core.plugins import names
 from pretrain.batchnorm import Auxiliary, add_auxiliary, split, through_auxiliary
 from pretrain.branches import Branch
@@ -95,6 +96,12 @@ def test_auxiliary_norms_are_left_also_after_an_error() -> None:
     with pytest.raises(ValueError, match="stop"), through_auxiliary(network):
         raise ValueError("stop")
     assert not network[0].through_auxiliary
+
+
+@pytest.mark.parametrize("makers", [{}, {"b": branch("masked", sides="key")}])
+def test_auxiliary_norms_that_no_query_would_train_are_refused(makers: dict[str, Branch]) -> None:
+    with pytest.raises(InputError, match=r"without a branch that changes the query view: .* set mixed_norm=separate"):
+        objective("moco", makers, 1.0, "auxiliary")
 
 
 def saved(made: Objective) -> dict[str, Any]:

@@ -113,6 +113,13 @@ def test_knn_finds_classes_that_differ_in_colour_and_lands_in_journal_and_summar
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["knn_top1"] == 100.0
 
 
+def test_knn_is_exact_in_a_run_that_computes_in_bf16(tmp_path, labelled):
+    make_trainer(
+        tmp_path / "small.yaml", [f"run.folder={tmp_path / 'run'}", "run.precision=bf16", "views.size=32", *labelled]
+    ).run()
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["knn_top1"] == 100.0
+
+
 def test_a_short_run_raises_no_alarm_and_a_hopeless_one_says_so_in_the_summary(tmp_path, capsys):
     (tmp_path / "small.yaml").write_text(CONFIG)
     summary = tmp_path / "run" / "summary.json"

@@ -119,8 +119,11 @@ def test_steps_fall_at_their_milestones_after_the_warm_up():
         (["schedule.warmup_epochs=1", "schedule.warmup=0.1"], "both set the warm-up; keep one"),
         (["schedule.milestones=[0.8,0.6]"], "must rise"),
         (["train.accumulate=3"], r"batch_size=8 cannot be cut into train\.accumulate=3 micro-batches"),
-        (["train.accumulate=4", "method.split_bn=2"], "leaves fewer than 2 images to normalise together"),
-        (["train.accumulate=8"], "leaves fewer than 2 images"),
+        (
+            ["train.accumulate=4", "method.split_bn=2"],
+            "leave fewer than 2 to normalise together in method.split_bn=2 parts",
+        ),
+        (["train.accumulate=8"], "leave fewer than 2 to normalise together;"),
     ],
 )
 def test_rates_and_micro_batches_that_cannot_be_are_refused(trainer, overrides, message):
@@ -263,6 +266,8 @@ def test_a_loss_that_is_not_finite_in_one_micro_batch_is_named_with_the_step_it_
         return step(drawn)
 
     made._step = poisoned
-    with pytest.raises(InputError, match=r"loss/filled is not finite at step 2; the last good checkpoint is kept"):
+    with pytest.raises(
+        InputError, match=r"loss/filled is not finite at step 2; there is no checkpoint from before; lower"
+    ):
         made.run()
     assert not (tmp_path / "run" / "checkpoints" / "last.pth").exists()  # one epoch, and its end was never reached

@@ -49,20 +49,32 @@ def pictures(folder, count=3, size=(20, 16)):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train.batch_size": 7}, "method.queue=32 is not a multiple of the 7 keys a step"),
-        ({"train.batch_size": 2, "method.split_bn": 2}, "leaves fewer than 2 images to normalise together"),
+        ({"train.batch_size": 7}, "method.queue=32 is not a multiple of the 7 keys that enter it at a time"),
+        (
+            {"train.batch_size": 2, "method.split_bn": 2},
+            "leave fewer than 2 to normalise together in method.split_bn=2 parts",
+        ),
         ({"train.batch_size": 3, "method.queue": 33}, "the middle of 3 images would mix with itself"),
         ({"branches.filled.mask.cells": 5}, "a 5x5 grid cannot hide exactly 0.5 of its cells; take 0.48 or 0.52"),
-        ({"branches.filled.mask.cells": 6}, "a grid of 6 cells does not fit 32 px images"),
-        ({"branches.filled.mask.ratio": 1.0}, r"branches\.filled\.mask\.ratio"),
+        (
+            {"branches.filled.mask.cells": 6},
+            r"changed\.yaml: branches\.filled: a grid of 6 cells does not fit 32 px images",
+        ),
+        (
+            {"branches.filled.mask.ratio": 1.0},
+            r"1 problem.*\n  branches\.filled\.mask\.ratio: a share hidden lies.*got 1\.0",
+        ),
         ({"train.batch_size": 1}, r"train\.batch_size: Input should be greater than or equal to 2"),
         ({"train.batch_size": 32}, "24 images are fewer than one batch of 32"),
-        ({"method.split_bn": 3}, r"train\.batch_size=8 cannot be split into method\.split_bn=3 parts"),
+        ({"method.split_bn": 3}, "8 images at a time cannot be cut evenly in method.split_bn=3 parts"),
         ({"plain_weight": 0, "branches": {}}, "plain_weight=0 and no branches leave nothing to learn"),
         ({"run": {"precision": "fp16", "device": "cpu"}}, "run.precision=fp16 needs a GPU"),
         ({"data": {"name": "imagefolder", "root": "nowhere"}}, "no folder nowhere; set data.root"),
         ({"branches.plain": {"name": "mscn", "cell": 8}}, "the name 'plain' is taken"),
-        ({"branches.masked": {"name": "mscn", "cell": 12}}, "a grid of 12 px cells does not fit 32 px images"),
+        (
+            {"branches.masked": {"name": "mscn", "cell": 12}},
+            r"branches\.masked: a grid of 12 px cells does not fit 32 px images",
+        ),
     ],
 )
 def test_a_setting_that_cannot_work_is_refused_with_the_next_step(tmp_path, changes, message):
@@ -125,6 +137,24 @@ def test_a_loss_that_is_not_finite_stops_the_run_names_the_branch_and_keeps_the_
     kept = load(tmp_path / "run" / "checkpoints" / "last.pth")
     assert kept["progress"]["step"] == 3
     assert torch.isfinite(kept["method"]["query_encoder.projector.0.weight"]).all()
+
+
+def test_weights_that_are_not_finite_reach_no_checkpoint(config, tmp_path):
+    trainer = make_trainer(config, [f"run.folder={tmp_path / 'run'}", "train.epochs=2"])
+    step = trainer._step
+
+    def poisoned(batch):
+        outcome = step(batch)
+        if trainer.step == 5:  # the last one: no loss will tell
+            with torch.no_grad():
+                trainer.objective.method.query_encoder.projector[0].weight[0, 0] = float("inf")
+        return outcome
+
+    trainer._step = poisoned
+    with pytest.raises(InputError, match=r"projector\.0\.weight is not finite after step 6; the last good checkpoint"):
+        trainer.run()
+    assert load(tmp_path / "run" / "checkpoints" / "last.pth")["progress"]["step"] == 3
+    assert not (tmp_path / "run" / "summary.json").exists()
 
 
 def test_an_empty_image_folder_is_refused(tmp_path):

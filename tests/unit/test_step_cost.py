@@ -12,7 +12,9 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from core.backbones.resnet import ResNet
 from core.checkpoint import load
+from core.errors import InputError
 from pretrain import form
 from pretrain.form import Form
 from pretrain.loader import loader
@@ -175,20 +177,39 @@ def test_the_fastest_form_is_chosen_on_copies_and_said_in_one_line(monkeypatch, 
 
     network = nn.Conv2d(3, 4, 3)
     monkeypatch.setattr(form, "_pass", timed)
-    chosen, seconds = form.choose(("auto", "auto"), network, 64, 2, 32, CPU)
+    chosen, seconds = form.choose(("auto", "auto"), network, 64, 2, 32, torch.device("meta"))
     assert chosen == Form(True, "fp32")
     assert seconds == {
         "contiguous fp32": 0.5,
         "channels-last fp32": 0.3,
         "channels-last bf16": 0.4,
     }  # the slowest is left
-    assert {shape for _, shape, _ in passes} == {(4, 3, 32, 32), (8, 3, 32, 32)}
+    assert {shape for _, shape, _ in passes} == {(4, 3, 32, 32), (64, 3, 32, 32)}
     assert not any(same for *_, same in passes)
     said = capsys.readouterr().err
     assert said == (
         "chose channels-last fp32: contiguous fp32 0.5 s, channels-last fp32 0.3 s, channels-last bf16 0.4 s "
-        "for 8 images of 32 px\n"
+        "for 64 images of 32 px\n"
     )
+
+
+def test_a_cpu_times_few_images_and_no_bf16(monkeypatch):
+    passes = []
+    monkeypatch.setattr(form, "_pass", lambda one, encoder, images: passes.append((one, len(images))) or 1.0)
+    form.choose(("auto", "auto"), nn.Conv2d(3, 4, 3), 64, 2, 32, CPU)
+    assert {one for one, _ in passes} == {Form(False, "fp32"), Form(True, "fp32")}
+    assert max(rows for _, rows in passes) == form.CPU_ROWS
+
+
+def test_bf16_is_refused_on_a_cpu_where_its_gradients_are_wrong(trainer):
+    with pytest.raises(
+        InputError, match=r"run\.precision=bf16 on a CPU: .* 16 px images; set run\.precision=fp32, or larger"
+    ):
+        trainer("run.precision=bf16", "views.size=16", "branches.filled.mask.cells=2")
+    network = ResNet(ResNet.Config(depth=18, width=4))
+    form.check_bf16("bf16", network, 32, CPU)
+    form.check_bf16("fp32", network, 16, CPU)
+    assert network.training
 
 
 @pytest.mark.parametrize("other", [False, True])

@@ -23,8 +23,9 @@ from pretrain.batchnorm import split
 from pretrain.branches import Branch
 from pretrain.config import PretrainSettings
 from pretrain.loader import Batch
-from pretrain.losses import against
+from pretrain.losses import against, nt_xent
 from pretrain.objective import mixed_loss
+from pretrain.preview import mixtures
 from pretrain.trainer import Trainer
 from pretrain.upload import upload
 from pretrain.views import ViewSettings, draw_colour
@@ -132,6 +133,14 @@ def test_no_step_reads_from_the_device_or_waits_for_a_copy_to_it(on_meta, method
     assert seen.uploads > 0  # masks and partners did come from the host
 
 
+@pytest.mark.parametrize("label", MAKERS)
+def test_the_picture_of_the_branches_is_mixed_where_the_networks_are(label) -> None:
+    name, given = MAKERS[label]
+    made = tiny_objective.objective("moco", {"b": tiny_objective.branch(name, **given)}).float().to(META)
+    mixed = mixtures(made, *(view.float() for view in tiny_objective.pair()))["b"]
+    assert {part.device for part in mixed if isinstance(part, Tensor)} == {META}
+
+
 def test_a_read_and_a_copy_that_is_waited_for_would_be_noticed() -> None:
     numbers = torch.ones(3, device=META)
     for read in (numbers.sum().item, numbers.tolist, numbers.cpu, numbers.nonzero, lambda: bool(numbers.sum())):
@@ -192,6 +201,13 @@ def test_under_autocast_the_queue_is_neither_rounded_nor_copied() -> None:
         found = against(query, negatives, 0.2)
     assert found.dtype == torch.float32
     assert torch.equal(found, against(query, negatives, 0.2))
+
+
+def test_under_autocast_simclrs_logits_are_not_rounded() -> None:
+    rows = torch.nn.functional.normalize(torch.randn(4, 6, 16, generator=torch.Generator().manual_seed(4)), dim=2)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = nt_xent(rows[0], rows[1], rows[0], rows[1], 0, 0.1, rows[2], 2.0)
+    assert torch.equal(found, nt_xent(rows[0], rows[1], rows[0], rows[1], 0, 0.1, rows[2], 2.0))
 
 
 # ---- compiling ----

@@ -267,5 +267,7 @@ def test_a_failure_is_explained_by_its_last_error_or_its_signal(tmp_path):
     log = tmp_path / "log.txt"
     log.write_text("step 1\nTraceback (most recent call last):\n  File\nValueError: first\nerror: no dataset\nbye\n")
     assert process.explain(2, log) == "exit code 2: no dataset"
+    log.write_text("starting\nerror: x.yaml has 1 problem(s):\n  task.epochs: too few\n")
+    assert process.explain(2, log) == "exit code 2: x.yaml has 1 problem(s): task.epochs: too few"
     assert process.explain(-9, log) == "killed by SIGKILL (out of memory?)"
     assert process.explain(1, tmp_path / "none") == "exit code 1: no output"
