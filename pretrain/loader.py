@@ -10,10 +10,10 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from core.decoding import DamagedImage, decode, jpeg_size, reduction_for
 from core.provenance import derive
 from pretrain.cutting import Box, cut
-from pretrain.data import DamagedImage, Images
-from pretrain.decoding import decode, jpeg_size, reduction_for
+from pretrain.data import Images
 from pretrain.views import View, ViewSettings, box_of, colours_of, draw
 
 Pixels = UInt8[np.ndarray, "height width 3"]
@@ -112,7 +112,7 @@ class Pairs(Dataset):
                 return pixels, damaged, size if size and reduction > 1 else pixels.shape[:2]
             except DamagedImage as error:
                 if not self.skip_damaged:
-                    raise
+                    raise DamagedImage(f"{error}, or set data.damaged=skip to go on without it") from error
                 damaged.append(str(error).split(" cannot be decoded")[0])
         raise DamagedImage(f"none of the {len(self.images)} images can be decoded, the first is {damaged[0]}")
 

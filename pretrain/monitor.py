@@ -12,10 +12,11 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as geometry
 
 from core.config import Settings
+from core.decoding import DamagedImage
 from core.errors import InputError
 from core.knn import weighted_knn
 from core.plugins import build, choice
-from pretrain.data import DamagedImage, Images
+from pretrain.data import Images
 from pretrain.form import Form
 from pretrain.views import ViewSettings
 

@@ -88,10 +88,7 @@ class Trainer:
     # ---- state ----
 
     def save(self) -> None:
-        """Write ``checkpoints/last.pth``, and ``epoch_NNNN.pth`` at the end of the epochs that are kept.
-
-        Raises NotFinite and writes nothing when a weight is no number.
-        """
+        """Write ``checkpoints/last.pth``, and ``epoch_NNNN.pth`` where it is kept; raise NotFinite when a weight is no number."""
         finite.check(self.objective.method.state_dict(), self.step, self.folder, self.settings.run.precision)
         norms = [b for name, b in self.objective.named_buffers() if name.endswith(("running_mean", "running_var"))]
         distributed.average(norms)  # every process normalised its own rows

@@ -11,11 +11,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from core.config import PluginSettings
-from pretrain.decoding import DamagedImage as DamagedImage
-from pretrain.decoding import Encoded
-from pretrain.decoding import decode as decode
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"})
+from core.decoding import Encoded
 
 
 class Images(ABC):

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from core.decoding import SUFFIXES
 from core.errors import InputError
-from pretrain.data import SUFFIXES
 
 LONGEST_CLASS = 1000  # bytes of a .cls member
 

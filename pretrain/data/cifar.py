@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from core.config import PluginSettings
+from core.decoding import Encoded
 from core.errors import InputError
 from pretrain.data import _cifar_batches
 from pretrain.data.imagefolder import ImageFolder
-from pretrain.decoding import Encoded
 
 
 class Cifar(ImageFolder):

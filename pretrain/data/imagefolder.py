@@ -8,9 +8,9 @@ from typing import Literal
 from torch import Tensor
 
 from core.config import PluginSettings
+from core.decoding import SUFFIXES, DamagedImage, Encoded, decode
 from core.errors import InputError
-from pretrain.data import SUFFIXES, DamagedImage, Images, decode
-from pretrain.decoding import Encoded
+from pretrain.data import Images
 
 
 class ImageFolder(Images):

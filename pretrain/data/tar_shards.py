@@ -7,9 +7,9 @@ from typing import Literal
 from torch import Tensor
 
 from core.config import PluginSettings
+from core.decoding import Encoded, decode
 from core.errors import InputError
-from pretrain.data import Images, _tar_index, decode
-from pretrain.decoding import Encoded
+from pretrain.data import Images, _tar_index
 
 
 class TarShards(Images):

@@ -18,11 +18,11 @@ from pydantic import Field
 from torch import Tensor
 
 from core.config import PluginSettings
+from core.decoding import Encoded, decode
 from core.errors import InputError
 from core.files import replacing, write_json
-from pretrain.data import Images, _tar_index, decode
+from pretrain.data import Images, _tar_index
 from pretrain.data._tar_index import Member
-from pretrain.decoding import Encoded
 
 VERSION = 1  # of the kept index; raise it when what is indexed changes
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")

@@ -12,10 +12,10 @@ from PIL import Image
 from core.checkpoint import load
 from core.config import load as load_config
 from core.config import parse
+from core.decoding import DamagedImage
 from core.errors import InputError
 from core.plugins import build
 from pretrain.config import PretrainSettings
-from pretrain.data import DamagedImage
 from pretrain.loader import Pairs
 from pretrain.setup import build_parts, make_trainer
 from pretrain.views import ViewSettings

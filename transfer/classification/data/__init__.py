@@ -4,22 +4,18 @@ To add a layout, write ``transfer/classification/data/NAME.py`` with a class nam
 extends ``Data`` and has a ``Config``; then name it in a config: ``data: {name: NAME}``.
 """
 
-import io
 from abc import ABC
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from core.config import PluginSettings
+from core.decoding import SUFFIXES, DamagedImage, decode
 from core.errors import InputError
 from core.files import datasets_root
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"})
 
 
 class Split:
@@ -77,17 +73,14 @@ def split_of_files(root: Path, files: Sequence[tuple[Path, int]]) -> Split:
         names.append(path.relative_to(root).as_posix())
         identity.append(f"{names[-1]} {status.st_size} {status.st_mtime_ns}")
     paths = [path for path, _ in files]
-    return Split(names, [label for _, label in files], lambda index: decode(paths[index]), identity)
+    return Split(names, [label for _, label in files], lambda index: _read(paths[index]), identity)
 
 
-def decode(path: Path) -> Tensor:
-    """Read an image file as RGB, uint8 [3, height, width]; raise InputError naming it when it is damaged."""
+def _read(path: Path) -> Tensor:
     try:
-        with Image.open(io.BytesIO(path.read_bytes())) as image:
-            pixels = np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be decoded ({error}); copy or download it again") from error
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+        return decode(path.read_bytes(), path)
+    except OSError as error:
+        raise DamagedImage(f"{path} cannot be read ({error}); copy or download it again") from error
 
 
 class Missing(InputError):

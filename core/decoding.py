@@ -25,6 +25,7 @@ FLAGS = {
     4: RGB | cv2.IMREAD_REDUCED_GRAYSCALE_4,
     8: RGB | cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"})
 MOST_PIXELS = 2**26  # beyond, Pillow decides what is a decompression bomb
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers that begin a frame (ITU-T T.81, table B.1)
 SCAN, START = 0xDA, b"\xff\xd8"
@@ -58,9 +59,7 @@ def decode(data: bytes, name: Path | str, reduction: int = 1) -> UInt8[Tensor, "
         with Image.open(io.BytesIO(data)) as image:
             pixels = np.asarray(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DamagedImage(
-            f"{name} cannot be decoded ({error}); replace it, or set data.damaged=skip to go on without it"
-        ) from error
+        raise DamagedImage(f"{name} cannot be decoded ({error}); copy or download it again") from error
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
 
 
