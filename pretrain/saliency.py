@@ -21,9 +21,8 @@ from core.errors import InputError
 from core.plugins import find
 from pretrain.upload import upload
 
-Features = Callable[
-    [Tensor, int, Backbone | None], Tensor
-]  # images, a stage (1 to 4), a network or None for the key side's
+# Images, a stage (1 to 4) and a network, or None for the key side's backbone, to a feature map.
+Features = Callable[[Tensor, int, Backbone | None], Tensor]
 Count = TypeVar("Count", int, Tensor)
 
 

@@ -89,9 +89,9 @@ class Trainer:
 
     def save(self) -> None:
         """Write ``checkpoints/last.pth``, and ``epoch_NNNN.pth`` where it is kept; raise NotFinite when a weight is no number."""
-        finite.check(self.objective.method.state_dict(), self.step, self.folder, self.settings.run.precision)
         norms = [b for name, b in self.objective.named_buffers() if name.endswith(("running_mean", "running_var"))]
         distributed.average(norms)  # every process normalised its own rows
+        finite.check(self.objective.method.state_dict(), self.step, self.folder, self.settings.run.precision)
         states = distributed.gather_objects({"torch": torch.get_rng_state()})
         self.damaged.update(*distributed.gather_objects(self.damaged))
         kept = self._due(self.settings.train.keep_every)
