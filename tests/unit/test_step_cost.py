@@ -312,6 +312,6 @@ def test_a_missed_goal_is_a_limit_only_where_the_encoders_leave_nothing_to_win(m
     assert share.value == pytest.approx(100 * theirs)
     if verdict == "limit":
         assert ratio.limit == (
-            "the encoders alone gain only 1.21x from our memory format here, and are 97 % of our step, "
+            "in fp32 the encoders alone gain only 1.21x from our memory format here, and are 97 % of our step, "
             "of which 60% is the backward pass of convolutions"
         )
