@@ -33,7 +33,11 @@ def write(folder: Path, count: int, quality: int | None = None, size: tuple[int,
         (folder / f"{number:05d}.jpg").write_bytes(encoded)
         bytes_written += len(encoded)
     kind = "photographs of tiny COCO" if sources else "images of 1/f noise"
-    kept = "their own JPEG quality" if sources and quality is None else f"JPEG quality {quality or NOISE_QUALITY}"
+    kept = (
+        "their own JPEG quality and chroma"
+        if sources and quality is None
+        else f"JPEG quality {quality or NOISE_QUALITY}"
+    )
     return f"{kind}, {size[0]}x{size[1]}, {kept}, {bytes_written / count / 1000:.0f} kB each"
 
 
