@@ -196,8 +196,8 @@ def light_figure(folder: Path, kind: str, repeats: int, clock: Callable[[], floa
     added = 1 / rate["ours"] - 1 / rate["decode"]
     detail = (
         f"{kind}; ours {rate['ours']:.0f}, decoding alone {rate['decode']:.0f} images/s; decoding and torch's two resize kernels "
-        f"reach {rate['kernels'] / rate['decode']:.2f}; what we add takes {1000 * added:.2f} ms an image, so that {DECODING_GOAL} is "
-        f"reached from {1000 * added * DECODING_GOAL / (1 - DECODING_GOAL):.2f} ms of decoding on"
+        f"reach {rate['kernels'] / rate['decode']:.2f}; what we add takes {1000 * added:.2f} ms an image, so that "
+        f"{DECODING_GOAL} is reached from {1000 * added * DECODING_GOAL / (1 - DECODING_GOAL):.2f} ms of decoding on"
     )
     return of("CPU part over decoding alone, light files", ratios(times["decode"], times["ours"]), detail=detail)
 
