@@ -236,20 +236,20 @@ def memory_figure(folder: Path) -> Figure:
         seen += batch.crops.shape[1]
         if seen >= WARM and seen % 500 == 0:
             gc.collect()
-            used.append(sum(map(_private_megabytes, [os.getpid(), *workers])))
+            used.append(sum(map(_own_megabytes, [os.getpid(), *workers])))
     growth = [later - used[0] for later in used[1:]]
     half = len(growth) // 2
     return Figure(
         f"memory growth over {MANY} images in the data loader", sum(growth[half:]) / len(growth[half:]), min(growth),
         max(growth), 1, unit="MB", goal=20.0, sense="at most",
-        detail=f"mean of the last half; private memory of the process and its worker, {used[0]:.0f} MB at first",
+        detail=f"mean of the last half; anonymous memory of the process and its worker, {used[0]:.0f} MB at first",
     )  # fmt: skip
 
 
-def _private_megabytes(process: int) -> float:
-    """Return a process's memory that no other shares, in MB."""
+def _own_megabytes(process: int) -> float:
+    """Return a process's memory in MB, without files and the shared memory in which batches travel: that is bounded."""
     lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) * 1024 / 1e6
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) * 1024 / 1e6
 
 
 def small_set_figures(folder: Path, repeats: int, clock: Callable[[], float]) -> list[Figure]:
