@@ -150,7 +150,7 @@ def arithmetic(shape: Shape, seconds: Seconds, profiles: Sequence[dict[str, floa
     most = product / middle["products"]
     detail = (
         f"a product of {SIDE} x {SIDE} matrices computes {most / 1e9:.0f} GFLOP/s, our convolutions "
-        f"{step / (share * middle['ours']) / 1e9:.0f} in {share:.0%} of the step, the whole step {step / middle['ours'] / 1e9:.0f}; "
+        f"{step / (share * middle['ours']) / 1e9:.0f} in {share:.0%} of the step, the step {step / middle['ours'] / 1e9:.0f}; "
         f"{GOALS[shape]}x would take {GOALS[shape] * step / middle['release'] / 1e9:.0f} with batch norm and all else"
     )
     what = f"MoCo v2 + MixMask, {shape}: arithmetic a second of our convolutions, of a matrix product's"
