@@ -77,8 +77,8 @@ class Method(nn.Module, ABC):
         rows = batch // distributed.world()
         if rows < 2 * self.groups:
             raise InputError(
-                f"{rows} images at a time on each process (train.batch_size over the processes and train.accumulate) leave fewer "
-                f"than 2 to normalise together{self._of_groups()}; raise train.batch_size"
+                f"micro-batches of {rows} on each process (train.batch_size over the processes and train.accumulate) leave fewer "
+                f"than 2 to normalise together{self._of_groups()}; raise train.batch_size or lower train.accumulate"
             )
         if rows % self.groups:
             raise InputError(f"{rows} images at a time cannot be cut evenly{self._of_groups()}; change one of them")
