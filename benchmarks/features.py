@@ -1,6 +1,6 @@
 """Time feature extraction for kNN and linear classification against the bare encoder, which is its limit.
 
-    python benchmarks/features.py [--repeats 7] [--threads N]
+    python benchmarks/features.py [--repeats 11] [--threads N]
 
 Ours reads the images, makes the test views, normalises them, runs the frozen backbone, logs and writes the cache file. The
 bare encoder sees one batch of the same size again and again, normalised and in the same memory format. In memory: 4,096
@@ -135,7 +135,7 @@ def encoder(job: Job, case: Case) -> Callable[[], object]:
 def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=11)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)

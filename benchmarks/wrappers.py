@@ -1,10 +1,11 @@
 """Time an iteration of tools/train_net.py and tools/train_seg.py against Detectron2's and MMEngine's own loops.
 
-    python benchmarks/wrappers.py [--rounds 20]
+    python benchmarks/wrappers.py [--rounds 18]
 
-Both sides run in one process, each in its own thread, and only one at a time: they take turns of a few iterations of the
-same config (slim networks, the embedded set), with the same seeds, data and one thread of arithmetic. At the end their
-weights must be equal, so both did the same work. Ours is what the tools run, with journal, TensorBoard and load check.
+Both sides run in one process, each in its own thread, and only one at a time: they take turns of two iterations of the
+same config (slim networks, the embedded set), with the same seeds, data and one thread of arithmetic. A round is as many
+turns as it takes both to log, so that every ratio holds all that is done now and then. At the end their weights must be
+equal, so both did the same work. Ours is what the tools run, with journal, TensorBoard and load check.
 """
 
 import argparse
@@ -29,7 +30,8 @@ from torch import nn
 GOAL = 1.02  # of the framework's own time
 DETECTION = figures.ROOT / "configs/transfer/detection/mask-rcnn_r18w16-fpn_1xb4-400_shapes.yaml"
 SEGMENTATION = figures.ROOT / "configs/transfer/segmentation/fcn_r18w16-d32_1xb16-280i_shapes-64x64.py"
-TURN = {"detection": 4, "segmentation": 8}  # iterations
+TURN = 2  # iterations; short, so that the host's changes of speed meet both sides
+ROUND = 20  # iterations of each side: one period of the detection log, two of the segmentation log
 PATIENCE = 300  # seconds until a side that says nothing is given up
 
 
@@ -69,11 +71,11 @@ class Side:
         self._thread.start()
         self._result()
 
-    def turn(self, iterations: int) -> Times:
-        """Let the loop do some iterations; return the seconds one took, data included."""
-        self._allowed.put(iterations)
+    def turn(self) -> Times:
+        """Let the loop do ``TURN`` iterations; return the seconds they took, data included."""
+        self._allowed.put(TURN)
         ended = self._result()
-        return Times(*((end - start) / iterations for end, start in zip(ended, self._began, strict=True)))
+        return Times(*(end - start for end, start in zip(ended, self._began, strict=True)))
 
     def pass_by(self) -> None:
         """Be called by the loop before every iteration."""
@@ -108,7 +110,7 @@ def seed(number: int) -> None:
     torch.manual_seed(number)
 
 
-def detection(folder: Path) -> tuple[Side, Side]:
+def detection(folder: Path, iterations: int) -> tuple[Side, Side]:
     """Return our detection run and Detectron2's DefaultTrainer on the same config."""
     sys.path.insert(0, str(figures.ROOT / "tools"))
     import train_net
@@ -128,7 +130,7 @@ def detection(folder: Path) -> tuple[Side, Side]:
         def before_step(self) -> None:
             self.side.pass_by()
 
-    options = ["SOLVER.OPTIMIZER", "SGD", "DATALOADER.NUM_WORKERS", "0", "SEED", "1", "OUTPUT_DIR"]
+    options = f"SOLVER.OPTIMIZER SGD SOLVER.MAX_ITER {iterations} DATALOADER.NUM_WORKERS 0 SEED 1 OUTPUT_DIR".split()
     asked = train_net.parser().parse_args(["--config-file", str(DETECTION), *options, str(folder / "ours")])
     plan = run.prepare(asked)
 
@@ -152,7 +154,7 @@ def detection(folder: Path) -> tuple[Side, Side]:
     return Side(ours), Side(theirs)
 
 
-def segmentation(folder: Path) -> tuple[Side, Side]:
+def segmentation(folder: Path, iterations: int) -> tuple[Side, Side]:
     """Return our segmentation run and MMEngine's Runner on the same config."""
     from transfer.segmentation import runner  # isort: skip - before any mm* package
     from mmengine.config import Config
@@ -175,7 +177,8 @@ def segmentation(folder: Path) -> tuple[Side, Side]:
 
     for name in ("ours", "theirs"):
         text = f"_base_ = {str(SEGMENTATION)!r}\ncustom_hooks = [dict(type='Pause', side={name!r})]\n"
-        (folder / f"{name}.py").write_text(text)
+        length = f"train_cfg = dict(max_iters={iterations}, val_interval={iterations})\n"
+        (folder / f"{name}.py").write_text(text + length)
 
     def ours(side: Side) -> None:
         runner.run(folder / "ours.py", folder / "seg-ours", seed=1)
@@ -190,29 +193,34 @@ def segmentation(folder: Path) -> tuple[Side, Side]:
 
 
 def measure(what: str, sides: tuple[Side, Side], rounds: int) -> list[figures.Figure]:
-    """Let both take turns, the first of them now one, now the other; return the time of ours over theirs."""
-    count = TURN[what]
+    """Let both take turns, the first of them now one, now the other; return the time of ours over theirs, round by round."""
     for side in sides:
         side.begin()
-    for side in sides:
-        side.turn(count)  # to warm up
-    times: tuple[list[Times], list[Times]] = ([], [])
-    for number in range(rounds):
-        for index in (0, 1) if number % 2 else (1, 0):
-            times[index].append(sides[index].turn(count))
+    one_round(sides)  # to warm up
+    times = [one_round(sides) for _ in range(rounds)]
     check_equal(*sides)
-    ours, theirs = (1000 * statistics.median(one.wall for one in values) for values in times)
+    ours, theirs = (1000 * statistics.median(pair[index].wall for pair in times) / ROUND for index in (0, 1))
     tool, loop = ("train_net.py", "Detectron2's loop") if what == "detection" else ("train_seg.py", "MMEngine's Runner")
     name = f"iteration of tools/{tool} over one of {loop}"
-    detail = f"{ours:.1f} ms against {theirs:.1f} ms, turns of {count} iterations, weights equal in the end"
+    detail = f"{ours:.1f} ms against {theirs:.1f} ms, rounds of {ROUND} iterations, weights equal in the end"
     wall, processor, undisturbed = (
-        [getattr(our, clock) / getattr(their, clock) for our, their in zip(*times, strict=True)]
+        [getattr(our, clock) / getattr(their, clock) for our, their in times]
         for clock in ("wall", "processor", "undisturbed")
     )
     return [
         figures.of(name, wall, goal=GOAL, sense="at most", detail=detail, limit=other_load(wall, undisturbed)),
         figures.of(f"{name}, processor time", processor),
     ]
+
+
+def one_round(sides: tuple[Side, Side]) -> tuple[Times, Times]:
+    """Return the seconds of ``ROUND`` iterations of ours and of theirs, done in turns."""
+    turns: tuple[list[Times], list[Times]] = ([], [])
+    for number in range(ROUND // TURN):
+        for index in (0, 1) if number % 2 else (1, 0):
+            turns[index].append(sides[index].turn())
+    ours, theirs = (Times(*map(sum, zip(*one, strict=True))) for one in turns)
+    return ours, theirs
 
 
 def other_load(wall: list[float], undisturbed: list[float]) -> str:
@@ -235,7 +243,7 @@ def check_equal(first: Side, second: Side) -> None:
 def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=18)
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
     found = []
@@ -245,7 +253,7 @@ def main() -> int:
         contextlib.redirect_stdout(nowhere),
     ):
         for what, make in (("detection", detection), ("segmentation", segmentation)):
-            found += measure(what, make(Path(scratch)), rounds)
+            found += measure(what, make(Path(scratch), (rounds + 2) * ROUND), rounds)
     return figures.finish("wrappers", found, threads=1)
 
 
