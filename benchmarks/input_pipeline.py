@@ -299,7 +299,7 @@ def main() -> int:
         figures += colour_figures(arguments.repeats, clock)
         figures.append(memory_figure(folder / "large"))
         torch.set_num_threads(threads)
-        figures += small_set_figures(folder / "small", min(3, arguments.repeats), clock)
+        figures += small_set_figures(folder / "small", arguments.repeats, clock)
     return finish("input_pipeline", figures, files=kind)
 
 

@@ -18,9 +18,8 @@ Box = tuple[int, int, int, int]  # top, left, height, width
 FEW = 64 * 64  # pixels that NumPy takes apart in less time
 _resize = torch.ops.aten._upsample_bilinear2d_aa.out
 _scratch: dict[str, Tensor] = {}
-cv2.setNumThreads(
-    1
-)  # an image is one thread's work: small ones cost less than OpenCV's pool, and workers share the cores
+# An image is one thread's work: small ones cost less than OpenCV's pool, and workers share the cores.
+cv2.setNumThreads(1)
 
 
 def cut(
@@ -30,9 +29,8 @@ def cut(
     top, left, height, width = box
     rows, columns = out.shape[1:]
     part = image[top : top + height, left : left + width]
-    if (
-        height <= rows and width <= columns
-    ):  # nothing to smooth: OpenCV's linear filter is the same and has less overhead
+    # where nothing is to be smoothed, OpenCV's linear filter is the same and has less overhead
+    if height <= rows and width <= columns:
         pixels = cv2.resize(part, (columns, rows), interpolation=cv2.INTER_LINEAR)
     else:
         pixels = _smoothed(part, rows, columns)
