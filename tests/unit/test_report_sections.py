@@ -15,6 +15,7 @@ from core.files import FileError
 from transfer import report as reports
 from transfer.report import assembly, breakdown, charts, cost, curves, diagram, page, pictures
 from transfer.report.cache import FILE, Cache
+from transfer.report.model import Row
 
 MIXMASK = "MoCo v2 + MixMask"
 
@@ -159,6 +160,22 @@ def test_accuracy_against_cost_needs_two_costs_and_joins_one_method_at_several(t
     assert (long.x - chart.box[0]) == pytest.approx(4 * (short.x - chart.box[0]), abs=0.5)  # the axis starts at zero
     assert long.y < short.y
     assert len(chart.joined) == 1
+
+
+def test_a_line_joins_runs_that_differ_in_length_and_no_others(tmp_path):
+    settings = {"plain": (4, 0.0), "plain, longer": (8, 0.0), "negatives": (5, 1.0), "negatives, longer": (9, 1.0)}
+    rows = {}
+    for name, (epochs, weight) in settings.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        branch = {"name": "saliency", "hard_negatives": weight}
+        config = {"branches": {"one": branch}, "train": {"epochs": epochs, "batch_size": 8}, "run": {"folder": name}}
+        (folder / "config.yaml").write_text(json.dumps(config))
+        rows[name] = Row(name, name, (), "moco", ("saliency",), runs=(folder,))
+    kinds = {name: cost.settings_but_length(row) for name, row in rows.items()}
+    assert kinds["plain"] == kinds["plain, longer"]
+    assert kinds["negatives"] == kinds["negatives, longer"]
+    assert kinds["plain"] != kinds["negatives"]
 
 
 def test_classes_and_sizes_are_found_by_name_and_classification_has_neither(tmp_path):

@@ -12,6 +12,13 @@ from transfer.report import wording
 from transfer.report.charts import Chart, Dot, scatter
 from transfer.report.model import Cell, Report, Row, short
 
+LENGTH = (
+    "epochs",
+    "workers",
+    "log_every",
+    "checkpoint_every",
+    "keep_every",
+)  # may differ between runs of the same settings
 BACKWARD = 2  # forwards that a backward pass costs; only the query encoder has one
 
 
@@ -88,11 +95,21 @@ def of_run(folder: Path) -> dict[str, Any]:
         summary = json.loads((folder / "summary.json").read_text())
     except (OSError, ValueError, RecursionError):
         return {}
-    try:
-        batch = yaml.safe_load((folder / "config.yaml").read_text())["train"]["batch_size"]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, RecursionError):
-        batch = None
+    batch = _section(_config(folder), "train").get("batch_size")
     return {"batch": batch} | summary if isinstance(summary, dict) else {}
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load((folder / "config.yaml").read_text())
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
+    found = config.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _number(value: Any) -> float | None:
@@ -108,18 +125,31 @@ def trial_cost(cell: Cell) -> tuple[float | None, float | None, str]:
 
 
 def matched(report: Report, costs: Sequence[Cost]) -> list[Chart]:
-    """Chart each benchmark's headline metric against image forwards; rows of one method at several costs are joined."""
+    """Chart each benchmark's headline metric against image forwards; rows of the same settings at several lengths are joined."""
     known = {cost.row: cost.image_forwards for cost in costs if cost.image_forwards is not None}
+    kinds = {row: settings_but_length(row) for row in known}
     found = []
     for column in report.columns:
         dots = []
         for row, cost in known.items():
             summary = report.cell(row, column).summary(column.headline)
             if summary is not None:
-                kind = (row.method, *sorted(row.branches)) if row.method else (row.name,)
                 low = summary.mean if summary.low is None else summary.low
                 high = summary.mean if summary.high is None else summary.high
-                dots.append(Dot(row.label, report.styles[row], cost, summary.mean, low, high, kind, row))
+                dots.append(Dot(row.label, report.styles[row], cost, summary.mean, low, high, kinds[row], row))
         if len({dot.x for dot in dots}) > 1:
             found.append(scatter(column.label, "image forwards", short(column.headline), dots, column))
     return found
+
+
+def settings_but_length(row: Row) -> str:
+    """Return what a checkpoint was trained with, the same text for runs that differ in length or place only.
+
+    Without the run's config it is the method and the branches' names, or the row's own name.
+    """
+    config = _config(row.runs[0]) if row.runs else {}
+    if not config:
+        return "+".join((row.method, *sorted(row.branches))) if row.method else row.name
+    train = {key: value for key, value in _section(config, "train").items() if key not in LENGTH}
+    rest = {key: value for key, value in config.items() if key not in ("run", "schedule", "monitor")}
+    return json.dumps(rest | {"train": train}, sort_keys=True, default=str)
