@@ -4,7 +4,7 @@ import itertools
 import math
 import statistics
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from transfer.report.model import Column, Row
@@ -106,23 +106,14 @@ def line_chart(
 
 def scatter(title: str, x_label: str, y_label: str, dots: Sequence[Dot], column: Column | None = None) -> Chart:
     """Lay out at least one dot; the x axis starts at zero, so that half as far is half the cost."""
-    x_ticks = ticks(0.0, max(dot.x for dot in dots) * 1.04)
+    x_end = max(dot.x for dot in dots) * 1.04
     middle = statistics.median(dot.y for dot in dots)
     reach = without_outliers([max(abs(dot.low - middle), abs(dot.high - middle)) for dot in dots])[-1]
     near = [dot for dot in dots if max(abs(dot.low - middle), abs(dot.high - middle)) <= reach]
     y_ticks = ticks(min(dot.low for dot in near), max(dot.high for dot in near))
-    x_range, y_range = (0.0, x_ticks[-1]), (y_ticks[0], y_ticks[-1])
+    x_range, y_range = (0.0, x_end), (y_ticks[0], y_ticks[-1])
     placed = tuple(
-        Dot(
-            d.label,
-            d.style,
-            across(d.x, x_range),
-            up(d.y, y_range),
-            up(d.low, y_range),
-            up(d.high, y_range),
-            d.kind,
-            d.row,
-        )
+        replace(d, x=across(d.x, x_range), y=up(d.y, y_range), low=up(d.low, y_range), high=up(d.high, y_range))
         for d in dots
     )
     off = [dot.label for dot in dots if not y_range[0] <= dot.y <= y_range[1]]
@@ -134,7 +125,7 @@ def scatter(title: str, x_label: str, y_label: str, dots: Sequence[Dot], column:
         title,
         x_label,
         y_label,
-        [(across(x, x_range), text(x)) for x in x_ticks],
+        [(across(x, x_range), text(x)) for x in ticks(0.0, x_end) if x <= x_end],
         [(up(y, y_range), text(y)) for y in y_ticks],
         [],
         column,
