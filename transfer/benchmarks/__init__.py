@@ -42,3 +42,5 @@ class Benchmark(ABC):
 BOX = ("bbox/AP", "bbox/AP50", "bbox/AP75")
 BOX_AND_MASK = (*BOX, "bbox/APs", "bbox/APm", "bbox/APl", "segm/AP", "segm/AP50", "segm/AP75")
 SEGMENTATION = ("seg/mIoU", "seg/mAcc", "seg/aAcc")
+_NEIGHBOURS = ("20", "200", "20-0.1", "200-0.1")  # k, and the temperature where it is not 0.07
+KNN = tuple(f"knn{setting}/top{k}" for setting in _NEIGHBOURS for k in (1, 5))

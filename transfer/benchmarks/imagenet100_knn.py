@@ -1,6 +1,6 @@
 """ImageNet-100 by the nearest training images: nothing is trained."""
 
-from transfer.benchmarks import Benchmark, Protocol
+from transfer.benchmarks import KNN, Benchmark, Protocol
 
 
 class Imagenet100Knn(Benchmark):
@@ -12,16 +12,7 @@ class Imagenet100Knn(Benchmark):
         config="configs/transfer/classification/knn_imagenet100.yaml",
         train="imagenet100/train",
         test="imagenet100/val",
-        metrics=(
-            "knn20/top1",
-            "knn20/top5",
-            "knn200/top1",
-            "knn200/top5",
-            "knn20-0.1/top1",
-            "knn20-0.1/top5",
-            "knn200-0.1/top1",
-            "knn200-0.1/top5",
-        ),
+        metrics=KNN,
         headline="knn200/top1",
         trials=1,
     )

@@ -1,6 +1,6 @@
 """Tiny-ImageNet by the nearest training images: nothing is trained."""
 
-from transfer.benchmarks import Benchmark, Protocol
+from transfer.benchmarks import KNN, Benchmark, Protocol
 
 
 class TinyImagenetKnn(Benchmark):
@@ -12,16 +12,7 @@ class TinyImagenetKnn(Benchmark):
         config="configs/transfer/classification/knn_tiny-imagenet.yaml",
         train="tiny-imagenet-200/train",
         test="tiny-imagenet-200/val",
-        metrics=(
-            "knn20/top1",
-            "knn20/top5",
-            "knn200/top1",
-            "knn200/top5",
-            "knn20-0.1/top1",
-            "knn20-0.1/top5",
-            "knn200-0.1/top1",
-            "knn200-0.1/top5",
-        ),
+        metrics=KNN,
         headline="knn200/top1",
         trials=1,
     )
