@@ -36,7 +36,7 @@ def _launcher(settings: Suite, folder: Path) -> Launcher:
 
 
 def print_plan(settings: Suite, folder: Path, console: Console) -> None:
-    """Print every item, what it needs, how long similar ones took, and whether it is done; its folder where that fits."""
+    """Print every item, whether it is done, how long similar ones took, and, as far as they fit, what it needs and its folder."""
     wanted = items.plan(settings, folder)
     statuses = execution.standing(wanted)
     durations = Durations(wanted, statuses)
@@ -47,9 +47,10 @@ def print_plan(settings: Suite, folder: Path, console: Console) -> None:
         if state == "waiting" and (item.folder / execution.FAILURE).exists():
             state = "failed"
         lines.append((item.name, state, "?" if about is None else duration(about), item.after, str(item.folder)))
-    table = _table(("item", "state", "about", "after", "folder"), lines)
-    if console.measure(table, options=console.options.update(width=UNLIMITED)).maximum > console.width:
-        table = _table(("item", "state", "about", "after"), [line[:-1] for line in lines])
+    for shown in (5, 4, 3):
+        table = _table(("item", "state", "about", "after", "folder")[:shown], [line[:shown] for line in lines])
+        if console.measure(table, options=console.options.update(width=UNLIMITED)).maximum <= console.width:
+            break
     console.print(table)
     done = sum(status.state == "done" for status in statuses.values())
     width = _launcher(settings, folder).width
