@@ -204,7 +204,7 @@ def test_linking_checks_first_and_never_replaces_a_folder(tmp_path):
 def test_coco_becomes_voc_pixel_by_pixel(tmp_path):
     root, out = write_coco(tmp_path / "coco"), tmp_path / "voc"
     counts = coco_to_voc.convert(root, out)
-    assert counts["Segmentation/trainval"] == {"images": 2, "classes seen": 4}
+    assert counts["Segmentation/trainval"] == {"images": 2, "classes seen": 2}
     with Image.open(out / "SegmentationClass" / "000000000001.png") as image:
         assert image.mode == "P"
         labels = np.asarray(image)
@@ -227,6 +227,14 @@ def test_coco_becomes_voc_pixel_by_pixel(tmp_path):
         ]
         assert lists == [["000000000001"], ["000000000002"], ["000000000001", "000000000002"]]
     assert sha256(out / "JPEGImages" / "000000000002.jpg") == sha256(root / "val2017" / "000000000002.jpg")
+
+
+def test_a_class_in_several_images_of_a_list_is_seen_once(tmp_path):
+    root = write_coco(tmp_path / "coco")
+    edit(root / "annotations" / "instances_val2017.json", lambda c: c["categories"][2].update(name="cat"))
+    counts = coco_to_voc.convert(root, tmp_path / "voc")
+    seen = [counts[f"Segmentation/{name}"]["classes seen"] for name in ("train", "val", "trainval")]
+    assert seen == [2, 2, 3]  # a couch in both, a dog in one, a cat in the other
 
 
 def test_boxes_count_from_one_and_leave_crowds_and_other_classes_out(tmp_path):

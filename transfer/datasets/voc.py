@@ -96,12 +96,12 @@ def _check_list(root: Path, path: Path, classes: Sequence[str]) -> dict[str, int
     names = read_list(path)
     folder = root / _labels_folder(path)
     if folder.name != "Annotations":
-        seen = 0
+        seen: set[int] = set()
         for name in track(names, f"checking {path}", len(names)):
             image = root / "JPEGImages" / f"{name}.jpg"
             require_image(image, str(path))
-            seen += _check_labels(folder / f"{name}.png", image, len(classes))
-        return {"images": len(names), "classes seen": seen}
+            seen |= _check_labels(folder / f"{name}.png", image, len(classes))
+        return {"images": len(names), "classes seen": len(seen)}
     objects, faults = 0, Faults(path, "boxes outside", "wrong sizes")
     for name in track(names, f"checking {path}", len(names)):
         image = root / "JPEGImages" / f"{name}.jpg"
@@ -110,8 +110,8 @@ def _check_list(root: Path, path: Path, classes: Sequence[str]) -> dict[str, int
     return {"images": len(names), "objects": objects, **faults.settled(objects, len(names))}
 
 
-def _check_labels(path: Path, image: Path, classes: int) -> int:
-    """Check a palette PNG against its image; return how many classes it shows."""
+def _check_labels(path: Path, image: Path, classes: int) -> set[int]:
+    """Check a palette PNG against its image; return the classes it shows."""
     require_image(path, "an ImageSets/Segmentation list")
     with Image.open(path) as labels, Image.open(image) as photo:
         if labels.mode != "P":
@@ -124,7 +124,7 @@ def _check_labels(path: Path, image: Path, classes: int) -> int:
     bad = values[(values > classes) & (values != VOID)]
     if len(bad):
         raise InputError(f"{path} holds the value {bad[0]}; allowed are 0 to {classes} and {VOID} (void)")
-    return int(((values > 0) & (values <= classes)).sum())
+    return set(values[(values > 0) & (values <= classes)].tolist())
 
 
 def _check_boxes(path: Path, image: Path, classes: Sequence[str], faults: Faults) -> int:
