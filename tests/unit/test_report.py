@@ -108,6 +108,22 @@ def test_the_page_is_one_well_formed_file_without_requests(made):
     assert len(text) < 8_000_000
 
 
+def test_the_page_names_the_interval_of_each_mean_and_explains_it_once(made, tmp_path):
+    text = made[1]["html"]
+    assert len(re.findall(r"3 trials, <span>95 %: −?[\d.]+ to −?[\d.]+</span>", text)) == 3 * 2
+    assert text.count("95 % t-interval of their mean") == 1
+    single = _texts(suite(tmp_path, trials=1))["html"]
+    assert "95 %: " not in single
+    assert "95 % t-interval" not in single
+
+
+def test_every_picture_is_there_once_and_a_press_on_it_opens_the_large_view(made):
+    text = made[1]["html"]
+    pictures = re.findall(r'<a href="#large"><img decoding="async" src="([^"]+)" alt="[^"]+"></a>', text)
+    assert len(pictures) == text.count("data:image/webp") == 2 + 2 * 2 * 3
+    assert text.count('<dialog id="large"') == 1
+
+
 def test_curves_pictures_cost_recipes_commands_and_environment_are_in_the_page(made):
     text = made[1]["html"]
     words = " ".join(" ".join(_Page(text).words).split())

@@ -1,10 +1,11 @@
 """The small parts of reports: ticks, lines, smoothing, and Markdown code."""
 
 import pytest
-from made_results import result, write
+from made_results import result, suite, write
 
-from transfer.report import assembly, charts, forest, markdown, wording
+from transfer.report import assembly, charts, diagram, forest, markdown, wording
 from transfer.report.model import Cell
+from transfer.statistics import summarise
 
 
 @pytest.mark.parametrize(
@@ -67,6 +68,24 @@ def test_a_difference_beyond_the_scale_is_an_arrow_without_a_point(tmp_path):
     (found,) = forest.forests(assembly.build(tmp_path, "A"))
     points = {strip.row.label: (strip.point is None, strip.cut) for strip in found.strips}
     assert points == {"B": (False, (False, False)), "C": (False, (False, False)), "D": (True, (True, False))}
+
+
+def test_a_critical_difference_wider_than_the_ranks_is_drawn_at_its_full_length(tmp_path):
+    report = assembly.build(suite(tmp_path))
+    drawn = diagram.diagram(report)
+    critical = 2.343 * (3 * 4 / (6 * 2)) ** 0.5  # three checkpoints on two benchmarks: ranks 1 to 3 are 2 apart
+    assert report.ranks.found.critical == pytest.approx(critical, abs=0.01)
+    assert drawn.ruler == 100
+    assert [text for _, text in drawn.ticks] == ["1", "2", "3"]
+    assert [at for at, _ in drawn.ticks] == pytest.approx([0, 100 / critical, 200 / critical], abs=0.05)
+    assert [place.at for place in drawn.places] == [at for at, _ in drawn.ticks]
+
+
+def test_the_interval_of_a_mean_is_named_as_such_beside_the_number_of_trials():
+    summary = summarise([17.0, -3.0])
+    assert wording.mean_interval(summary).startswith("95 %: −")
+    assert wording.mean_interval(summary) == f"95 %: −{-summary.low:.2f} to {summary.high:.2f}"
+    assert wording.mean_interval(summarise([17.0])) == ""
 
 
 def test_missing_trials_of_one_reason_are_named_together():

@@ -19,7 +19,10 @@ class Place:
 
 @dataclass(frozen=True)
 class Diagram:
-    """The lines in order; bars are (first line, last line), counted from 1; the ruler is one critical difference wide."""
+    """The lines in order; bars are (first line, last line), counted from 1; the ruler is one critical difference wide.
+
+    The axis goes on beyond the last rank where the critical difference is wider than the ranks.
+    """
 
     places: list[Place]
     bars: list[tuple[int, int]]
@@ -32,10 +35,11 @@ def diagram(report: Report) -> Diagram | None:
     if report.ranks is None:
         return None
     found, rows = report.ranks.found, report.ranks.rows
-    width = len(rows) - 1
+    last = len(rows) - 1
+    width = max(last, found.critical)
     order = sorted(range(len(rows)), key=lambda index: found.ranks[index])
     line = {index: number for number, index in enumerate(order, start=1)}
-    every = max(1, round(width / 8))
+    every = max(1, round(last / 8))
 
     def at(rank: float) -> float:
         return round(100 * (rank - 1) / width, 2)
@@ -43,6 +47,6 @@ def diagram(report: Report) -> Diagram | None:
     return Diagram(
         places=[Place(rows[index], found.ranks[index], at(found.ranks[index])) for index in order],
         bars=[(min(lines), max(lines)) for group in found.groups if (lines := [line[index] for index in group])],
-        ruler=min(100.0, round(100 * found.critical / width, 2)),
+        ruler=round(100 * found.critical / width, 2),
         ticks=[(at(rank), str(rank)) for rank in range(1, len(rows) + 1, every)],
     )

@@ -104,9 +104,19 @@ def interval(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f"[{signed(low)}, {signed(high)}]"
 
 
-def span(low: float, high: float) -> str:
-    """Write ``56.61 to 57.55``."""
-    return f"{low:.2f} to {high:.2f}".replace("-", "−")
+def mean_interval(summary: Summary | None) -> str:
+    """Write ``95 %: 56.61 to 57.55``, nothing where a single trial has no interval."""
+    if summary is None or summary.low is None:
+        return ""
+    return f"95 %: {summary.low:.2f} to {summary.high:.2f}".replace("-", "−")
+
+
+def mean_intervals(report: Report) -> str:
+    """Say what the intervals beside the numbers of trials are, nothing in a report without any."""
+    summaries = (cell.summary(column.headline) for (_, column), cell in report.cells.items())
+    if not any(map(mean_interval, summaries)):
+        return ""
+    return "Behind the number of trials stands the 95 % t-interval of their mean, not the lowest and the highest trial."
 
 
 def compared(found: Difference | None) -> str:

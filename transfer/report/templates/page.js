@@ -76,6 +76,17 @@ for (const button of all(".legend button")) {
   button.addEventListener("pointerleave", () => dim(single));
 }
 
+/* A press on a picture shows it at full size; another press, or Escape, closes it. */
+const large = one("large");
+for (const link of all(".pictures a")) {
+  link.addEventListener("click", (event) => {
+    event.preventDefault();
+    large.replaceChildren(link.firstElementChild.cloneNode());
+    large.showModal();
+  });
+}
+large.addEventListener("click", () => large.close());
+
 /* Dark or light: the system's choice until the button says otherwise. */
 one("theme").addEventListener("click", () => {
   const style = document.documentElement.style;
