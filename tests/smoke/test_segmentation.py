@@ -83,7 +83,8 @@ def test_train_resume_and_measure(world: Path, tmp_path: Path, run_tool: Callabl
         assert picture.size == (3 * 128 + 8, 128)
 
     resumed = run_tool(TOOL, *command(world, folder, "--resume"), DETECTRON2_DATASETS=str(world))
-    assert "resuming from" in resumed.stdout
+    assert "different from before: train_cfg.max_iters" in resumed.stdout
+    assert resumed.stdout.count("4 iterations") == 1  # published is what the config says, not the command line
     assert [line["step"] for line in journal(folder)] == [1, 2, 3, 4]
     ended = json.loads((folder / "evaluation.json").read_text())
     assert ended["tensors_checked"] == 100

@@ -7,9 +7,10 @@ import pytest
 from shipped_configs import DETECTION, Name, load_detection, shipped
 
 from transfer.detection.datasets import DatasetCatalog
-from transfer.detection.injection import facts, get, leaves
+from transfer.detection.injection import facts, get
 from transfer.detection.run import read_config
 from transfer.recipe import Recipe
+from transfer.work_folder import flat
 
 FOLDER = DETECTION[0].parent
 DATA = {
@@ -79,6 +80,6 @@ def test_no_two_bases_of_a_config_set_the_same_key() -> None:
         assert bases, f"{path.name} names no bases"
         seen: dict[str, str] = {}
         for base in bases[1].split(", "):
-            for key, _ in leaves(CfgNode.load_yaml_with_base(str(FOLDER / base))):
+            for key, _ in flat(CfgNode.load_yaml_with_base(str(FOLDER / base))):
                 assert key not in seen, f"{path.name}: {key} is in {seen[key]} and in {base}"
                 seen[key] = base

@@ -11,6 +11,7 @@ import torch
 from core import plugins
 from core.errors import InputError
 from core.files import read_weights_file, sha256, write_json
+from transfer import work_folder
 from transfer.classification import settings as reading
 from transfer.classification import subsets
 from transfer.classification.data import Data
@@ -32,11 +33,16 @@ def run(
     settings, published = reading.read(config, options), reading.read(config)
     device = torch.device(_device(settings.device))
     network, recipe, tensors = _loaded(weights, settings)
-    work_dir.mkdir(parents=True, exist_ok=True)
+    digest = sha256(weights)
+    decides = settings.model_dump(mode="json", exclude={"chunk", "workers", "device"})
+    identity = {**dict(work_folder.flat(decides)), "--seed": seed, "--weights": digest}
+    resume, opened = work_folder.open_folder(work_dir, identity, resume, "--work-dir")
+    for line in opened:
+        print(line)
     job = Job(
         network=network.to(device),
         recipe=recipe,
-        weights_sha256=sha256(weights),
+        weights_sha256=digest,
         data=_data(settings, seed),
         settings=settings,
         seed=seed,

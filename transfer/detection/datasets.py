@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json, register_coco_instances, register_pascal_voc
 from detectron2.data.datasets.pascal_voc import CLASS_NAMES
@@ -89,6 +90,24 @@ def classes(name: str) -> list[str]:
     if not hasattr(metadata, "thing_classes"):
         DatasetCatalog.get(name)
     return list(metadata.thing_classes)
+
+
+def check_classes(cfg: CfgNode, names: Iterable[str]) -> None:
+    """Raise InputError unless the sets have the same classes, as many as the head; COCO's own names are taken at their word."""
+    key = {"GeneralizedRCNN": "ROI_HEADS", "RetinaNet": "RETINANET"}.get(cfg.MODEL.META_ARCHITECTURE)
+    found = {name: classes(name) for name in dict.fromkeys(map(_base, names))} if key else {}
+    for name, listed in found.items():
+        if len(listed) != (wanted := cfg.MODEL[key].NUM_CLASSES):
+            raise InputError(
+                f"{name} has {len(listed)} classes ({', '.join(listed[:3])}, ...), but MODEL.{key}.NUM_CLASSES is {wanted}; "
+                "correct the key, or the annotation file if it is of another dataset"
+            )
+        first, expected = next(iter(found.items()))
+        if listed != expected:
+            other = next(pair for pair in zip(expected, listed, strict=True) if pair[0] != pair[1])
+            raise InputError(
+                f"{first} and {name} have other classes ({other[0]} and {other[1]}); use sets that belong together"
+            )
 
 
 def _few() -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer
 
 from core.errors import InputError
-from transfer.detection.injection import leaves
+from transfer.work_folder import flat
 
 
 def adapt(cfg: CfgNode, processes: int, cuda: bool, norm: str = "") -> tuple[CfgNode, list[str]]:
@@ -33,7 +33,7 @@ def adapt(cfg: CfgNode, processes: int, cuda: bool, norm: str = "") -> tuple[Cfg
         cfg.SOLVER.AMP.ENABLED = False
         said.append("SOLVER.AMP is off: Detectron2 has it for CUDA only")
     norm = _norm(processes, cuda, norm)
-    synchronised = sorted(key for key, value in leaves(cfg) if key.endswith(".NORM") and value == "SyncBN")
+    synchronised = sorted(key for key, value in flat(cfg) if key.endswith(".NORM") and value == "SyncBN")
     changed = synchronised if norm != "SyncBN" else []
     for key in changed:
         cfg.merge_from_list([key, norm])

@@ -5,7 +5,6 @@ from transfer.detection import compat  # noqa: F401, I001 - first: the families 
 import importlib
 import importlib.util
 import math
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,15 +88,6 @@ def refuse_impossible(cfg: Any) -> None:
             f"MODEL.RESNETS.DEPTH is {depth} and MODEL.ROI_HEADS.NAME is {cfg.MODEL.ROI_HEADS.NAME}: C4's res5 is "
             "three bottleneck blocks, which a ResNet-18/34 has not; use an FPN config such as mask-rcnn_r18-fpn"
         )
-
-
-def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield each key of nested mappings as a dotted path, with its value."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def get(cfg: Any, key: str) -> Any:

@@ -22,12 +22,13 @@ from torch.multiprocessing import ProcessExitedException
 
 from core.errors import InputError
 from core.files import write_atomic, write_json
-from transfer import recipe
+from transfer import recipe, work_folder
 from transfer.detection import datasets, devices, evaluators, injection, parts, tiny  # noqa: F401 - parts registers
 from transfer.detection.checkpoint import ProvenCheckpointer
 from transfer.detection.drawing import draw
 from transfer.detection.trainer import Trainer
 
+PLACE = ("OUTPUT_DIR", "MODEL.DEVICE", "MODEL.WEIGHTS", "DATALOADER.NUM_WORKERS")  # where and how, not what is learned
 INPUT_ERRORS = (InputError, FileNotFoundError, PermissionError)
 
 
@@ -67,7 +68,11 @@ def prepare(arguments: argparse.Namespace) -> Plan:
             f"--num-gpus {arguments.num_gpus}, but this machine has {torch.cuda.device_count()}; ask for fewer"
         )
     processes = arguments.num_gpus * arguments.num_machines
+    if processes < 1:
+        raise InputError(f"--num-gpus is {arguments.num_gpus}; give the number of processes, 1 also without a GPU")
     cfg, explicit = read_config(arguments.config_file, arguments.opts)
+    if not (cfg.DATASETS.TRAIN or arguments.eval_only):
+        raise InputError("DATASETS.TRAIN is empty; give --config-file, such as one of configs/transfer/detection")
     resuming = arguments.resume and (Path(cfg.OUTPUT_DIR) / "last_checkpoint").is_file()
     said = []
     if cfg.MODEL.WEIGHTS and not (resuming and not Path(cfg.MODEL.WEIGHTS).is_file()):
@@ -77,16 +82,24 @@ def prepare(arguments: argparse.Namespace) -> Plan:
     elif not resuming:
         said = ["MODEL.WEIGHTS is empty: the backbone starts from random weights"]
     injection.refuse_impossible(cfg)
-    published = devices.summary(cfg, cfg.SOLVER.REFERENCE_WORLD_SIZE or processes)
+    written, _ = read_config(arguments.config_file, [])
+    published = devices.summary(written, written.SOLVER.REFERENCE_WORLD_SIZE or processes)
     cfg, changed = devices.adapt(cfg, processes, cuda, arguments.norm)
     changed += vary(cfg, arguments.tiny, arguments.lr_factor, arguments.hold_out)
     effective = devices.summary(cfg, processes)
     datasets.check((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+    datasets.check_classes(cfg, cfg.DATASETS.TEST)
     cfg.freeze()
-    for line in [*said, *changed, *devices.describe(published, effective)]:
+    resume: bool = arguments.resume
+    opened: list[str] = []
+    if not arguments.eval_only:
+        settings = {key: value for key, value in work_folder.flat(cfg) if key not in PLACE}
+        settings["MODEL.WEIGHTS"] = work_folder.content(cfg.MODEL.WEIGHTS)
+        resume, opened = work_folder.open_folder(Path(cfg.OUTPUT_DIR), settings, resume, "OUTPUT_DIR")
+    for line in [*said, *changed, *devices.describe(published, effective), *opened]:
         print(line, file=sys.stderr, flush=True)
     protocols = {"effective": effective, "published": published}
-    return Plan(cfg, processes, arguments.resume, arguments.eval_only, protocols, began)
+    return Plan(cfg, processes, resume, arguments.eval_only, protocols, began)
 
 
 def vary(cfg: CfgNode, shortened: str, lr_factor: float, hold_out: float) -> list[str]:
@@ -118,7 +131,7 @@ def read_config(file: str, options: list[str]) -> tuple[CfgNode, set[str]]:
         cfg.merge_from_list(options)
     except (KeyError, ValueError, AssertionError) as error:
         raise InputError(f"{file}: {error.args[0] if error.args else error}; correct the key or its value") from error
-    return cfg, {key for key, _ in injection.leaves(written)} | set(options[::2])
+    return cfg, {key for key, _ in work_folder.flat(written)} | set(options[::2])
 
 
 def work(plan: Plan) -> None:
@@ -132,6 +145,7 @@ def work(plan: Plan) -> None:
         results = Trainer.test(cfg, model)
     else:
         trainer = Trainer(cfg)
+        datasets.check_classes(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))  # the training set has been read by now
         trainer.resume_or_load(resume=plan.resume)
         trainer.train()
         model, checkpointer, results = trainer.model, trainer.checkpointer, trainer.results

@@ -13,14 +13,20 @@ def adapt(cfg: Config, processes: int, cuda: bool) -> dict[str, dict[str, Any]]:
     multiplied by s and warm-up, steps and iterations are divided by it (linear scaling rule, Goyal et al. 2017).
     """
     batch = processes * cfg.train_dataloader.batch_size
-    published = (cfg.get("auto_scale_lr") or {}).get("base_batch_size", batch)
-    before = summary(cfg, published // cfg.train_dataloader.batch_size, published)
+    before = published(cfg, processes)
     if not cuda or processes == 1:
         _replace_sync_bn(cfg.model)
-    if batch != published:
-        _scale(cfg, batch / published)
+    if batch != before["batch"]:
+        _scale(cfg, batch / before["batch"])
         cfg.auto_scale_lr.base_batch_size = batch
     return {"effective": summary(cfg, processes, batch), "published": before}
+
+
+def published(cfg: Config, processes: int) -> dict[str, Any]:
+    """Return the recipe as the config has it, for its own number of devices where it says that."""
+    own = cfg.train_dataloader.batch_size
+    batch = (cfg.get("auto_scale_lr") or {}).get("base_batch_size", processes * own)
+    return summary(cfg, batch // own, batch)
 
 
 def describe(recipes: dict[str, dict[str, Any]]) -> list[str]:

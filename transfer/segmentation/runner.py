@@ -18,9 +18,12 @@ from mmengine.runner import Runner
 
 from core.errors import InputError
 from core.files import sha256, write_json
+from transfer import work_folder
 from transfer.segmentation import data, devices, injection, settings, variation
 from transfer.segmentation.hooks import AverageNorms, Drawings, LoadBackbone, Record, unwrapped
 from transfer.segmentation.metric import for_json
+
+PLACE = ("work_dir", "launcher", "num_workers", "persistent_workers")
 
 
 def run(
@@ -49,12 +52,14 @@ def run(
     if amp:
         settings.use_amp(cfg, cuda)
     processes = compat.world_size(launcher)
-    recipes, lines = _adapt(cfg, processes, cuda, (tiny, lr_factor, hold_out))
+    published = devices.published(settings.read(config, ()), processes)
+    recipes, lines = _adapt(cfg, published, processes, cuda, (tiny, lr_factor, hold_out))
+    resume, opened = work_folder.open_folder(work_dir, _identity(cfg, weights, seed), resume, "--work-dir")
     _fill(cfg, work_dir, resume, launcher, seed)
     with compat.quiet():
         if wrapper := compat.start_processes(launcher, cuda):
             cfg.model_wrapper_cfg = wrapper
-        _say(lines, backbone, resume and cfg.load_from)
+        _say([*lines, *opened], backbone)
         runner = _build(cfg, config)
         loader = LoadBackbone(backbone, sha256(weights) if weights else "")
         record = Record(work_dir, cfg.default_hooks.logger.get("interval", 10))
@@ -78,14 +83,22 @@ def run(
 
 
 def _adapt(
-    cfg: Config, processes: int, cuda: bool, asked: tuple[str, float, float]
+    cfg: Config, published: dict[str, Any], processes: int, cuda: bool, asked: tuple[str, float, float]
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Fit the protocol to the devices and to what was asked; return both recipes and what to print."""
-    recipes = devices.adapt(cfg, processes, cuda)
+    recipes = devices.adapt(cfg, processes, cuda) | {
+        "published": published
+    }  # the file's, before the command line changed it
     changed = variation.vary(cfg, *asked)
     if changed:
         recipes["effective"] = devices.summary(cfg, processes, processes * cfg.train_dataloader.batch_size)
     return recipes, [*changed, *devices.describe(recipes)]
+
+
+def _identity(cfg: Config, weights: Path | None, seed: int | None) -> dict[str, Any]:
+    """Return what decides a run, flat: all settings but those of place, and what the weights file holds."""
+    settings = {key: value for key, value in work_folder.flat(cfg.to_dict()) if key.split(".")[-1] not in PLACE}
+    return {**settings, "--seed": seed, "--weights": work_folder.content(weights)}
 
 
 def _write(file: Path, evaluation: dict[str, Any]) -> None:
@@ -115,6 +128,7 @@ def _build(cfg: Config, source: Path) -> Runner:
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # hundreds of lines on the environment, all in the log file
             runner = Runner.from_cfg(cfg)
+            _ = runner.train_loop  # built now: the settings of the loop are checked only then
     except (TypeError, KeyError) as error:
         raise InputError(f"{source} does not fit MMSegmentation: {str(error).splitlines()[-1]}") from error
     for handler in runner.logger.handlers:
@@ -137,15 +151,13 @@ def _train(runner: Runner, record: Record, source: Path) -> None:
         runner.val()
 
 
-def _say(lines: Sequence[str], backbone: injection.Weights | None, checkpoint: str | bool | None) -> None:
+def _say(lines: Sequence[str], backbone: injection.Weights | None) -> None:
     if int(os.environ.get("RANK", 0)):
         return
     if backbone is None:
         lines = [*lines, "no --weights: the backbone starts random"]
     elif backbone.recipe is None:
         lines = [*lines, f"{backbone.path} carries no recipe: channel order, mean and std are the config's word alone"]
-    if checkpoint:
-        lines = [*lines, f"resuming from {checkpoint}"]
     print("\n".join(lines), flush=True)
 
 
