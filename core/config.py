@@ -1,5 +1,7 @@
 """YAML files with bases and overrides into checked, frozen settings: the only loader."""
 
+import difflib
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -88,17 +90,32 @@ def parse(settings: type[S], values: dict[str, Any], source: Path | str = "confi
     try:
         return settings.model_validate(values)
     except ValidationError as error:
-        problems = [f"  {_where(e['loc'])}: {_say(e)}" for e in error.errors()]
+        problems = [f"  {_where(e['loc'])}: {_say(e, settings)}" for e in error.errors()]
         raise InputError(f"{source} has {len(problems)} problem(s):\n" + "\n".join(problems)) from error
+
+
+def _keys(settings: Any, loc: tuple[int | str, ...]) -> list[str]:
+    """Return the settings there are at a place, as far as types tell them: what a plug-in has depends on its name."""
+    for part in loc:
+        field = settings.model_fields.get(part)
+        settings = field.annotation if field else None
+        if not (inspect.isclass(settings) and issubclass(settings, BaseModel)):
+            return []
+    return list(settings.model_fields)
 
 
 def _where(loc: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in loc) or "(top level)"
 
 
-def _say(error: Any) -> str:
+def _say(error: Any, settings: type[BaseModel]) -> str:
     if error["type"] == "extra_forbidden":
-        return "no such setting; remove it or check the spelling"
+        close = difflib.get_close_matches(str(error["loc"][-1]), _keys(settings, error["loc"][:-1]), n=1)
+        return (
+            f"no such setting; did you mean {close[0]}?"
+            if close
+            else "no such setting; remove it or check the spelling"
+        )
     if error["type"] == "missing":
         return "missing; set it"
     message = error["msg"].removeprefix("Value error, ")

@@ -17,7 +17,7 @@ def cli(main: Callable[[], int | None]) -> NoReturn:
     except (ValueError, FileNotFoundError, PermissionError) as error:
         if not isinstance(error, InputError | OSError) and _is_ours(error):
             raise  # a ValueError from a library deep inside is our fault: show where it came from
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_told(error)}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # the reader of our output is gone, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -25,6 +25,12 @@ def cli(main: Callable[[], int | None]) -> NoReturn:
     except KeyboardInterrupt:
         print("stopped by Ctrl-C; start the same command again to go on", file=sys.stderr)
         sys.exit(130)
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror.lower()}; check the path, or choose another one"
+    return str(error)
 
 
 def _is_ours(error: BaseException) -> bool:

@@ -35,7 +35,14 @@ def find(package: str, name: str) -> Any:
         for key, value in vars(module).items()
         if inspect.isclass(value) and value.__module__ == module.__name__ and key.lower() == wanted
     ]
-    assert len(found) == 1, f"{module.__file__} must export one class named like the file, found {found}"
+    if len(found) != 1:
+        there = [
+            key for key, value in vars(module).items() if inspect.isclass(value) and value.__module__ == module.__name__
+        ]
+        raise InputError(
+            f"{module.__file__} must define one class named like the file, {name.title().replace('_', '')}; "
+            f"it defines {', '.join(there) or 'no class'}"
+        )
     return found[0]
 
 
@@ -47,7 +54,10 @@ def choice(package: str) -> Any:
             return value
         if not isinstance(value, dict) or not isinstance(value.get("name"), str):
             raise InputError(f"give a mapping with the key 'name'; {package} has: {', '.join(names(package))}")
-        return find(package, value["name"]).Config.model_validate(value)
+        plugin = find(package, value["name"])
+        if not hasattr(plugin, "Config"):
+            raise InputError(f"{plugin.__module__}.{plugin.__name__} has no Config: give it a class Config(Settings)")
+        return plugin.Config.model_validate(value)
 
     return Annotated[SerializeAsAny[Settings], BeforeValidator(validate)]
 

@@ -121,7 +121,7 @@ class Alarms:
             window.append(value)
             mean = sum(window) / len(window)
             if len(window) == WINDOW and mean < limit:
-                new.append(f"{name} fell to {mean:.2g}, below {limit:.2g}, at step {step}: {reason}")
+                new.append(f"{name} fell to {mean:.3g}, below {limit:.2g}, at step {step}: {reason}")
                 del self._limits[name]
         self.warnings += new
         return new

@@ -23,7 +23,8 @@ def main() -> int:
         trainer = make_trainer(arguments.config, arguments.overrides)
         trainer.run()
         if distributed.is_main():
-            print(f"{trainer.folder}: {trainer.step} of {trainer.total} steps")
+            more = "; stopped, start the same command again to go on" if trainer.stopped_by else ""
+            print(f"{trainer.folder}: {trainer.step} of {trainer.total} steps{more}")
     finally:
         distributed.stop()
     return 128 + trainer.stopped_by if trainer.stopped_by else 0

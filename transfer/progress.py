@@ -81,6 +81,8 @@ class Progress:
         reason = f": {status.reason}{log}" if status.reason else ""
         left = f" · {self.left()}" if status.state == "running" and self.durations.known else ""
         self._say(f"{status.state:<8}{item.name}{took}{reason}{left}")
+        for warning in warnings(item) if status.state == "done" else ():
+            self._say(f"warning {item.name}: {warning}")
 
     def _say(self, line: str) -> None:
         _LOG.info(line)
@@ -132,6 +134,15 @@ class Progress:
         shown = [state for state in marks if states[state]]
         style = shown[0] if shown else "waiting" if states["waiting"] else "done"
         return Text(f"{states['done']}/{len(items)}{''.join(marks[state] for state in shown)}", STYLE[style])
+
+
+def warnings(item: Item) -> list[str]:
+    """Return what the monitor warned about in a pre-training that has ended."""
+    try:
+        found = json.loads((item.folder / "summary.json").read_text())["warnings"] if item.kind == "pretrain" else []
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return list(map(str, found)) if isinstance(found, list) else []
 
 
 def journal_line(item: Item) -> str:

@@ -79,6 +79,19 @@ def test_all_problems_are_named_at_once_with_their_paths():
     assert "branches.filled.mask.ratio: a share hidden lies between 0 and 1" in text
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"trian": {"epochs": 1}}, r"trian: no such setting; did you mean train\?"),
+        ({"train": {"batchsize": 32}}, r"train\.batchsize: no such setting; did you mean batch_size\?"),
+        ({"train": {"zzz": 1}}, r"train\.zzz: no such setting; remove it or check the spelling"),
+    ],
+)
+def test_a_misspelt_setting_is_answered_with_the_nearest_one(values, said):
+    with pytest.raises(InputError, match=said):
+        parse(PretrainSettings, values, "my.yaml")
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_config_survives_being_written_and_read_again(path, tmp_path):
     settings = parse(PretrainSettings, load(path), path)

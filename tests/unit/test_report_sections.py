@@ -162,6 +162,22 @@ def test_accuracy_against_cost_needs_two_costs_and_joins_one_method_at_several(t
     assert len(chart.joined) == 1
 
 
+def test_what_the_monitor_warned_about_is_named_on_top_and_told_below_the_costs(tmp_path):
+    folder = suite(tmp_path)
+    assert not any("Warned" in notice for notice in assembly.build(folder).notices)
+    row = _row(assembly.build(folder), BASELINE)
+    summary = row.runs[0] / "summary.json"
+    values = json.loads(summary.read_text()) if summary.exists() else {}
+    summary.parent.mkdir(parents=True, exist_ok=True)
+    summary.write_text(json.dumps(values | {"warnings": ["retrieval fell to 0.02"]}))
+    report = assembly.build(folder)
+    said = [notice for notice in report.notices if "Warned" in notice]
+    assert said == [f"Warned about while pre-training: {BASELINE}; the warnings stand below the table of costs."]
+    reports.write(report, tmp_path / "page")
+    for form in ("report.html", "report.md"):
+        assert "pre-training: retrieval fell to 0.02" in (tmp_path / "page" / form).read_text()
+
+
 def test_a_line_joins_runs_that_differ_in_length_and_no_others(tmp_path):
     settings = {"plain": (4, 0.0), "plain, longer": (8, 0.0), "negatives": (5, 1.0), "negatives, longer": (9, 1.0)}
     rows = {}

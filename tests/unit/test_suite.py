@@ -275,3 +275,17 @@ def test_a_failure_is_explained_by_its_last_error_or_its_signal(tmp_path):
     assert process.explain(2, log) == "exit code 2: x.yaml has 1 problem(s): task.epochs: too few"
     assert process.explain(-9, log) == "killed by SIGKILL (out of memory?)"
     assert process.explain(1, tmp_path / "none") == "exit code 1: no output"
+
+
+def test_what_a_pre_training_warned_about_is_said_when_it_ends(tmp_path):
+    item = items.Item("a (pre-training)", "pretrain", "a", tmp_path, ())
+    (tmp_path / "summary.json").write_text(json.dumps({"warnings": ["retrieval fell to 0.02"]}))
+    output = io.StringIO()
+    statuses = {item.name: execution.Status("running")}
+    with Progress([item], statuses, tmp_path / "suite.log", Console(file=output, force_terminal=False)) as progress:
+        progress(item)
+        assert "warning" not in output.getvalue()
+        statuses[item.name] = execution.Status("done", seconds=1.0)
+        progress(item)
+    assert "warning a (pre-training): retrieval fell to 0.02" in output.getvalue()
+    assert "retrieval fell to 0.02" in (tmp_path / "suite.log").read_text()

@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from transfer import results, statistics
+from transfer.report import cost
 from transfer.report.model import Cell, Column, Ranks, Report, Row, is_class
 from transfer.results import Result, Skipped
 from transfer.statistics import Difference
@@ -264,6 +265,10 @@ def _notices(report: Report, wanted: str | None, chosen: int) -> list[str]:
         notices.append(f"{changed} cell(s) ran a recipe that differs from the published one; see protocols.")
     if valueless := sum(column.headline in cell.valueless for (_, column), cell in report.cells.items()):
         notices.append(f"{valueless} cell(s) have no value in some trial; their means are over the others.")
+    if warned := [row.label for row in report.rows if cost.warnings(row)]:
+        notices.append(
+            f"Warned about while pre-training: {', '.join(warned)}; the warnings stand below the table of costs."
+        )
     if report.skipped:
         notices.append(f"{len(report.skipped)} result file(s) were skipped; they are listed below with the reason.")
     return notices

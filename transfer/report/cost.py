@@ -39,6 +39,7 @@ class Cost:
     seconds: float | None
     final_loss: float | None
     knn_top1: float | None
+    warnings: tuple[str, ...] = ()  # of any of its runs
 
 
 def costs(report: Report) -> list[Cost]:
@@ -53,8 +54,18 @@ def costs(report: Report) -> list[Cost]:
         made = images[row]
         relative = made / base if made and base else None
         said = wording.plain(values.get("forwards_per_step") or "")
-        found.append(Cost(row, _number(values.get("epochs")), said, made, relative, **numbers))
+        found.append(Cost(row, _number(values.get("epochs")), said, made, relative, **numbers, warnings=warnings(row)))
     return found
+
+
+def warnings(row: Row) -> tuple[str, ...]:
+    """Return what the monitor warned about while a checkpoint was pre-trained, and in which of its runs."""
+    found = []
+    for number, run in enumerate(row.runs):
+        name = f"pre-training {number}" if len(row.runs) > 1 else "pre-training"
+        lines = of_run(run).get("warnings")
+        found += [f"{name}: {line}" for line in lines] if isinstance(lines, list) else []
+    return tuple(found)
 
 
 def image_forwards(row: Row, values: dict[str, Any]) -> float | None:

@@ -111,6 +111,9 @@ def _cost(report: Report) -> Iterator[str]:
             line.append(duration(seconds) + where + (f", {memory:.0f} MiB" if memory is not None else ""))
         rows.append(line)
     yield from (*table(heads, rows), "")
+    warned = [(cost.row.label, line) for cost in costs.costs(report) for line in cost.warnings]
+    yield from (escape(f"- {label}, {line}") for label, line in warned)
+    yield from [""] * bool(warned)
 
 
 def _missing(report: Report) -> Iterator[str]:
