@@ -76,6 +76,8 @@ def read_weights_file(path: Path | str) -> dict[str, Any]:
     Raises FileError when the file is missing, truncated, holds other pickled objects, or is not a mapping.
     """
     path = Path(path)
+    if path.is_dir():
+        raise FileError(f"{path} is a folder; give a checkpoint in it")
     if not path.is_file():
         raise FileError(f"no checkpoint at {path}; check the path")
     value = _reader(path)(path)

@@ -90,6 +90,8 @@ def test_a_truncated_checkpoint_is_named(tmp_path, suffix, keep):
 
 
 def test_a_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(FileError, match="is a folder; give a checkpoint in it"):
+        read_weights_file(tmp_path)
     with pytest.raises(FileError, match=r"no checkpoint at .*none\.pth"):
         read_weights_file(tmp_path / "none.pth")
 

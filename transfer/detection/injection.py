@@ -55,8 +55,13 @@ def inject(cfg: Any, recipe: Recipe, explicit: set[str], file: Path | str) -> li
         if _same(found, wanted):
             continue
         if key in explicit:
+            depth = (
+                f"use a config for ResNet-{wanted} (r{wanted} in its name)"
+                if key.endswith("DEPTH")
+                else "remove the key"
+            )
             raise InputError(
-                f"{key} is {found!r} in the config, but {file} needs {wanted!r}; remove the key or use other weights"
+                f"{key} is {found!r} in the config, but {file} needs {wanted!r}; {depth}, or use other weights"
             )
         cfg.merge_from_list([key, wanted])
         said.append(f"{key} {wanted}")
