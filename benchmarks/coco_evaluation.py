@@ -19,7 +19,7 @@ from typing import Any
 
 import figures
 
-from transfer.detection import compat  # isort: skip - before Detectron2
+from transfer.frameworks.detectron2 import compat  # isort: skip - before Detectron2
 import numpy as np
 from detectron2.evaluation import coco_evaluation
 from pycocotools import mask as masks

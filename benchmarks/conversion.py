@@ -13,7 +13,7 @@ from pathlib import Path
 
 import figures
 
-from transfer import convert, random_init
+from transfer.convert import convert, random_init
 
 GOAL = 5.0  # seconds
 TARGETS = {"detectron2": ".pkl", "mmsegmentation": ".pth", "torchvision": ".pth", "timm": ".pth"}

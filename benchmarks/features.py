@@ -21,12 +21,12 @@ import torch
 from PIL import Image
 
 from core import backbones, config, plugins
-from transfer.classification.data import Data, Split, split_of_files
-from transfer.classification.features import cached
-from transfer.classification.frozen import Frozen
-from transfer.classification.job import Job
-from transfer.classification.settings import ClassificationSettings, read
-from transfer.recipe import Recipe
+from transfer.convert.recipe import Recipe
+from transfer.frameworks.classification.data import Data, Split, split_of_files
+from transfer.frameworks.classification.features import cached
+from transfer.frameworks.classification.frozen import Frozen
+from transfer.frameworks.classification.job import Job
+from transfer.frameworks.classification.settings import ClassificationSettings, read
 
 GOAL = 0.9
 KNN = figures.ROOT / "configs" / "transfer" / "classification" / "knn_shapes.yaml"

@@ -36,9 +36,9 @@ from torchvision import io as tv_io
 from torchvision import transforms as v1
 from torchvision.transforms import v2
 
+from core.data.imagefolder import ImageFolder
 from core.decoding import Encoded
 from pretrain.cutting import _resize
-from pretrain.data.imagefolder import ImageFolder
 from pretrain.loader import EpochOrder, Pairs, loader
 from pretrain.setup import make_trainer
 from pretrain.views import ViewSettings, box_of, colour, draw_colour

@@ -115,7 +115,7 @@ def detection(folder: Path, iterations: int) -> tuple[Side, Side]:
     sys.path.insert(0, str(figures.ROOT / "tools"))
     import train_net
 
-    from transfer.detection import run  # isort: skip - before Detectron2
+    from transfer.frameworks.detectron2 import run  # isort: skip - before Detectron2
     from detectron2.engine import DefaultTrainer, HookBase
     from detectron2.utils import events
 
@@ -156,7 +156,7 @@ def detection(folder: Path, iterations: int) -> tuple[Side, Side]:
 
 def segmentation(folder: Path, iterations: int) -> tuple[Side, Side]:
     """Return our segmentation run and MMEngine's Runner on the same config."""
-    from transfer.segmentation import runner  # isort: skip - before any mm* package
+    from transfer.frameworks.mmseg import run as runner  # isort: skip - before any mm* package
     from mmengine.config import Config
     from mmengine.hooks import Hook
     from mmengine.registry import HOOKS

@@ -69,7 +69,7 @@ class PretrainSettings(Settings):
     """
 
     backbone: choice("core.backbones")
-    data: choice("pretrain.data")
+    data: choice("core.data")
     views: ViewSettings = ViewSettings()
     method: choice("pretrain.methods")
     plain_weight: float = Field(1.0, ge=0)

@@ -10,10 +10,10 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from core.data import Images
 from core.decoding import DamagedImage, decode, jpeg_size, reduction_for
 from core.provenance import derive
 from pretrain.cutting import Box, cut
-from pretrain.data import Images
 from pretrain.views import View, ViewSettings, box_of, colours_of, draw
 
 Pixels = UInt8[np.ndarray, "height width 3"]

@@ -12,11 +12,11 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as geometry
 
 from core.config import Settings
+from core.data import Images
 from core.decoding import DamagedImage
 from core.errors import InputError
 from core.knn import weighted_knn
 from core.plugins import build, choice
-from pretrain.data import Images
 from pretrain.form import Form
 from pretrain.views import ViewSettings
 
@@ -35,8 +35,8 @@ class MonitorSettings(Settings):
     """
 
     every: int = Field(0, ge=0)
-    train: choice("pretrain.data") | None = None
-    test: choice("pretrain.data") | None = None
+    train: choice("core.data") | None = None
+    test: choice("core.data") | None = None
     k: int = Field(20, ge=1)
     temperature: float = Field(0.07, gt=0)
     limit: int = Field(10000, ge=1)
@@ -174,7 +174,7 @@ class OnlineKnn:
 
     def __init__(self, settings: MonitorSettings, views: ViewSettings, workers: int) -> None:
         self.settings, self.views, self.workers = settings, views, workers
-        sources = [build("pretrain.data", part) for part in (settings.train, settings.test)]
+        sources = [build("core.data", part) for part in (settings.train, settings.test)]
         self.train, self.test = (_Labelled(images, settings.limit, views.size) for images in sources)
         self.classes, test_classes = self.train.classes(), self.test.classes()
         for name, classes in (("train", self.classes), ("test", test_classes)):

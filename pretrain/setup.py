@@ -104,7 +104,7 @@ def build_parts(settings: PretrainSettings) -> tuple[Objective, Pairs]:
             branches[label].check(settings.views.size, batch // parts // world // method.groups)
         except InputError as error:
             raise InputError(f"branches.{label}: {error}") from error
-    images = build("pretrain.data", settings.data)
+    images = build("core.data", settings.data)
     if len(images) < batch:
         raise InputError(f"{len(images)} images are fewer than one batch of {batch}; lower train.batch_size")
     pairs = Pairs(images, settings.views, settings.run.seed, settings.data.damaged == "skip")

@@ -39,12 +39,12 @@ PLUGINS = {
         def convert(source, output, *, target, dialect):
             output.write_bytes(source.read_bytes())
             return Proof()
-        made = types.ModuleType("transfer.convert")
+        made = types.ModuleType("transfer.convert.convert")
         made.convert = convert
-        read = types.ModuleType("transfer.recipe")
+        read = types.ModuleType("transfer.convert.recipe")
         read.read = lambda path: types.SimpleNamespace(pretrain={{"method": "moco", "branches": ["mscn"]}})
-        sys.modules["transfer.convert"], sys.modules["transfer.recipe"] = made, read
-        transfer.convert, transfer.recipe = made, read
+        sys.modules["transfer.convert.convert"], sys.modules["transfer.convert.recipe"] = made, read
+        transfer.convert.convert, transfer.convert.recipe = made, read
     """,
     "script.py": """
         import fcntl, json, os, pathlib, sys, time

@@ -7,7 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from transfer import process
+from transfer.suite import process
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "sinfo", "srun")
 CGROUPS = ("cgroup/v1", "disabled", "cgroup/v2")  # no version knows, and no machine bears, all of them

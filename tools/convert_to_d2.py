@@ -25,8 +25,8 @@ def parser(target: str, suffixes: str) -> argparse.ArgumentParser:
 def run(target: str, arguments: argparse.Namespace) -> None:
     """Convert, print what was proven, and write the proof if asked."""
     from core.files import write_json
-    from transfer.convert import convert
-    from transfer.proof_table import table
+    from transfer.convert.convert import convert
+    from transfer.convert.proof_table import table
 
     proof = convert(arguments.input, arguments.output, target=target, dialect=arguments.source, arch=arguments.arch)
     print(

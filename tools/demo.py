@@ -16,7 +16,8 @@ def main() -> int:
     given = parser.parse_args()
     from rich.console import Console  # here, like the others: --help must not wait for them
 
-    from transfer import runner, suite
+    from transfer.suite import run as runner
+    from transfer.suite import settings as suite
 
     settings = suite.read(SUITE, [f"launcher.jobs={JOBS}"])
     folder = given.out or settings.folder

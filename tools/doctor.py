@@ -14,10 +14,10 @@ from core.files import datasets_root
 NEEDED = {  # distribution -> the module to import in a process of its own, so that one broken framework hides no other
     "torch": "torch",
     "torchvision": "torchvision",
-    "detectron2": "transfer.detection.compat",
+    "detectron2": "transfer.frameworks.detectron2.compat",
     "onedl-mmengine": "mmengine",
     "onedl-mmcv": "mmcv",
-    "onedl-mmsegmentation": "transfer.segmentation.compat",
+    "onedl-mmsegmentation": "transfer.frameworks.mmseg.compat",
     "pycocotools": "pycocotools.mask",
     "faster-coco-eval": "faster_coco_eval",
 }

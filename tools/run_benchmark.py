@@ -54,8 +54,8 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Parse, measure, and print the metrics and where the result is."""
     given = parser().parse_args()
-    from transfer import lr_sweep, process  # here: --help must not wait
-    from transfer.trial import Departure, Description, run_trial
+    from transfer.suite import lr_sweep, process  # here: --help must not wait
+    from transfer.suite.trial import Departure, Description, run_trial
 
     branches = tuple(filter(None, given.branches.split(",")))
     description = Description(given.name, given.method, branches, given.notes)

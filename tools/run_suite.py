@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from core.errors import InputError, cli
 
 if TYPE_CHECKING:
-    from transfer.suite import Suite
+    from transfer.suite.settings import Suite
 
 
 def check_pretraining(settings: "Suite") -> None:
@@ -39,7 +39,8 @@ def main() -> int:
     given = parser.parse_intermixed_args()
     from rich.console import Console  # here, like the others: --help must not wait for them
 
-    from transfer import runner, suite
+    from transfer.suite import run as runner
+    from transfer.suite import settings as suite
 
     jobs = [] if given.jobs is None else [f"launcher.jobs={given.jobs}"]
     settings = suite.read(given.suite, [*given.overrides, *jobs])

@@ -16,7 +16,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the work folder")
     parser.add_argument("options", nargs="*", metavar="key=value", help="override config values, e.g. task.epochs=10")
     arguments = parser.parse_intermixed_args()
-    from transfer.classification.runner import run  # here: torch loads for seconds, --help must not
+    from transfer.frameworks.classification.run import run  # here: torch loads for seconds, --help must not
 
     run(**vars(arguments))
 

@@ -39,7 +39,7 @@ def main() -> int:
     arguments = parser().parse_args()
     if len(arguments.opts) % 2:
         raise ValueError(f"KEY VALUE must come in pairs: {' '.join(arguments.opts)}")
-    from transfer.detection.run import main as run
+    from transfer.frameworks.detectron2.run import main as run
 
     return run(arguments)
 

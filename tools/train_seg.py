@@ -30,7 +30,7 @@ def main() -> None:
     )
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="override config values")
     arguments = parser.parse_args()
-    from transfer.segmentation.runner import run  # here: torch and MMSegmentation load for seconds, --help must not
+    from transfer.frameworks.mmseg.run import run  # here: torch and MMSegmentation load for seconds, --help must not
 
     run(**vars(arguments))
 

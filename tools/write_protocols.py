@@ -8,7 +8,7 @@ from core.errors import cli
 def main() -> None:
     """Parse, then read every config with its own framework and write the page."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    from transfer import protocols  # here: --help must not wait
+    from transfer.suite import protocols  # here: --help must not wait
 
     protocols.write()
     print(protocols.PAGE)

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from core import backbones
 from core.backbones.convnext import Convnext
 from core.checkpoint import save_backbone
-from transfer.convert import convert
-from transfer.detection import convnext as detection
-from transfer.detection.checkpoint import ProvenCheckpointer
-from transfer.detection.compat import quiet
-from transfer.recipe import Recipe
-from transfer.segmentation import compat
-from transfer.segmentation import convnext as segmentation
+from transfer.convert.convert import convert
+from transfer.convert.recipe import Recipe
+from transfer.frameworks.detectron2 import convnext as detection
+from transfer.frameworks.detectron2.checkpoint import ProvenCheckpointer
+from transfer.frameworks.detectron2.compat import quiet
+from transfer.frameworks.mmseg import compat
+from transfer.frameworks.mmseg import convnext as segmentation
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "transfer"
 SIZES: dict[str, Any] = {"name": "convnext", "blocks": (1, 2, 2, 1), "width": 8}

@@ -15,7 +15,7 @@ from PIL import Image
 from core.backbones.resnet import ResNet
 from core.checkpoint import save_backbone
 from core.files import read_weights_file
-from transfer.convert import convert
+from transfer.convert.convert import convert
 
 # Detectron2's DefaultTrainer on a plain config (what its tools/train_net.py runs), then DetectionCheckpointer on a model that was
 # built by hand (what tools/plain_train_net.py runs). Printed: how many of the file's tensors the network holds, bit for bit.

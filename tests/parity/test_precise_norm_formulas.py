@@ -14,7 +14,7 @@ from pretrain.batchnorm import split
 from pretrain.precise_norm import population_statistics
 from pretrain.setup import make_trainer
 from pretrain.trainer import Trainer
-from transfer.convert import convert
+from transfer.convert.convert import convert
 
 CONFIG = """
 backbone: {name: resnet, depth: 18, width: 4}

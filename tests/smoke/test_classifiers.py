@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from core.provenance import ROOT
-from transfer import random_init
-from transfer.classification.runner import run
-from transfer.convert import convert
+from transfer.convert import random_init
+from transfer.convert.convert import convert
+from transfer.frameworks.classification.run import run
 
 CONFIGS = "configs/transfer/classification"
 KINDS = {

@@ -11,7 +11,7 @@ from running import Run
 from core.backbones.resnet import ResNet
 from core.checkpoint import save_backbone
 from core.shapes import CLASSES
-from transfer.convert import convert
+from transfer.convert.convert import convert
 
 TOOL = "tools/train_net.py"
 CONFIGS = Path(__file__).parents[2] / "configs" / "transfer" / "detection"

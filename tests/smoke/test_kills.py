@@ -14,7 +14,8 @@ import fake_suite
 import pytest
 
 from core.provenance import ROOT
-from transfer import family, results
+from transfer import results
+from transfer.suite import family
 
 KILLS = 22
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)

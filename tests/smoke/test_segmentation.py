@@ -15,7 +15,7 @@ from PIL import Image
 
 from core.backbones.resnet import ResNet
 from core.shapes import CLASSES
-from transfer.recipe import Recipe
+from transfer.convert.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 TOOL = "tools/train_seg.py"

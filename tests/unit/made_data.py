@@ -17,7 +17,7 @@ from transfer.datasets.download import Archive
 
 def make(**values: object):
     """Build a data source as a config does."""
-    return build("pretrain.data", parse(find("pretrain.data", str(values["name"])).Config, values))
+    return build("core.data", parse(find("core.data", str(values["name"])).Config, values))
 
 
 def picture(seed: int, side: int = 6) -> bytes:

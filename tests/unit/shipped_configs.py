@@ -52,7 +52,7 @@ def shipped(family: str, paths: list[Path]) -> Any:
 @functools.cache
 def load_detection(path: Path) -> Any:
     """Load with fvcore alone, over Detectron2's own defaults."""
-    from transfer.detection import compat  # isort: skip # noqa: F401 - first: it prepares Detectron2's import
+    from transfer.frameworks.detectron2 import compat  # isort: skip # noqa: F401 - first: it prepares Detectron2's import
     from detectron2.config import CfgNode, get_cfg
 
     cfg = get_cfg()
@@ -64,7 +64,7 @@ def load_detection(path: Path) -> Any:
 @functools.cache
 def load_segmentation(path: Path) -> Any:
     """Load with MMEngine alone."""
-    from transfer.segmentation import compat
+    from transfer.frameworks.mmseg import compat
 
     return compat.Config.fromfile(str(path))
 

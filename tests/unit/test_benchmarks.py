@@ -6,7 +6,7 @@ from core import plugins
 from core.errors import InputError
 from core.provenance import ROOT
 from transfer.benchmarks import Protocol
-from transfer.trial import protocol_hash, protocol_of
+from transfer.suite.trial import protocol_hash, protocol_of
 
 NAMES = plugins.names("transfer.benchmarks")
 

@@ -13,19 +13,19 @@ from core.config import parse
 from core.errors import InputError
 from core.provenance import ROOT
 from core.shapes import render
-from transfer.classification import subsets, views
-from transfer.classification.data import split_of_files
-from transfer.classification.data.cifar import Cifar
-from transfer.classification.data.folders import Folders
-from transfer.classification.data.shapes import Shapes
-from transfer.classification.data.tiny_imagenet import TinyImagenet
-from transfer.classification.frozen import Frozen, FrozenError
-from transfer.classification.settings import check_recipe, read
-from transfer.classification.subsets import Subset
-from transfer.classification.tasks.linear import Linear
-from transfer.classification.views import Views, ViewSettings
-from transfer.recipe import Recipe
-from transfer.trial import protocol_of
+from transfer.convert.recipe import Recipe
+from transfer.frameworks.classification import subsets, views
+from transfer.frameworks.classification.data import split_of_files
+from transfer.frameworks.classification.data.cifar import Cifar
+from transfer.frameworks.classification.data.folders import Folders
+from transfer.frameworks.classification.data.shapes import Shapes
+from transfer.frameworks.classification.data.tiny_imagenet import TinyImagenet
+from transfer.frameworks.classification.frozen import Frozen, FrozenError
+from transfer.frameworks.classification.settings import check_recipe, read
+from transfer.frameworks.classification.subsets import Subset
+from transfer.frameworks.classification.tasks.linear import Linear
+from transfer.frameworks.classification.views import Views, ViewSettings
+from transfer.suite.trial import protocol_of
 
 CONFIGS = sorted((ROOT / "configs/transfer/classification").glob("*.yaml"))
 NAMES = [name for name in plugins.names("transfer.benchmarks") if protocol_of(name)[0].framework == "classification"]

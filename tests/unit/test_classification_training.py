@@ -9,16 +9,16 @@ import torch
 from core.backbones.resnet import ResNet
 from core.errors import InputError
 from core.journal import read
-from transfer.classification import training
-from transfer.classification.data import Data, Split
-from transfer.classification.job import Job
-from transfer.classification.settings import ClassificationSettings
-from transfer.classification.tasks.finetune import Finetune
-from transfer.classification.tasks.knn import Knn
-from transfer.classification.tasks.linear import Linear
-from transfer.classification.training import accuracies, fit, new_head
-from transfer.classification.views import shuffled
-from transfer.recipe import Recipe
+from transfer.convert.recipe import Recipe
+from transfer.frameworks.classification import training
+from transfer.frameworks.classification.data import Data, Split
+from transfer.frameworks.classification.job import Job
+from transfer.frameworks.classification.settings import ClassificationSettings
+from transfer.frameworks.classification.tasks.finetune import Finetune
+from transfer.frameworks.classification.tasks.knn import Knn
+from transfer.frameworks.classification.tasks.linear import Linear
+from transfer.frameworks.classification.training import accuracies, fit, new_head
+from transfer.frameworks.classification.views import shuffled
 
 MEAN, STD = Recipe().mean, Recipe().std
 FINETUNE = {"name": "finetune", "head_lr": 0.5, "augment": "pad_flip", "batch": 8, "epochs": 4, "schedule": "cosine"}

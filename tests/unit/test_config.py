@@ -106,7 +106,7 @@ def test_settings_cannot_be_changed():
 
 @pytest.mark.parametrize(
     "package",
-    ["core.backbones", "pretrain.data", "pretrain.methods", "pretrain.branches", "pretrain.masks", "pretrain.fills"],
+    ["core.backbones", "core.data", "pretrain.methods", "pretrain.branches", "pretrain.masks", "pretrain.fills"],
 )
 def test_every_plug_in_exports_one_class_named_like_its_file_with_settings_that_name_it(package):
     found = {name: find(package, name) for name in names(package)}

@@ -10,10 +10,10 @@ import torchvision
 from core.backbones.resnet import ResNet
 from core.checkpoint import save_backbone
 from core.files import FileError, read_weights_file
-from transfer.convert import convert
-from transfer.load_check import LoadError, compare
-from transfer.proof_table import table
-from transfer.recipe import Recipe, read
+from transfer.convert.convert import convert
+from transfer.convert.load_check import LoadError, compare
+from transfer.convert.proof_table import table
+from transfer.convert.recipe import Recipe, read
 
 
 def moco_release(depth: int) -> dict:
@@ -229,7 +229,7 @@ def test_the_table_shows_every_stage_what_was_dropped_and_the_hashes(tmp_path):
 
 
 def test_a_network_that_computes_something_else_is_not_written(tmp_path, monkeypatch):
-    from transfer.targets.detectron2 import Detectron2
+    from transfer.convert.targets.detectron2 import Detectron2
 
     torch.save(backbone(), tmp_path / "a.pth")
     honest = Detectron2.stages
@@ -240,7 +240,7 @@ def test_a_network_that_computes_something_else_is_not_written(tmp_path, monkeyp
 
 
 def test_a_file_that_is_written_wrongly_is_not_kept(tmp_path, monkeypatch):
-    from transfer.targets.safetensors import Safetensors
+    from transfer.convert.targets.safetensors import Safetensors
 
     torch.save(backbone(), tmp_path / "a.pth")
     monkeypatch.setattr(Safetensors, "unpack", lambda file: file["state_dict"] | {"layer4.1.bn2.bias": torch.ones(64)})

@@ -10,8 +10,8 @@ from core.backbones.convnext import Convnext
 from core.backbones.resnet import ResNet
 from core.checkpoint import save_backbone
 from core.files import FileError, read_weights_file
-from transfer.convert import convert
-from transfer.recipe import read
+from transfer.convert.convert import convert
+from transfer.convert.recipe import read
 
 
 def randomised(network):

@@ -12,8 +12,8 @@ import pytest
 import torch
 from made_data import make, picture, pixels, write
 
+from core.data import tar_urls
 from core.errors import InputError
-from pretrain.data import tar_urls
 
 
 def tar_of(members: list[tuple[str, bytes]]) -> bytes:

@@ -168,7 +168,7 @@ def test_the_shipped_list_has_100_different_wnids_and_its_config_survives_writin
     wnids = [line for line in lines if not line.startswith("#")]
     assert len(wnids) == len(set(wnids)) == 100
     assert all(len(wnid) == 9 and wnid[0] == "n" and wnid[1:].isdigit() for wnid in wnids)
-    settings = parse(find("pretrain.data", "imagefolder").Config, values)
+    settings = parse(find("core.data", "imagefolder").Config, values)
     assert Path(settings.classes).name == "imagenet100.txt"
     listed = parse(type(settings), {**values, "classes": ["a", "b"]})
     assert listed.classes == ("a", "b")

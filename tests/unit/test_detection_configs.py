@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from shipped_configs import DETECTION, Name, load_detection, shipped
 
-from transfer.detection.datasets import DatasetCatalog
-from transfer.detection.injection import facts, get
-from transfer.detection.run import read_config
-from transfer.recipe import Recipe
-from transfer.work_folder import flat
+from core.run_folder import flat
+from transfer.convert.recipe import Recipe
+from transfer.frameworks.detectron2.datasets import DatasetCatalog
+from transfer.frameworks.detectron2.injection import facts, get
+from transfer.frameworks.detectron2.run import read_config
 
 FOLDER = DETECTION[0].parent
 DATA = {

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from core.errors import InputError
-from transfer.detection.devices import adapt, describe, summary
-from transfer.detection.run import read_config
+from transfer.frameworks.detectron2.devices import adapt, describe, summary
+from transfer.frameworks.detectron2.run import read_config
 
 FOLDER = Path(__file__).parents[2] / "configs" / "transfer" / "detection"
 

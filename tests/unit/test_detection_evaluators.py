@@ -13,7 +13,7 @@ import torch
 
 from core.errors import InputError
 from core.files import FileError
-from transfer.detection import compat, datasets, evaluators
+from transfer.frameworks.detectron2 import compat, datasets, evaluators
 
 XML = """<annotation><object><name>disc</name><pose></pose><truncated>0</truncated><difficult>0</difficult>
 <bndbox><xmin>11</xmin><ymin>11</ymin><xmax>50</xmax><ymax>50</ymax></bndbox></object></annotation>"""

@@ -8,9 +8,9 @@ import pytest
 from detectron2.config import get_cfg
 
 from core.errors import InputError
-from transfer.detection.injection import inject, refuse_impossible
-from transfer.detection.run import read_config
-from transfer.recipe import Recipe
+from transfer.convert.recipe import Recipe
+from transfer.frameworks.detectron2.injection import inject, refuse_impossible
+from transfer.frameworks.detectron2.run import read_config
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "transfer" / "detection"
 

@@ -9,8 +9,8 @@ from PIL import Image
 
 from core.errors import InputError
 from core.shapes import CLASSES
-from transfer.detection import compat, datasets, tiny
-from transfer.detection.run import read_config, vary
+from transfer.frameworks.detectron2 import compat, datasets, tiny
+from transfer.frameworks.detectron2.run import read_config, vary
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "transfer" / "detection"
 C4 = CONFIGS / "faster-rcnn_r50-c4_8xb2-24k_voc0712.yaml"
@@ -63,7 +63,7 @@ def test_a_part_of_a_coco_file_is_scored_on_its_own_images_only(coco: Path, tmp_
     from detectron2.structures import Boxes, Instances
     from torch import tensor
 
-    from transfer.detection.evaluators import CurveCOCOEvaluator
+    from transfer.frameworks.detectron2.evaluators import CurveCOCOEvaluator
 
     name = f"coco:{coco}:val2017+first2"
     datasets.check([name])

@@ -9,13 +9,13 @@ from torch import nn
 
 from core.backbones.resnet import ResNet
 from core.checkpoint import save_backbone
-from transfer import recipe
-from transfer.convert import convert
-from transfer.detection import injection
-from transfer.detection.checkpoint import ProvenCheckpointer
-from transfer.detection.compat import quiet
-from transfer.detection.run import read_config
-from transfer.load_check import LoadError
+from transfer.convert import recipe
+from transfer.convert.convert import convert
+from transfer.convert.load_check import LoadError
+from transfer.frameworks.detectron2 import injection
+from transfer.frameworks.detectron2.checkpoint import ProvenCheckpointer
+from transfer.frameworks.detectron2.compat import quiet
+from transfer.frameworks.detectron2.run import read_config
 
 SMALL = [
     "MODEL.DEVICE",

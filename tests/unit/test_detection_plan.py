@@ -10,7 +10,7 @@ import pytest
 from core.errors import InputError
 from core.provenance import ROOT
 from transfer.datasets import shapes
-from transfer.detection import compat, datasets, run
+from transfer.frameworks.detectron2 import compat, datasets, run
 
 sys.path.insert(0, str(ROOT / "tools"))
 from train_net import parser

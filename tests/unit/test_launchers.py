@@ -12,11 +12,11 @@ import pytest
 
 from core import plugins
 from core.errors import InputError
-from transfer import execution, family, process, slurm
-from transfer.execution import Limits, Work
-from transfer.items import Item
-from transfer.launchers.local import Local
-from transfer.launchers.slurm import Slurm
+from transfer.suite import execution, family, process, slurm
+from transfer.suite.execution import Limits, Work
+from transfer.suite.items import Item
+from transfer.suite.launchers.local import Local
+from transfer.suite.launchers.slurm import Slurm
 
 
 @pytest.fixture(autouse=True)
@@ -48,9 +48,9 @@ def _run(items, jobs=1, **limits):
     return statuses, said
 
 
-@pytest.mark.parametrize("name", plugins.names("transfer.launchers"))
+@pytest.mark.parametrize("name", plugins.names("transfer.suite.launchers"))
 def test_every_launcher_is_a_class_named_like_its_file_with_settings_that_name_it(name):
-    launcher = plugins.find("transfer.launchers", name)
+    launcher = plugins.find("transfer.suite.launchers", name)
     assert launcher.Config.model_fields["name"].default == name
     assert launcher.__doc__
 
@@ -214,7 +214,9 @@ def run_slurm(pretend, monkeypatch):
         launcher = Slurm(Slurm.Config(**settings), threads=None, folder=Path("out"))
         statuses = execution.standing(items)
         clockwork = SimpleNamespace(sleep=lambda seconds: clock(launcher, statuses), monotonic=time.monotonic)
-        monkeypatch.setattr("transfer.launchers.slurm.time", clockwork)  # not time.sleep itself: subprocess sleeps too
+        monkeypatch.setattr(
+            "transfer.suite.launchers.slurm.time", clockwork
+        )  # not time.sleep itself: subprocess sleeps too
         launcher.run(Work(items, statuses, lambda item: None, Limits(memory_gib=1.5)))
         return statuses
 
@@ -241,7 +243,7 @@ def test_the_queue_is_read_by_job_name_and_array_index():
 
 
 def test_settings_reach_sbatch_and_large_suites_are_cut_into_arrays(run_slurm, monkeypatch):
-    monkeypatch.setattr("transfer.launchers.slurm.LARGEST", 2)
+    monkeypatch.setattr("transfer.suite.launchers.slurm.LARGEST", 2)
     items = [_item(name) for name in "abcde"]
 
     def clock(launcher, statuses):
@@ -259,7 +261,7 @@ def test_settings_reach_sbatch_and_large_suites_are_cut_into_arrays(run_slurm, m
 
 
 def test_a_limit_on_jobs_in_the_queue_is_waited_for_but_a_refusal_of_all_is_told(run_slurm, monkeypatch):
-    monkeypatch.setattr("transfer.launchers.slurm.LARGEST", 1)
+    monkeypatch.setattr("transfer.suite.launchers.slurm.LARGEST", 1)
     items = [_item("a"), _item("b")]
     seen = []
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from core.errors import InputError
-from transfer import lr_sweep
+from transfer.suite import lr_sweep
 
 
 def evaluation(score: float | None, factor: float) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pretrain.batchnorm import Auxiliary, add_auxiliary, split, through_auxiliar
 from pretrain.branches import Branch
 from pretrain.encoding import Encoding
 from pretrain.objective import Objective
-from transfer.sources.ours import Ours
+from transfer.convert.sources.ours import Ours
 
 
 def statistics(network: nn.Module) -> dict[str, Tensor]:

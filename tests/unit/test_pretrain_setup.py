@@ -161,19 +161,19 @@ def test_an_empty_image_folder_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     settings = {"name": "imagefolder", "root": str(tmp_path / "empty")}
     with pytest.raises(InputError, match=r"empty holds no images \(\.bmp, \.jpeg, \.jpg"):
-        build("pretrain.data", parse_data(settings))
+        build("core.data", parse_data(settings))
 
 
 def parse_data(values):
     from core.plugins import find
 
-    return parse(find("pretrain.data", values["name"]).Config, values)
+    return parse(find("core.data", values["name"]).Config, values)
 
 
 def test_images_nested_in_any_way_are_found_and_the_top_folder_is_the_class(tmp_path):
     for folder in ("b/deep/er", "a"):
         pictures(tmp_path / folder, 2)
-    images = build("pretrain.data", parse_data({"name": "imagefolder", "root": str(tmp_path)}))
+    images = build("core.data", parse_data({"name": "imagefolder", "root": str(tmp_path)}))
     assert [images.label(i) for i in range(len(images))] == [0, 0, 1, 1]
     assert images.image(3).shape == (3, 16, 20)
 
@@ -183,7 +183,7 @@ def test_a_truncated_jpeg_is_named_and_skipped_or_refused_by_setting(tmp_path, r
     pictures(tmp_path, 3)
     whole = (tmp_path / "1.jpg").read_bytes()
     (tmp_path / "1.jpg").write_bytes(whole[: len(whole) // 2])
-    images = build("pretrain.data", parse_data({"name": "imagefolder", "root": str(tmp_path)}))
+    images = build("core.data", parse_data({"name": "imagefolder", "root": str(tmp_path)}))
     pairs = Pairs(images, ViewSettings(size=8), seed=0, skip_damaged=rule == "skip")
     if rule == "refuse":
         with pytest.raises(DamagedImage, match=r"1\.jpg cannot be decoded .*data\.damaged=skip"):
@@ -197,7 +197,7 @@ def test_a_truncated_jpeg_is_named_and_skipped_or_refused_by_setting(tmp_path, r
 def test_a_folder_of_nothing_but_damaged_images_is_refused(tmp_path):
     for number in range(3):
         (tmp_path / f"{number}.jpg").write_bytes(b"no image")
-    images = build("pretrain.data", parse_data({"name": "imagefolder", "root": str(tmp_path)}))
+    images = build("core.data", parse_data({"name": "imagefolder", "root": str(tmp_path)}))
     with pytest.raises(DamagedImage, match=r"none of the 3 images can be decoded, the first is .*1\.jpg"):
         Pairs(images, ViewSettings(size=8), seed=0, skip_damaged=True)[(0, 1)]
 
@@ -206,8 +206,8 @@ def test_tar_shards_give_the_same_pixels_as_the_folder_they_were_made_from(tmp_p
     folder = pictures(tmp_path / "set" / "class", 4)
     with tarfile.open(tmp_path / "set.tar", "w") as shard:
         shard.add(folder, "set/class")
-    shards = build("pretrain.data", parse_data({"name": "tar_shards", "root": str(tmp_path / "set.tar")}))
-    files = build("pretrain.data", parse_data({"name": "imagefolder", "root": str(tmp_path / "set")}))
+    shards = build("core.data", parse_data({"name": "tar_shards", "root": str(tmp_path / "set.tar")}))
+    files = build("core.data", parse_data({"name": "imagefolder", "root": str(tmp_path / "set")}))
     names = sorted(range(4), key=lambda i: shards.members[i].name)
     assert all(torch.equal(shards.image(names[i]), files.image(i)) for i in range(4))
 
@@ -216,11 +216,11 @@ def test_a_compressed_or_empty_tar_is_refused(tmp_path):
     with tarfile.open(tmp_path / "z.tar", "w:gz") as shard:
         shard.addfile(tarfile.TarInfo("a.jpg"), io.BytesIO())
     with pytest.raises(InputError, match=r"z\.tar is truncated or not an uncompressed tar"):
-        build("pretrain.data", parse_data({"name": "tar_shards", "root": str(tmp_path / "z.tar")}))
+        build("core.data", parse_data({"name": "tar_shards", "root": str(tmp_path / "z.tar")}))
     with tarfile.open(tmp_path / "e.tar", "w"):
         pass
     with pytest.raises(InputError, match="holds no images"):
-        build("pretrain.data", parse_data({"name": "tar_shards", "root": str(tmp_path / "e.tar")}))
+        build("core.data", parse_data({"name": "tar_shards", "root": str(tmp_path / "e.tar")}))
 
 
 def test_the_cost_of_a_step_is_counted_in_forwards(config, tmp_path):

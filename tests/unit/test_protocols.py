@@ -5,7 +5,7 @@ import re
 import pytest
 
 from core import plugins
-from transfer import protocols
+from transfer.suite import protocols
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ from PIL import Image
 from pydantic import ValidationError
 
 from core import config
+from core.data.imagefolder import ImageFolder
+from core.data.shapes import Shapes
 from core.errors import InputError
 from pretrain.branches.mscn import Mscn
 from pretrain.config import PretrainSettings
-from pretrain.data.imagefolder import ImageFolder
-from pretrain.data.shapes import Shapes
 from pretrain.masks.discrete import Discrete
 from pretrain.methods.moco import Moco
 from pretrain.views import ViewSettings

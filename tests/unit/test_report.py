@@ -16,7 +16,7 @@ from rich.console import Console
 from core.provenance import ROOT
 from transfer import report as reports
 from transfer.report import assembly, terminal
-from transfer.statistics import difference
+from transfer.report.statistics import difference
 
 ATTACK = "<script>alert(1)</script>\"'|`$\\x"
 

@@ -5,7 +5,7 @@ from made_results import result, suite, write
 
 from transfer.report import assembly, charts, diagram, forest, markdown, wording
 from transfer.report.model import Cell
-from transfer.statistics import summarise
+from transfer.report.statistics import summarise
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,8 @@ import pytest
 from made_results import result, write
 
 from core.provenance import ROOT
-from transfer import published
 from transfer import report as reports
-from transfer.report import assembly
+from transfer.report import assembly, published
 
 
 def _texts(folder):

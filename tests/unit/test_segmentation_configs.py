@@ -8,9 +8,9 @@ import torch
 from shipped_configs import SEGMENTATION, Name, load_segmentation, shipped
 
 from core.shapes import CLASSES
-from transfer.recipe import Recipe
-from transfer.segmentation import compat, devices, injection
-from transfer.segmentation.data import leaves
+from transfer.convert.recipe import Recipe
+from transfer.frameworks.mmseg import compat, devices, injection
+from transfer.frameworks.mmseg.data import leaves
 
 FOLDER = SEGMENTATION[0].parent
 RESNETS = [path for path in SEGMENTATION if not Name("segmentation", path)["family"]]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from transfer.segmentation import compat, devices
+from transfer.frameworks.mmseg import compat, devices
 
 R50 = Path(__file__).parents[2] / "configs/transfer/segmentation/fcn_r50-d8_4xb4-20k_voc12aug-512x512.py"
 

@@ -5,7 +5,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from transfer.segmentation import compat  # noqa: F401 - before mmseg
+from transfer.frameworks.mmseg import compat  # noqa: F401 - before mmseg
 
 
 def randomised(network: nn.Module) -> nn.Module:

@@ -9,8 +9,8 @@ import torch
 
 from core.errors import InputError
 from core.files import FileError
-from transfer.recipe import Recipe
-from transfer.segmentation import compat, injection, settings
+from transfer.convert.recipe import Recipe
+from transfer.frameworks.mmseg import compat, injection, settings
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "transfer" / "segmentation"
 R50 = CONFIGS / "fcn_r50-d8_4xb4-20k_voc12aug-512x512.py"

@@ -11,8 +11,8 @@ from torch import nn
 
 from core.errors import InputError
 from core.files import FileError
-from transfer.load_check import LoadError
-from transfer.segmentation import compat, data, hooks, injection
+from transfer.convert.load_check import LoadError
+from transfer.frameworks.mmseg import compat, data, hooks, injection
 
 
 def network() -> nn.Module:
@@ -140,7 +140,7 @@ def test_a_head_with_another_number_of_classes_is_refused() -> None:
 
 
 def test_class_scores_are_mmsegmentations_unrounded_and_nan_becomes_none() -> None:
-    from transfer.segmentation.metric import ClassIoU, for_json
+    from transfer.frameworks.mmseg.metric import ClassIoU, for_json
 
     metric = ClassIoU(iou_metrics=["mIoU"])
     metric.dataset_meta = {"classes": ("background", "cat", "dog")}

@@ -7,7 +7,7 @@ from PIL import Image
 from shipped_configs import SEGMENTATION
 
 from core.errors import InputError
-from transfer.segmentation import compat, data, tiny, variation
+from transfer.frameworks.mmseg import compat, data, tiny, variation
 
 FOLDER = SEGMENTATION[0].parent
 
@@ -70,7 +70,7 @@ def test_held_out_and_kept_images_are_disjoint_and_complete_and_mmsegmentation_t
 
 
 def test_both_frameworks_hold_out_the_same_images() -> None:
-    from transfer.detection.datasets import _held
+    from transfer.frameworks.detectron2.datasets import _held
 
     names = [f"2007_{index:06d}" for index in range(200)]
     assert [_held(f"JPEGImages/{name}.jpg", 0.1) for name in names] == [variation._held(name, 0.1) for name in names]

@@ -13,8 +13,8 @@ from core.backbones.resnet import ResNet
 from core.errors import InputError
 from core.files import read_weights_file
 from core.plugins import find, names
-from transfer import sources
-from transfer.recognition import recognise
+from transfer.convert import sources
+from transfer.convert.recognition import recognise
 
 State = dict[str, Any]
 
@@ -216,7 +216,7 @@ def test_a_dialect_is_detected_by_content_and_gives_the_query_backbone(layout: s
     checkpoint = read_weights_file(tmp_path / "checkpoint.pth")
     dialect = sources.detect(checkpoint, "checkpoint.pth")
     assert dialect == layout.partition(",")[0]
-    backbone, dropped = find("transfer.sources", dialect).split(checkpoint)
+    backbone, dropped = find("transfer.convert.sources", dialect).split(checkpoint)
     found = recognise(backbone, "checkpoint.pth")
     expected = {name: tensor for name, tensor in QUERY.items() if not name.endswith("num_batches_tracked")}
     assert found.tensors.keys() == expected.keys()
@@ -230,7 +230,7 @@ def test_a_dialect_is_detected_by_content_and_gives_the_query_backbone(layout: s
 
 def test_every_dialect_has_a_layout_here_or_in_the_tests_of_names() -> None:
     tested = {layout.partition(",")[0] for layout in FILES} | {"ours", "timm", "huggingface", "detectron2"}
-    assert tested == set(names("transfer.sources"))
+    assert tested == set(names("transfer.convert.sources"))
 
 
 @pytest.mark.parametrize(
@@ -243,20 +243,20 @@ def test_every_dialect_has_a_layout_here_or_in_the_tests_of_names() -> None:
     ],
 )
 def test_what_the_file_says_about_its_pre_training_is_kept(layout: str, summary: State) -> None:
-    assert find("transfer.sources", layout).pretrain(FILES[layout]()) == summary
+    assert find("transfer.convert.sources", layout).pretrain(FILES[layout]()) == summary
 
 
 def test_reasons_tell_a_head_from_a_momentum_network() -> None:
-    _, dropped = find("transfer.sources", "solo_learn").split(FILES["solo_learn"]())
+    _, dropped = find("transfer.convert.sources", "solo_learn").split(FILES["solo_learn"]())
     assert dropped["momentum_backbone.conv1.weight"] == "of the momentum networks"
     assert dropped["projector.0.weight"] == dropped["classifier.weight"] == "projector or classifier"
-    _, dropped = find("transfer.sources", "openselfsup").split(FILES["openselfsup"]())
+    _, dropped = find("transfer.convert.sources", "openselfsup").split(FILES["openselfsup"]())
     assert dropped["encoder_q.0.conv1.weight"] == "the same tensors as backbone.*"
     assert dropped["queue"] == "not of the query backbone"
 
 
 def test_dinos_teacher_is_taken_and_said() -> None:
-    notes = find("transfer.sources", "dino").notes(FILES["dino"]())
+    notes = find("transfer.convert.sources", "dino").notes(FILES["dino"]())
     assert notes == [
         "the teacher is taken, as in DINO's evaluation; --source plain:student.backbone. takes the student"
     ]
@@ -272,5 +272,5 @@ def test_detectron2s_arrays_are_read_as_tensors() -> None:
     renamed = ResNet.export(QUERY, "detectron2")
     file = {"model": {name: np.asarray(tensor) for name, tensor in renamed.items()}, "__author__": "torchvision"}
     assert sources.detect(file, "x.pkl") == "detectron2"
-    backbone, _ = find("transfer.sources", "detectron2").split(file)
+    backbone, _ = find("transfer.convert.sources", "detectron2").split(file)
     assert torch.equal(recognise(backbone, "x.pkl").tensors["layer4.1.bn2.bias"], QUERY["layer4.1.bn2.bias"])

@@ -16,9 +16,9 @@ from core.backbones.resnet import ResNet
 from core.errors import InputError
 from core.files import FileError
 from core.plugins import find, names
-from transfer import sources
-from transfer.convert import _split
-from transfer.recognition import Recognised, recognise
+from transfer.convert import sources
+from transfer.convert.convert import _split
+from transfer.convert.recognition import Recognised, recognise
 
 SMALL = {
     "resnet18": ResNet(ResNet.Config(depth=18, width=8)),
@@ -255,9 +255,9 @@ def test_averaged_weights_beside_the_trained_ones_are_not_chosen_silently() -> N
         found_in(file)
 
 
-@pytest.mark.parametrize("name", names("transfer.sources"))
+@pytest.mark.parametrize("name", names("transfer.convert.sources"))
 def test_every_dialect_says_where_its_layout_is_documented(name: str) -> None:
-    source = find("transfer.sources", name)
+    source = find("transfer.convert.sources", name)
     documented = __import__(source.__module__, fromlist=["x"]).__doc__
     assert name in ("ours", "plain") or "/" in documented, f"{name} cites no repository"
     assert source.__doc__

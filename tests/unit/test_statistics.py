@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from transfer.statistics import Difference, detectable_gap, difference, hedges_g, holm, nemenyi, ranking, summarise
+from transfer.report.statistics import (
+    Difference,
+    detectable_gap,
+    difference,
+    hedges_g,
+    holm,
+    nemenyi,
+    ranking,
+    summarise,
+)
 
 A = [57.0, 57.3, 56.8, 57.1, 57.2]
 B = [56.5, 56.9, 56.6, 56.4, 56.8]

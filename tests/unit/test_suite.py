@@ -14,11 +14,14 @@ import pytest
 from rich.console import Console
 
 from core.provenance import ROOT
-from transfer import execution, items, process, results, runner, suite
-from transfer.items import Item
-from transfer.launchers.local import Local
-from transfer.progress import Progress
-from transfer.trial import protocol_of, seed_of
+from transfer import results
+from transfer.suite import execution, items, process
+from transfer.suite import run as runner
+from transfer.suite import settings as suite
+from transfer.suite.items import Item
+from transfer.suite.launchers.local import Local
+from transfer.suite.progress import Progress
+from transfer.suite.trial import protocol_of, seed_of
 
 
 @pytest.fixture

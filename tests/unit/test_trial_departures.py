@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from core.errors import InputError
-from transfer import convert, trial
 from transfer.benchmarks import Protocol
+from transfer.convert import convert
 from transfer.frameworks import Framework, Variation
 from transfer.frameworks.detectron2 import Detectron2
 from transfer.frameworks.mmseg import Mmseg
-from transfer.trial import Departure, run_trial
+from transfer.suite import trial
+from transfer.suite.trial import Departure, run_trial
 
 EVERYTHING = Variation(devices=2, tiny="shapes", lr_factor=0.3, hold_out=0.1)
 SAID = ["--tiny", "shapes", "--lr-factor", "0.3", "--hold-out", "0.1"]
@@ -68,7 +69,7 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(trial, "protocol_of", lambda name: (protocol, Pretend()))
     proof = type("Proof", (), {"to_dict": lambda self: {}})()
     monkeypatch.setattr(convert, "convert", lambda _, output, **__: output.write_bytes(b"x") and proof)
-    monkeypatch.setattr("transfer.recipe.read", lambda path: None)
+    monkeypatch.setattr("transfer.convert.recipe.read", lambda path: None)
     file = tmp_path / "last.pth"
     file.write_bytes(b"weights")
     return file

@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms.v2 import functional as tv
 
+from core.data import Images
+from core.data.imagefolder import ImageFolder
 from core.decoding import DamagedImage, decode, jpeg_size, reduction_for
 from core.provenance import derive
 from pretrain.cutting import cut
-from pretrain.data import Images
-from pretrain.data.imagefolder import ImageFolder
 from pretrain.loader import Batch, EpochOrder, Pairs, _within, collate, loader
 from pretrain.views import ViewSettings, colour, crop, crop_box, draw_colour
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from core import run_folder as work_folder
 from core.errors import InputError
-from transfer import work_folder
-from transfer.work_folder import open_folder
+from core.run_folder import open_folder
 
 SETTINGS = {"lr": 0.1, "steps": (3, 4), "norm": "BN", "--weights": "abc"}
 

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 in the authors' binary files (cs.toronto.edu/~kriz/cifar.html), as pretrain.data.cifar reads them."""
+"""CIFAR-10 and CIFAR-100 in the authors' binary files (cs.toronto.edu/~kriz/cifar.html), as core.data.cifar reads them."""
 
 from pathlib import Path
 from typing import NamedTuple

@@ -37,7 +37,7 @@ class Variation:
 
 
 class Framework(ABC):
-    """``target`` is what ``transfer.convert`` calls the framework's weights, ``suffix`` their file's ending."""
+    """``target`` is what ``transfer.convert.convert`` calls the framework's weights, ``suffix`` their file's ending."""
 
     target: ClassVar[str]
     suffix: ClassVar[str]

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from transfer import results, statistics
-from transfer.report import cost
+from transfer import results
+from transfer.report import cost, statistics
 from transfer.report.model import Cell, Column, Ranks, Report, Row, is_class
+from transfer.report.statistics import Difference
 from transfer.results import Result, Skipped
-from transfer.statistics import Difference
 
 PAIRS = 3  # fewer leave the paired test next to nothing to estimate a spread from; Welch's stays valid
 
@@ -61,7 +61,7 @@ class _Item(BaseModel):
 
 
 class _Suite(BaseModel):
-    """What the report needs of ``suite.json``, which ``transfer.suite.manifest`` writes; hand-made results have none."""
+    """What the report needs of ``suite.json``, which ``transfer.suite.settings.manifest`` writes; hand-made results have none."""
 
     name: str = ""
     baseline: str | None = None

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from transfer.report import charts, wording
 from transfer.report.model import Column, Report, Row
-from transfer.statistics import Difference
+from transfer.report.statistics import Difference
 
 Span = tuple[float, float]
 

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from core.files import write_atomic
-from transfer.durations import duration
 from transfer.report import cost as costs
 from transfer.report import wording
 from transfer.report.environments import environments
 from transfer.report.model import Column, Report, short
+from transfer.suite.durations import duration
 
 
 def write(report: Report, path: Path) -> None:

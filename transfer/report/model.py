@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transfer import published, statistics
+from transfer.report import published, statistics
+from transfer.report.statistics import Difference, Ranking, Summary
 from transfer.results import Result, Skipped
-from transfer.statistics import Difference, Ranking, Summary
 
 _KINDS = {"bbox": "box", "segm": "mask", "seg": "", "bbox_11point": "box (11 points)", "bbox_area": "box (area)"}
 MARKS = {"better": "▲", "worse": "▼", "undecided": "≈"}

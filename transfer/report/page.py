@@ -11,13 +11,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from core.files import write_atomic
-from transfer import published
-from transfer.durations import duration
-from transfer.report import breakdown, cost, curves, diagram, forest, pictures, wording
+from transfer.report import breakdown, cost, curves, diagram, forest, pictures, published, wording
 from transfer.report.cache import Cache
 from transfer.report.environments import environments
 from transfer.report.model import MARKS, Column, Report, Row, short, signed
 from transfer.report.pictures import Pictures
+from transfer.suite.durations import duration
 
 TEMPLATES = Path(__file__).parent / "templates"
 LARGEST = 7_800_000  # bytes of the page; pictures get what the rest leaves

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from core.files import write_atomic
-from transfer import published
+from transfer.report import published
 from transfer.report.model import Report
 
 FIELDS = (

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from transfer.report.model import MARKS, Cell, Column, Report, Row, short, signed
+from transfer.report.statistics import LEVEL, Difference, Summary
 from transfer.results import Result
-from transfer.statistics import LEVEL, Difference, Summary
 
 _TESTS = {
     "paired": "by the paired t-test, since both cells hold the same seeds and recipe and so the same order of data",

@@ -5,7 +5,7 @@ spacing it was pre-trained on. No auxiliary head. ``custom_imports`` lets MMSegm
 """
 
 _base_ = ["fcn_r50-d8.py"]
-custom_imports = dict(imports=["transfer.segmentation.heads"], allow_failed_imports=False)
+custom_imports = dict(imports=["transfer.frameworks.mmseg.heads"], allow_failed_imports=False)
 model = dict(
     data_preprocessor=dict(size=(513, 513)),
     backbone=dict(dilations=(1, 1, 1, 2), strides=(1, 2, 2, 1)),

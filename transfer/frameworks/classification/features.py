@@ -1,0 +1,72 @@
+"""Features of a frozen backbone, made once and kept in the run folder under a name made of all that they depend on."""
+
+import hashlib
+import json
+
+import torch
+from torch import Tensor
+
+from core.errors import InputError
+from core.files import FileError, read_weights_file, replacing, write_atomic
+from core.journal import Journal
+from transfer.frameworks.classification.data import Split
+from transfer.frameworks.classification.job import Job
+from transfer.frameworks.classification.views import Views, batches
+
+POINTER = (
+    "last_checkpoint"  # its presence marks a partial run, which transfer.suite.trial keeps; it names the newest state
+)
+
+
+def cached(job: Job, split: Split, label: str, mirrored: bool = False) -> Tensor:
+    """Return the features of a split's test views, float32 [n, d] on the job's device, read from the cache if it has them.
+
+    ``mirrored`` appends those of the mirrored images: [2 n, d]. A damaged cache file is made again.
+    """
+    folder = job.folder / "features" / label
+    path = folder / f"{_key(job, split, mirrored)}.pth"
+    found = None
+    if path.is_file():
+        try:
+            found = read_weights_file(path)["features"]
+        except (FileError, KeyError):
+            path.unlink()
+    if found is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        with Journal(folder, len(split), label=f"features of {label}") as journal:
+            found = _compute(job, split, mirrored, journal)
+        with replacing(path) as file:
+            torch.save({"features": found}, file)
+        if not (job.folder / POINTER).exists():
+            write_atomic(job.folder / POINTER, str(path.relative_to(job.folder)))
+    return found.to(job.device)
+
+
+@torch.no_grad()
+def forward(job: Job, images: Tensor) -> Tensor:
+    """Run the frozen backbone, float32 [n, d]; channels-last, which is a sixth faster on the CPU and more on GPUs."""
+    with job.autocast():
+        return job.network(job.normalised(images.contiguous(memory_format=torch.channels_last))).float()
+
+
+def _compute(job: Job, split: Split, mirrored: bool, journal: Journal) -> Tensor:
+    """Run the frozen backbone over a split's test views; raise InputError when a feature is not finite."""
+    parts: list[list[Tensor]] = [[] for _ in range(1 + mirrored)]
+    done = 0
+    order = range(len(split))
+    for images, rows in batches(Views(split, job.settings.views), order, job.settings.chunk, job.settings.workers):
+        for flipped, part in enumerate(parts):
+            part.append(forward(job, images.flip(-1) if flipped else images).cpu())
+        done += len(rows)
+        journal.log(done)
+    features = torch.cat([rows for part in parts for rows in part])
+    if not torch.isfinite(features).all():
+        raise InputError("a feature is NaN or infinite; set amp=none, or take an earlier checkpoint")
+    return features
+
+
+def _key(job: Job, split: Split, mirrored: bool) -> str:
+    """Hash what the features depend on."""
+    settings = job.settings.model_dump(mode="json", include={"input", "views", "amp"})
+    parts = [job.weights_sha256, settings, job.device.type, mirrored, split.identity]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

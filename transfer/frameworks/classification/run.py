@@ -1,0 +1,113 @@
+"""Measure one backbone: read, check, load, run the task, write ``evaluation.json``."""
+
+import resource
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from core import plugins
+from core import run_folder as work_folder
+from core.errors import InputError
+from core.files import read_weights_file, sha256, write_json
+from transfer.convert.load_check import compare
+from transfer.convert.recipe import Recipe
+from transfer.convert.targets.classification import build_network
+from transfer.frameworks.classification import settings as reading
+from transfer.frameworks.classification import subsets
+from transfer.frameworks.classification.data import Data
+from transfer.frameworks.classification.job import Job
+from transfer.frameworks.classification.settings import ClassificationSettings
+
+
+def run(
+    config: Path, weights: Path, work_dir: Path, seed: int = 0, resume: bool = False, options: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Measure the converted backbone ``weights`` as ``config`` says and return what ``evaluation.json`` holds.
+
+    Raises InputError, before anything is trained, for missing data and for a config that contradicts the weights.
+    """
+    began = time.monotonic()
+    settings, published = reading.read(config, options), reading.read(config)
+    device = torch.device(_device(settings.device))
+    network, recipe, tensors = _loaded(weights, settings)
+    digest = sha256(weights)
+    decides = settings.model_dump(mode="json", exclude={"chunk", "workers", "device"})
+    identity = {**dict(work_folder.flat(decides)), "--seed": seed, "--weights": digest}
+    resume, opened = work_folder.open_folder(work_dir, identity, resume, "--work-dir")
+    for line in opened:
+        print(line)
+    job = Job(
+        network=network.to(device),
+        recipe=recipe,
+        weights_sha256=digest,
+        data=_data(settings, seed),
+        settings=settings,
+        seed=seed,
+        folder=work_dir,
+        device=device,
+        resume=resume,
+    )
+    metrics = plugins.build("transfer.frameworks.classification.tasks", settings.task).measure(job)
+    evaluation = {
+        "metrics": metrics,
+        "seconds": round(time.monotonic() - began, 1),
+        "peak_memory_mib": _peak_memory(device),
+        "device": device.type,
+        "recipe": {"effective": _recipe(settings), "published": _recipe(published)},
+        "tensors_checked": tensors,
+    }
+    write_json(work_dir / "evaluation.json", evaluation)
+    print(", ".join(f"{k} {v:.2f}" for k, v in metrics.items() if v is not None), "->", work_dir / "evaluation.json")
+    return evaluation
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"device is {name}, but torch finds no GPU; set device=cpu")
+    return name
+
+
+def _loaded(weights: Path, settings: ClassificationSettings) -> tuple[Any, Recipe, int]:
+    """Return the network with the file's weights, its recipe, and how many tensors were compared."""
+    file = read_weights_file(weights)
+    if not isinstance(file.get("backbone"), dict) or not isinstance(file.get("recipe"), dict):
+        raise InputError(f"{weights} is not converted for classification; run tools/run_benchmark.py on the checkpoint")
+    recipe = Recipe.from_dict(file["recipe"], weights)
+    reading.check_recipe(settings, recipe, weights)
+    network = build_network(recipe)
+    try:
+        network.load_state_dict(file["backbone"], strict=False)  # compared next: the counters alone are not in the file
+    except RuntimeError as error:
+        raise InputError(f"{weights} does not hold the network that its recipe describes; convert it again") from error
+    return network, recipe, compare(network.state_dict(), file["backbone"], str(weights))
+
+
+def _data(settings: ClassificationSettings, seed: int) -> Data:
+    data: Data = plugins.build("transfer.frameworks.classification.data", settings.data)
+    data.train = subsets.choose(data.train, settings.subset, seed)
+    return data
+
+
+def _recipe(settings: ClassificationSettings) -> dict[str, Any]:
+    task = plugins.build("transfer.frameworks.classification.tasks", settings.task)
+    subset = settings.subset
+    labels = str(subset.list) if subset.list else f"{100 * subset.share:g} %"
+    views = {"labels": labels, "views": _views(settings), "amp": settings.amp}
+    return {"task": settings.task.name, "devices": 1, **task.recipe(), **views}
+
+
+def _views(settings: ClassificationSettings) -> str:
+    views = settings.views
+    return f"{views.size} px" + (f" of {views.resize}" if views.resize else "")
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Return the most memory this process held, in MiB: the GPU's, or the resident set."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated() / 2**20)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

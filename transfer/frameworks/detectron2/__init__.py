@@ -1,0 +1,47 @@
+"""Detectron2 through ``tools/train_net.py``, with Detectron2's own command line."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from core.provenance import ROOT
+from transfer.benchmarks import Protocol
+from transfer.frameworks import Framework, Variation, partial_run
+
+
+class Detectron2(Framework):
+    """Train with ``--config-file FILE [--resume] KEY VALUE ...``; options are further ``KEY VALUE`` pairs."""
+
+    target = "detectron2"
+    suffix = ".pkl"
+
+    def command(
+        self, protocol: Protocol, weights: Path, folder: Path, seed: int, options: Sequence[str] = ()
+    ) -> list[str]:
+        """Return the command of one fine-tuning."""
+        resume = ["--resume"] if partial_run(folder) else []
+        keys = ["MODEL.WEIGHTS", str(weights), "OUTPUT_DIR", str(folder), "SEED", str(seed)]
+        tool = str(ROOT / "tools" / "train_net.py")
+        return [sys.executable, tool, "--config-file", str(ROOT / protocol.config), *resume, *keys, *options]
+
+    def vary(self, command: list[str], variation: Variation) -> list[str]:
+        """Put options before the ``KEY VALUE`` pairs; Detectron2 starts the processes itself."""
+        devices = ["--num-gpus", str(variation.devices)] if variation.devices != 1 else []
+        return [*command[:2], *devices, *variation.options(), *command[2:]]
+
+    def summary(self, config: Path) -> dict[str, Any]:
+        """Read the published protocol from a config."""
+        from transfer.frameworks.detectron2 import devices, run  # here: Detectron2 loads for seconds
+
+        cfg, _ = run.read_config(str(config), [])
+        return devices.summary(cfg, cfg.SOLVER.REFERENCE_WORLD_SIZE or 1)
+
+    def bases(self, config: Path) -> list[Path]:
+        """Read ``_BASE_``: a path or a list of paths relative to the file (fvcore's rule)."""
+        # BaseLoader builds plain strings only, so that Detectron2's !!python tags are neither run nor refused
+        values = yaml.load(config.read_text(), Loader=yaml.BaseLoader) or {}
+        bases = values.get("_BASE_", [])
+        return [(config.parent / base).resolve() for base in ([bases] if isinstance(bases, str) else bases)]

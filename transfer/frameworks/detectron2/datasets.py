@@ -1,0 +1,173 @@
+"""Name the datasets beyond Detectron2's own (COCO, VOC), and check that those of a config are there and whole.
+
+A name may also be made up: ``coco:FOLDER:SPLIT`` and ``voc:FOLDER:SPLIT`` are folders in those layouts, and ``NAME+first8``,
+``NAME+kept0.1`` and ``NAME+held0.1`` are parts of a dataset: its first 8 images, all but a tenth of it, and that tenth.
+"""
+
+from transfer.frameworks.detectron2 import compat  # noqa: F401, I001 - first: it prepares Detectron2's import
+
+import difflib
+import functools
+import hashlib
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import load_coco_json, register_coco_instances, register_pascal_voc
+from detectron2.data.datasets.pascal_voc import CLASS_NAMES
+
+from core.errors import InputError
+from core.files import FileError, datasets_root
+from core.shapes import CLASSES
+from transfer.datasets import requirement
+
+HINT = "set DETECTRON2_DATASETS to the folder that holds it, or see python tools/prepare_data.py --help"
+PART = re.compile(r"(?P<base>.+)\+(?P<kind>first|kept|held)(?P<value>[0-9.]+)")
+FOLDER = re.compile(r"(?P<layout>coco|voc):(?P<folder>.+):(?P<split>[^:]+)")
+FEW = 10  # images of tiny_coco_few, on which a detector is trained and tested to show that the path learns
+
+
+def register(root: Path) -> None:
+    """Register ``shapes_*``, ``shapes_voc_*`` and ``tiny_coco_*`` below ``root``; files are opened on use."""
+    for split in ("train", "val"):
+        shapes, tiny = root / "shapes" / "coco", root / "tiny_coco"
+        listing = shapes / "annotations" / f"instances_{split}.json"
+        register_coco_instances(f"shapes_{split}", {}, str(listing), str(shapes / split))
+        listing = tiny / "annotations" / f"instances_{split}2017.json"
+        register_coco_instances(f"tiny_coco_{split}", {}, str(listing), str(tiny / f"{split}2017"))
+        name = f"shapes_voc_{split}"
+        register_pascal_voc(name, str(root / "shapes" / "VOC"), split, 2012, list(CLASSES))
+        MetadataCatalog.get(name).evaluator_type = "pascal_voc"
+    DatasetCatalog.register("tiny_coco_few", _few)
+    MetadataCatalog.get("tiny_coco_few").evaluator_type = "coco"  # without json_file, its evaluator writes one itself
+
+
+def check(names: Iterable[str]) -> None:
+    """Render ``shapes`` if asked for; raise InputError for an unknown dataset, FileError for a missing part."""
+    for name in names:
+        define(name)
+        base = _base(name)
+        needed = _needed("tiny_coco_train" if base == "tiny_coco_few" else base)
+        if base.startswith("shapes_") and not all(path.exists() for path in needed):
+            from transfer.datasets import shapes
+
+            shapes.ensure(datasets_root())
+        for path in needed:
+            if not path.exists():
+                raise FileError(f"dataset {base} is not there: no {path}; {HINT}")
+        _require_whole(base)
+        if base != name and not DatasetCatalog.get(name):
+            raise InputError(f"{name} has no image; {base} is too small for that part")
+
+
+def define(name: str) -> None:
+    """Register a made-up name, in every process that uses it; raise InputError for a name that means nothing."""
+    if name in DatasetCatalog:
+        return
+    if part := PART.fullmatch(name):
+        define(part["base"])
+        DatasetCatalog.register(name, functools.partial(_part, name, part["base"], part["kind"], part["value"]))
+        _copy_metadata(part["base"], name)
+    elif (folder := FOLDER.fullmatch(name)) and folder["layout"] == "coco":
+        root, split = Path(folder["folder"]), folder["split"]
+        register_coco_instances(name, {}, str(root / "annotations" / f"instances_{split}.json"), str(root / split))
+    elif folder:
+        year = 2007 if "2007" in Path(folder["folder"]).name else 2012
+        register_pascal_voc(name, folder["folder"], folder["split"], year, _classes(Path(folder["folder"])))
+        MetadataCatalog.get(name).evaluator_type = "pascal_voc"
+    else:
+        close = difflib.get_close_matches(name, DatasetCatalog.list(), n=3) or ["shapes_train", "coco_2017_train"]
+        raise InputError(f"no dataset {name!r} in DATASETS; did you mean {' or '.join(close)}?")
+
+
+def classes(name: str) -> list[str]:
+    """Return a dataset's classes; a COCO file is read for them."""
+    metadata = MetadataCatalog.get(name)
+    if not hasattr(metadata, "thing_classes"):
+        DatasetCatalog.get(name)
+    return list(metadata.thing_classes)
+
+
+def check_classes(cfg: CfgNode, names: Iterable[str]) -> None:
+    """Raise InputError unless the sets have the same classes, as many as the head; COCO's own names are taken at their word."""
+    key = {"GeneralizedRCNN": "ROI_HEADS", "RetinaNet": "RETINANET"}.get(cfg.MODEL.META_ARCHITECTURE)
+    found = {name: classes(name) for name in dict.fromkeys(map(_base, names))} if key else {}
+    for name, listed in found.items():
+        if len(listed) != (wanted := cfg.MODEL[key].NUM_CLASSES):
+            raise InputError(
+                f"{name} has {len(listed)} classes ({', '.join(listed[:3])}, ...), but MODEL.{key}.NUM_CLASSES is {wanted}; "
+                "correct the key, or the annotation file if it is of another dataset"
+            )
+        first, expected = next(iter(found.items()))
+        if listed != expected:
+            other = next(pair for pair in zip(expected, listed, strict=True) if pair[0] != pair[1])
+            raise InputError(
+                f"{first} and {name} have other classes ({other[0]} and {other[1]}); use sets that belong together"
+            )
+
+
+def _few() -> list[dict[str, Any]]:
+    source = MetadataCatalog.get("tiny_coco_train")
+    records: list[dict[str, Any]] = load_coco_json(source.json_file, source.image_root, "tiny_coco_few")
+    return records[:FEW]
+
+
+def _base(name: str) -> str:
+    while part := PART.fullmatch(name):
+        name = part["base"]
+    return name
+
+
+def _part(name: str, base: str, kind: str, value: str) -> list[dict[str, Any]]:
+    """Load a part of a dataset; the same images belong to it in every process and in every order."""
+    records: list[dict[str, Any]] = DatasetCatalog.get(base)
+    if kind == "first":
+        records = records[: int(value)]
+    else:
+        records = [record for record in records if _held(record["file_name"], float(value)) is (kind == "held")]
+    _copy_metadata(base, name)  # COCO's classes are known now that its file was read
+    MetadataCatalog.get(name).image_ids = [record["image_id"] for record in records]
+    return records
+
+
+def _held(file: str, share: float) -> bool:
+    """Tell whether an image is in the held-out share, by the hash of its name."""
+    digest = hashlib.sha256(Path(file).stem.encode()).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
+
+
+def _copy_metadata(base: str, name: str) -> None:
+    values = MetadataCatalog.get(base).as_dict()
+    MetadataCatalog.get(name).set(**{key: value for key, value in values.items() if key not in ("name", "image_ids")})
+
+
+def _classes(folder: Path) -> list[str]:
+    """Return VOC's classes, or those of the folder's annotations where these are others."""
+    found = {str(item.text) for file in (folder / "Annotations").glob("*.xml") for item in ET.parse(file).iter("name")}
+    return list(CLASS_NAMES) if found <= set(CLASS_NAMES) else sorted(found)
+
+
+def _require_whole(name: str) -> None:
+    """Raise InputError when a listed image or annotation is missing, as in a copy that was interrupted."""
+    if folder := FOLDER.fullmatch(name):
+        split = folder["split"] if folder["layout"] == "coco" else f"Main/{folder['split']}"
+        requirement.require(Path(folder["folder"]).absolute(), split)
+    elif any(re.fullmatch(pattern, name) for pattern, _, _ in requirement.NAMES):
+        requirement.require(name)
+
+
+def _needed(name: str) -> list[Path]:
+    metadata = MetadataCatalog.get(name)
+    if hasattr(metadata, "json_file"):
+        return [Path(metadata.json_file), Path(metadata.image_root)]
+    if hasattr(metadata, "dirname"):
+        folder = Path(metadata.dirname)
+        return [folder / "ImageSets" / "Main" / f"{metadata.split}.txt", folder / "Annotations", folder / "JPEGImages"]
+    return []
+
+
+register(datasets_root())

@@ -1,0 +1,207 @@
+"""Carry out one detection benchmark: check everything, train, evaluate, and write ``evaluation.json``."""
+
+from transfer.frameworks.detectron2 import compat  # noqa: I001 - first: it prepares Detectron2's import
+
+import argparse
+import dataclasses
+import logging
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.engine import launch
+from detectron2.modeling import build_model
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+from torch.multiprocessing import ProcessExitedException
+
+from core.errors import InputError
+from core.files import write_atomic, write_json
+from transfer.convert import recipe
+from core import run_folder as work_folder
+from transfer.frameworks.detectron2 import datasets, devices, evaluators, injection, parts, tiny  # noqa: F401 - parts registers
+from transfer.frameworks.detectron2.checkpoint import ProvenCheckpointer
+from transfer.frameworks.detectron2.drawing import draw
+from transfer.frameworks.detectron2.trainer import Trainer
+
+PLACE = ("OUTPUT_DIR", "MODEL.DEVICE", "MODEL.WEIGHTS", "DATALOADER.NUM_WORKERS")  # where and how, not what is learned
+INPUT_ERRORS = (InputError, FileNotFoundError, PermissionError)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A config that is ready to run on ``processes`` devices, and what was asked of it."""
+
+    cfg: CfgNode
+    processes: int
+    resume: bool
+    eval_only: bool
+    protocols: dict[str, dict[str, Any]]  # "published" and "effective"
+    began: float
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run Detectron2's command line; return the exit code (2 for what the user got wrong)."""
+    with compat.quiet():
+        plan = prepare(arguments)
+        if plan.processes == 1:
+            work(plan)
+            return 0
+        url = arguments.dist_url
+        try:
+            launch(_worker, arguments.num_gpus, arguments.num_machines, arguments.machine_rank, url, args=(plan,))
+        except ProcessExitedException as error:
+            return int(error.exit_code)
+        return 0
+
+
+def prepare(arguments: argparse.Namespace) -> Plan:
+    """Read the config, inject the recipe, fit it to the devices, check the data; raise InputError or FileError."""
+    began = time.monotonic()
+    cuda = torch.cuda.is_available()
+    if cuda and arguments.num_gpus > torch.cuda.device_count():
+        raise InputError(
+            f"--num-gpus {arguments.num_gpus}, but this machine has {torch.cuda.device_count()}; ask for fewer"
+        )
+    processes = arguments.num_gpus * arguments.num_machines
+    if processes < 1:
+        raise InputError(f"--num-gpus is {arguments.num_gpus}; give the number of processes, 1 also without a GPU")
+    cfg, explicit = read_config(arguments.config_file, arguments.opts)
+    if not (cfg.DATASETS.TRAIN or arguments.eval_only):
+        raise InputError("DATASETS.TRAIN is empty; give --config-file, such as one of configs/transfer/detection")
+    resuming = arguments.resume and (Path(cfg.OUTPUT_DIR) / "last_checkpoint").is_file()
+    said = []
+    if cfg.MODEL.WEIGHTS and not (resuming and not Path(cfg.MODEL.WEIGHTS).is_file()):
+        file = cfg.MODEL.WEIGHTS
+        found = recipe.read(file)
+        said = injection.inject(cfg, found, explicit, file) if found else [f"{file} has no recipe: the config decides"]
+    elif not resuming:
+        said = ["MODEL.WEIGHTS is empty: the backbone starts from random weights"]
+    injection.refuse_impossible(cfg)
+    written, _ = read_config(arguments.config_file, [])
+    published = devices.summary(written, written.SOLVER.REFERENCE_WORLD_SIZE or processes)
+    cfg, changed = devices.adapt(cfg, processes, cuda, arguments.norm)
+    changed += vary(cfg, arguments.tiny, arguments.lr_factor, arguments.hold_out)
+    effective = devices.summary(cfg, processes)
+    datasets.check((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+    datasets.check_classes(cfg, cfg.DATASETS.TEST)
+    cfg.freeze()
+    resume: bool = arguments.resume
+    opened: list[str] = []
+    if not arguments.eval_only:
+        settings = {key: value for key, value in work_folder.flat(cfg) if key not in PLACE}
+        settings["MODEL.WEIGHTS"] = work_folder.content(cfg.MODEL.WEIGHTS)
+        resume, opened = work_folder.open_folder(Path(cfg.OUTPUT_DIR), settings, resume, "OUTPUT_DIR")
+    for line in [*said, *changed, *devices.describe(published, effective), *opened]:
+        print(line, file=sys.stderr, flush=True)
+    protocols = {"effective": effective, "published": published}
+    return Plan(cfg, processes, resume, arguments.eval_only, protocols, began)
+
+
+def vary(cfg: CfgNode, shortened: str, lr_factor: float, hold_out: float) -> list[str]:
+    """Change ``cfg`` in place from the published protocol as was asked; return what was changed, as text."""
+    said = []
+    if shortened:
+        tiny.shorten(cfg, shortened)
+        said.append(f"tiny: {cfg.SOLVER.MAX_ITER} iterations on {shortened}; this measures nothing")
+    if lr_factor != 1:
+        cfg.SOLVER.BASE_LR *= lr_factor
+        said.append(f"lr times {lr_factor:g}")
+    if hold_out:
+        names = cfg.DATASETS.TRAIN
+        cfg.DATASETS.TEST = tuple(f"{name}+held{hold_out:g}" for name in names)
+        cfg.DATASETS.TRAIN = tuple(f"{name}+kept{hold_out:g}" for name in names)
+        said.append(f"{hold_out:.0%} of the training images are held out and tested on instead of the test set")
+    return said
+
+
+def read_config(file: str, options: list[str]) -> tuple[CfgNode, set[str]]:
+    """Return Detectron2's config and the keys that the file, its bases and the command line set."""
+    cfg = get_cfg()
+    cfg.SOLVER.OPTIMIZER = "SGD"  # our one key beyond Detectron2's; the short protocols for CPUs set AdamW
+    if file and not Path(file).is_file():
+        raise InputError(f"no config file {file}; there are configs in configs/transfer/detection")
+    written = CfgNode.load_yaml_with_base(file) if file else {}
+    try:
+        cfg.merge_from_other_cfg(CfgNode(written))
+        cfg.merge_from_list(options)
+    except (KeyError, ValueError, AssertionError) as error:
+        raise InputError(f"{file}: {error.args[0] if error.args else error}; correct the key or its value") from error
+    return cfg, {key for key, _ in work_folder.flat(written)} | set(options[::2])
+
+
+def work(plan: Plan) -> None:
+    """Train and evaluate, or evaluate only, in this process; the first process writes the results."""
+    cfg, folder = plan.cfg, Path(plan.cfg.OUTPUT_DIR)
+    _start(plan)
+    if plan.eval_only:
+        model = build_model(cfg)
+        checkpointer = ProvenCheckpointer(model, cfg.OUTPUT_DIR)
+        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=plan.resume)
+        results = Trainer.test(cfg, model)
+    else:
+        trainer = Trainer(cfg)
+        datasets.check_classes(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))  # the training set has been read by now
+        trainer.resume_or_load(resume=plan.resume)
+        trainer.train()
+        model, checkpointer, results = trainer.model, trainer.checkpointer, trainer.results
+    if not comm.is_main_process():
+        return
+    metrics = evaluators.for_json(results, cfg.DATASETS.TEST)
+    if cfg.DATASETS.TEST:
+        draw(cfg, getattr(model, "module", model), cfg.DATASETS.TEST[0], folder / "predictions")
+    cuda = cfg.MODEL.DEVICE != "cpu"
+    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    evaluation = {
+        "metrics": metrics,
+        "seconds": round(time.monotonic() - plan.began, 2),
+        "peak_memory_mib": round(torch.cuda.max_memory_allocated() / 2**20 if cuda else kibibytes / 2**10),
+        "device": cfg.MODEL.DEVICE,
+        "recipe": plan.protocols,
+        "tensors_checked": checkpointer.checked,
+    }
+    write_json(folder / "evaluation.json", evaluation)
+    _say(metrics, checkpointer.checked, folder)
+
+
+def _worker(plan: Plan) -> None:
+    """Run ``work`` in a process that was started for it; a user's error ends it with exit code 2."""
+    if not torch.cuda.is_available():  # threads beyond the cores make both processes several times slower
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // comm.get_local_size()))
+    try:
+        with compat.quiet():
+            work(plan)
+    except INPUT_ERRORS as error:
+        print(f"error: process {comm.get_rank()}: {error}", file=sys.stderr, flush=True)
+        os._exit(2)  # the other processes may be waiting for this one
+
+
+def _start(plan: Plan) -> None:
+    """Keep the config, seed, send Detectron2's log to ``log.txt`` and its evaluation's progress to stderr."""
+    folder, rank = Path(plan.cfg.OUTPUT_DIR), comm.get_rank()
+    for name in (*plan.cfg.DATASETS.TRAIN, *plan.cfg.DATASETS.TEST):
+        datasets.define(name)  # a process that was started for this knows no made-up name yet
+    folder.mkdir(parents=True, exist_ok=True)
+    seed_all_rng(None if plan.cfg.SEED < 0 else plan.cfg.SEED + rank)
+    handler = logging.FileHandler(folder / ("log.txt" if rank == 0 else f"log.txt.rank{rank}"))
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+    for name in ("detectron2", "fvcore"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        logger.addHandler(handler)
+    if rank == 0:
+        write_atomic(folder / "config.yaml", plan.cfg.dump())
+        logging.getLogger("detectron2.evaluation.evaluator").addHandler(logging.StreamHandler())
+
+
+def _say(metrics: dict[str, float | None], checked: int, folder: Path) -> None:
+    overall = {name: value for name, value in metrics.items() if "AP-" not in name}
+    shown = [f"{name} {'-' if value is None else f'{value:.1f}'}" for name, value in overall.items()]
+    print(f"{checked} backbone tensors checked; {', '.join(shown) or 'no test set'}")
+    print(f"{folder}/evaluation.json")

@@ -1,0 +1,179 @@
+"""What happens during a run besides training: prove the weights, keep the journal, draw predictions."""
+
+import math
+import re
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.dist import all_reduce_params, is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from PIL import Image
+from torch import Tensor, nn
+
+from core.errors import InputError
+from core.files import replacing
+from core.journal import Journal
+from transfer.convert.load_check import compare
+from transfer.frameworks.mmseg.injection import Weights
+
+COUNTER = "num_batches_tracked"  # a counter, not a weight; converted files may leave it out
+OUTPUT_NORM = re.compile(r"norm\d+\.")  # ConvNeXt's norms of what its stages return: new with each task, in no file
+
+
+class LoadBackbone(Hook):
+    """Load the backbone when training begins, and prove that all of it came from the file.
+
+    It is done here because MMEngine initialises the model again inside ``Runner.train``. A resumed run keeps its
+    own weights and the count, and is refused when it began from another file.
+    """
+
+    priority = "VERY_HIGH"
+
+    def __init__(self, weights: Weights | None, sha256: str) -> None:
+        self.weights, self.sha256 = weights, sha256
+        self.tensors = 0
+
+    def before_train(self, runner: Runner) -> None:
+        """Load and compare, or check that the resumed run is the same one."""
+        hub = runner.message_hub
+        if runner.iter > 0:
+            began = hub.get_info("backbone_sha256", "")
+            if began != self.sha256:
+                raise InputError(
+                    f"{runner.work_dir} was begun with other weights (sha256 {began[:12] or 'none'}, now "
+                    f"{self.sha256[:12] or 'none'}); give the same file or another --work-dir"
+                )
+            self.tensors = hub.get_info("tensors_checked", 0)
+            return
+        if self.weights is not None:
+            self.tensors = load_backbone(unwrapped(runner.model).backbone, self.weights)
+        hub.update_info("backbone_sha256", self.sha256)
+        hub.update_info("tensors_checked", self.tensors)
+
+
+def load_backbone(backbone: nn.Module, weights: Weights) -> int:
+    """Copy the file's tensors into the backbone, compare them one by one and return how many there are."""
+    named = (name for name in backbone.state_dict() if not OUTPUT_NORM.match(name))
+    network = {name for name in named if not name.endswith(COUNTER)}
+    expected = {name: tensor for name, tensor in weights.tensors.items() if not name.endswith(COUNTER)}
+    if missing := sorted(network - set(expected)):
+        raise InputError(
+            f"{weights.path} lacks {len(missing)} of the backbone's {len(network)} tensors, first {missing[0]}; "
+            "convert the whole network with tools/convert_to_mmseg.py"
+        )
+    own = backbone.state_dict()
+    fitting = {name: tensor for name, tensor in expected.items() if name in own and own[name].shape == tensor.shape}
+    backbone.load_state_dict(fitting, strict=False)
+    return check_backbone(backbone, weights)
+
+
+def check_backbone(backbone: nn.Module, weights: Weights) -> int:
+    """Compare every tensor of ``backbone.`` with the file and return how many; raise LoadError at the first that differs."""
+    expected = {f"backbone.{n}": t for n, t in weights.tensors.items() if not n.endswith(COUNTER)}
+    loaded = {f"backbone.{n}": t for n, t in backbone.state_dict().items()}
+    return compare(loaded, expected, str(weights.path))
+
+
+class Record(Hook):
+    """Write ``journal.jsonl`` and the progress display; stop when the loss is no longer a number."""
+
+    priority = "LOW"
+
+    def __init__(self, folder: Path, interval: int) -> None:
+        self.folder, self.interval = folder, interval
+        self.metrics: dict[str, float] = {}
+        self._journal: Journal | None = None
+        self._began = 0.0
+
+    def before_train(self, runner: Runner) -> None:
+        """Open the journal; a resumed run drops the lines after its checkpoint."""
+        if is_main_process():
+            self._journal = Journal(self.folder, runner.max_iters, start=runner.iter, label="segmentation")
+        self._began = time.monotonic() - runner.message_hub.get_info("seconds", 0.0)
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Mapping[str, Any] | None = None
+    ) -> None:
+        """Log every ``interval`` steps, and the first and the last."""
+        step, seconds = runner.iter + 1, time.monotonic() - self._began
+        runner.message_hub.update_info("seconds", seconds)  # CheckpointHook saves it, so a resumed run counts on
+        if step % self.interval and step not in (1, runner.max_iters):
+            return
+        loss = float((outputs or {})["loss"].detach())
+        if not math.isfinite(loss):
+            raise InputError(f"the loss is {loss} at step {step}; lower optim_wrapper.optimizer.lr")
+        if self._journal is not None:
+            lr = runner.optim_wrapper.get_lr()
+            rate = next(iter(lr.values()))[0]
+            self._journal.log(step, loss=round(loss, 6), lr=rate, seconds=round(seconds, 3))
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Keep the latest evaluation."""
+        self.metrics = dict(metrics or {})
+
+    def after_train(self, runner: Runner) -> None:
+        """Close the journal."""
+        self.close()
+
+    def close(self) -> None:
+        """Stop the display, also when training failed."""
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+
+
+class AverageNorms(Hook):
+    """Average running statistics over processes before measuring, so that all ranks score one network (BN for SyncBN)."""
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Average every buffer of floating point."""
+        all_reduce_params([b for b in runner.model.buffers() if b.is_floating_point()], op="mean")
+
+
+class Drawings(Hook):
+    """Save a few validation images as image | ground truth | prediction, side by side in the dataset's palette."""
+
+    def __init__(self, folder: Path, count: int = 4) -> None:
+        self.folder, self.count = folder, count
+
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
+    ) -> None:
+        """Draw the first image of evenly spaced batches of rank 0."""
+        total = len(runner.val_dataloader)
+        chosen = {index * total // self.count for index in range(self.count)}
+        if not is_main_process() or batch_idx not in chosen or not outputs:
+            return
+        sample = outputs[0]
+        picture = panels(
+            Path(sample.img_path),
+            sample.gt_sem_seg.data[0],
+            sample.pred_sem_seg.data[0],
+            runner.val_dataloader.dataset.metainfo["palette"],
+        )
+        with replacing(self.folder / f"{Path(sample.img_path).stem}.png") as file:
+            picture.save(file, format="PNG")
+
+
+def panels(image: Path, truth: Tensor, prediction: Tensor, palette: Sequence[Sequence[int]]) -> Image.Image:
+    """Return image, truth and prediction [H, W] side by side; void (255) is drawn white."""
+    colours = np.full((256, 3), 255, dtype=np.uint8)
+    colours[: len(palette)] = palette
+    maps = [Image.fromarray(colours[labels.cpu().numpy().astype(np.uint8)]) for labels in (truth, prediction)]
+    with Image.open(image) as opened:
+        photo = opened.convert("RGB").resize(maps[0].size)
+    width, height = photo.size
+    sheet = Image.new("RGB", (3 * width + 8, height), "white")
+    for column, panel in enumerate([photo, *maps]):
+        sheet.paste(panel, (column * (width + 4), 0))
+    return sheet
+
+
+def unwrapped(model: nn.Module) -> Any:
+    """Return the network inside a data-parallel wrapper."""
+    return model.module if is_model_wrapper(model) else model

@@ -1,0 +1,194 @@
+"""Work items: what a suite asks for, piece by piece, in dependency order.
+
+Items are named by what goes into them (checkpoint file or pre-training config, protocol, trial), so a changed config
+makes a new item and a finished one is recognised wherever it was run. An item is a command, a folder and a test for
+being finished; who executes it is decided elsewhere (``transfer.suite.execution``, ``transfer.suite.launchers``).
+"""
+
+import functools
+import hashlib
+import itertools
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from core import config, files
+from core.provenance import ROOT
+from transfer import results
+from transfer.suite.settings import RandomInit, Suite
+from transfer.suite.trial import protocol_hash, protocol_of
+
+FILE = "suite.json"
+CHECKPOINTS = "checkpoints"  # folder of the runs and weights that the suite itself makes
+
+
+@dataclass(frozen=True)
+class Item:
+    """One piece of work: a command that leaves something in ``folder``; ``after`` names the item it needs first."""
+
+    name: str
+    kind: Literal["pretrain", "random", "benchmark"]
+    checkpoint: str
+    folder: Path
+    command: tuple[str, ...]
+    benchmark: str = ""
+    trial: int | None = None
+    after: str = ""
+    checkpoint_file: Path = field(default_factory=Path)
+
+    @property
+    def sort(self) -> str:
+        """Return what items of a similar duration share."""
+        return self.benchmark or self.kind
+
+
+def plan(suite: Suite, folder: Path | None = None) -> list[Item]:
+    """Return every work item of a suite, pre-training before what depends on it.
+
+    All cells come once before their next trial, so that a stopped suite has something of everything.
+    """
+    folder = folder or suite.folder
+    numbers = {name: suite.numbers(name) for name in suite.benchmarks}
+    rules = {name: protocol_hash(*protocol_of(of.name), of.options) for name, of in suite.benchmarks.items()}
+    items: dict[str, Item] = {}
+    for trial in max(numbers.values(), key=len):
+        sources = {label: _source(suite, label, folder, trial) for label in suite.checkpoints}
+        made = [item for item, _, _ in sources.values() if item is not None]
+        measured = {name: rules[name] for name, wanted in numbers.items() if trial in wanted}
+        items |= {item.name: item for item in [*made, *_measurements(suite, folder, measured, trial, sources)]}
+    return list(items.values())
+
+
+Source = tuple[Item | None, Path, str]  # the item that makes the checkpoint, if any; its file; the key of its content
+
+
+def _source(suite: Suite, label: str, folder: Path, trial: int) -> Source:
+    """Return where a trial's checkpoint comes from; without ``repeat`` the same for all trials."""
+    entry, shown = suite.checkpoints[label], suite.shown(label)
+    if entry.path is not None:
+        return None, entry.path, _digest(entry.path)
+    if entry.random is not None:
+        return _random_source(label, shown, entry.random, folder, trial)
+    assert entry.pretrain is not None
+    pretrain = entry.pretrain.of_trial(trial)
+    key = _key(config.load(pretrain.config, pretrain.overrides))
+    home = folder / CHECKPOINTS / f"{label}--{key[:8]}"
+    file = home / "checkpoints" / "last.pth"
+    script = str(ROOT / "pretrain" / "run.py")
+    command = (sys.executable, script, str(pretrain.config), *pretrain.overrides, f"run.folder={home}")
+    name = f"{label} (pre-training{f' {trial}' if pretrain.repeat else ''})"
+    return Item(name, "pretrain", shown, home, command, checkpoint_file=file), file, key
+
+
+def _random_source(label: str, shown: str, settings: RandomInit, folder: Path, trial: int) -> Source:
+    drawn = settings.of_trial(trial)
+    key = _key(drawn.model_dump(mode="json", include={"backbone", "seed"}))
+    home = folder / CHECKPOINTS / f"{label}--{key[:8]}"
+    file = home / "random.pth"
+    pairs = [f"{name}={value}" for name, value in drawn.backbone.items()]
+    command = (sys.executable, "-m", "transfer.convert.random_init", str(file), "--seed", str(drawn.seed), *pairs)
+    name = f"{label} (random{f' {trial}' if drawn.repeat else ''})"
+    return Item(name, "random", shown, home, command, checkpoint_file=file), file, key
+
+
+def _measurements(
+    suite: Suite, folder: Path, rules: dict[str, str], trial: int, sources: dict[str, Source]
+) -> Iterator[Item]:
+    for benchmark, label in itertools.product(rules, suite.checkpoints):
+        maker, file, key = sources[label]
+        home = folder / f"{label}--{benchmark}--trial{trial}--{_key([key, rules[benchmark], trial])[:8]}"
+        yield Item(
+            name=f"{label} · {benchmark} · trial {trial}",
+            kind="benchmark",
+            checkpoint=suite.shown(label),
+            folder=home,
+            command=_command(suite, label, benchmark, file, trial, home),
+            benchmark=benchmark,
+            trial=trial,
+            after=maker.name if maker is not None else "",
+            checkpoint_file=file,
+        )
+
+
+def _command(suite: Suite, label: str, benchmark: str, file: Path, trial: int, home: Path) -> tuple[str, ...]:
+    measure = suite.benchmarks[benchmark]
+    entry = suite.checkpoints[label]
+    said = {
+        "label": benchmark if benchmark != measure.name else "",
+        "name": suite.shown(label),
+        "method": entry.method,
+        "branches": ",".join(entry.branches),
+        "notes": entry.notes,
+    }
+    return (
+        *(sys.executable, str(ROOT / "tools" / "run_benchmark.py"), str(file)),
+        *("--benchmark", measure.name, "--trial", str(trial), "--out", str(home)),
+        *(f"--{key}={value}" for key, value in said.items() if value),
+        *(("--options", *measure.options) if measure.options else ()),
+    )
+
+
+def _key(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def finished(item: Item) -> bool:
+    """Tell whether an item's product is there; a result of another checkpoint file does not count."""
+    try:
+        if item.kind == "random":
+            return item.checkpoint_file.is_file()
+        if item.kind == "pretrain":
+            summary = json.loads((item.folder / "summary.json").read_text())
+            return summary.get("status") == "finished" and item.checkpoint_file.is_file()
+        measured = results.read(item.folder / results.FILE).checkpoint.sha256
+    except (OSError, ValueError):
+        return False
+    return not item.checkpoint_file.exists() or measured == _digest(item.checkpoint_file)
+
+
+def _digest(file: Path) -> str:
+    found = file.stat()
+    return _digest_of(file, (found.st_mtime_ns, found.st_size, found.st_ino))
+
+
+@functools.lru_cache(maxsize=4096)
+def _digest_of(file: Path, _version: tuple[int, ...]) -> str:
+    return files.sha256(file)
+
+
+def manifest(suite: Suite, items: Sequence[Item], folder: Path) -> dict[str, Any]:
+    """Describe a suite for the report: what was asked for, so that what is missing can be named."""
+    sources: dict[str, list[Item]] = {}
+    for item in items:
+        if item.kind != "benchmark":
+            sources.setdefault(item.checkpoint, []).append(item)
+    shown = {label: suite.shown(label) for label in suite.checkpoints}
+    return {
+        "name": suite.name,
+        "baseline": None if suite.baseline is None else shown[suite.baseline],
+        "checkpoints": [
+            {
+                "label": label,
+                **entry.model_dump(mode="json", include={"method", "branches", "notes"}),
+                "name": shown[label],
+                "kind": sources[shown[label]][0].kind if shown[label] in sources else "file",
+                "runs": [str(item.folder.relative_to(folder)) for item in sources.get(shown[label], [])],
+            }
+            for label, entry in suite.checkpoints.items()
+        ],
+        "benchmarks": {label: protocol_of(measure.name)[0].title for label, measure in suite.benchmarks.items()},
+        "items": [
+            {
+                "checkpoint": item.checkpoint,
+                "benchmark": item.benchmark,
+                "trial": item.trial,
+                "folder": str(item.folder.relative_to(folder)),
+                "command": list(item.command),
+            }
+            for item in items
+            if item.kind == "benchmark"
+        ],
+    }

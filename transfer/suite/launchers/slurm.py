@@ -1,0 +1,227 @@
+"""Execute items as jobs of a Slurm cluster, in job arrays that submitit (MIT licence) writes and submits.
+
+Jobs go on when the suite is stopped, and the next start adopts them: the name of a job array leads to the list of its
+items in ``RESULTS/slurm/NAME/items.json``, which is written before the array is submitted. Were an item submitted
+twice all the same (a kill in the middle of a submission), its lock keeps it from being done twice.
+"""
+
+import json
+import secrets
+import shutil
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock
+from pydantic import Field
+
+from core import files
+from core.errors import InputError
+from transfer.suite import process, slurm
+from transfer.suite.execution import FAILURE, Limits, Work, record_failure
+from transfer.suite.items import Item, finished
+from transfer.suite.launchers import Launcher, LauncherSettings
+from transfer.suite.slurm import Job, Place
+
+FOLDER = "slurm"
+LIST = "items.json"
+LARGEST = 500  # items of one array; Slurm's default limit is 1001
+PATIENCE = 3  # looks at the queue before a job without a result is given up: network file systems lag behind
+
+
+class Slurm(Launcher):
+    """Submits what is ready, and watches the queue until everything is done."""
+
+    class Config(LauncherSettings):
+        """What a job asks for; what is None is left to the cluster. ``jobs`` is how many of an array run at a time.
+
+        ``minutes`` is a job's time limit; an item that reaches it is stopped in time to save its state and requeued,
+        ``timeouts`` times. ``gres`` is for example ``gpu:1``; ``setup`` are shell lines before the item, ``options``
+        further options of sbatch, ``poll_seconds`` the time between looks at the queue.
+        """
+
+        name: Literal["slurm"] = "slurm"
+        jobs: int = Field(16, ge=1)
+        minutes: int = Field(24 * 60, ge=1)
+        timeouts: int = Field(3, ge=0)
+        cpus: int = Field(1, ge=1)
+        partition: str | None = None
+        gres: str | None = None
+        account: str | None = None
+        qos: str | None = None
+        constraint: str | None = None
+        setup: tuple[str, ...] = ()
+        options: dict[str, str | int | bool] = Field({})
+        poll_seconds: float = Field(10.0, gt=0)
+
+    config: Config
+
+    def check(self, limits: Limits) -> None:
+        """See the contract; the machine must be one that can submit jobs."""
+        for program in ("sbatch", "squeue"):
+            if shutil.which(program) is None:
+                raise InputError(
+                    f"no {program} here; start the suite on a machine of the cluster, or set launcher.name=local"
+                )
+        slurm.queue()
+
+    @property
+    def width(self) -> int:
+        """See the contract."""
+        return self.config.jobs
+
+    def run(self, work: Work) -> None:
+        """See the contract; jobs that are in the queue when we are stopped stay there."""
+        self.tasks: dict[Place, Item] = {}
+        self.adopted: set[Place] = set()
+        self.missed: Counter[Place] = Counter()
+        (self.folder / FOLDER).mkdir(parents=True, exist_ok=True)
+        while work.unfinished():
+            try:
+                states = slurm.queue()
+            except InputError:
+                states = None  # Slurm is being restarted: its jobs go on
+            if states is not None:
+                self._adopt(work, states)
+                self._note_changes(work, states)
+                self._submit_ready(work)
+            work.observe(None)
+            if work.unfinished():
+                time.sleep(self.config.poll_seconds)
+
+    def _adopt(self, work: Work, states: dict[Place, str]) -> None:
+        """Take over the jobs in the queue that another start of this suite submitted."""
+        waiting = {item.folder.name: item for item in work.items if work.statuses[item.name].state == "waiting"}
+        submissions = {name for name, _ in states} if waiting else set()
+        for path in (self.folder / FOLDER / name / LIST for name in sorted(submissions)):
+            names = json.loads(path.read_text()) if path.exists() else []
+            for index, name in enumerate(names):
+                place = (path.parent.name, index)
+                if name in waiting and place not in self.tasks and states.get(place, "COMPLETED") not in slurm.ENDED:
+                    self.tasks[place] = waiting.pop(name)
+                    self.adopted.add(place)
+                    work.statuses[self.tasks[place].name].attempts = 1
+                    work.note(self.tasks[place], "queued")
+
+    def _note_changes(self, work: Work, states: dict[Place, str]) -> None:
+        for place, item in list(self.tasks.items()):
+            state = states.get(place, "")
+            if state and state not in slurm.ENDED:
+                self.missed[place] = 0
+                self._note_alive(work, item, state)
+            elif self._note_ended(work, place, item, state):
+                del self.tasks[place]
+
+    @staticmethod
+    def _note_alive(work: Work, item: Item, state: str) -> None:
+        status = work.statuses[item.name]
+        if state in slurm.WAITING:
+            if status.state != "queued":
+                work.note(item, "queued")
+        elif status.state != "running":
+            status.started = time.monotonic()
+            work.note(item, "running")
+
+    def _note_ended(self, work: Work, place: Place, item: Item, state: str) -> bool:
+        """Note what a job that has ended left; return False while its files may still be on their way."""
+        status = work.statuses[item.name]
+        if finished(item):
+            status.seconds = time.monotonic() - status.started if status.started else None
+            work.note(item, "done")
+        elif reason := _reason(item):
+            work.fail(item, reason)
+        else:
+            self.missed[place] += 1
+            if self.missed[place] < PATIENCE:
+                return False
+            reason = f"Slurm ended its job: {state}" if state else "its job left Slurm's queue without a result"
+            if place in self.adopted:  # perhaps it never began: we were killed while submitting it
+                work.note(item, "waiting", f"submitted again: {reason}")
+            else:
+                record_failure(item, reason, status.attempts)
+                work.fail(item, reason)
+        return True
+
+    def _submit_ready(self, work: Work) -> None:
+        """Submit the items that are ready, unless another start of this suite has just done so."""
+        if not work.ready():
+            return
+        with FileLock(self.folder / FOLDER / ".lock"):
+            try:
+                self._adopt(work, slurm.queue())
+            except InputError:
+                return
+            ready = work.ready()
+            for item in [item for item in ready if finished(item)]:
+                work.note(item, "done")
+                ready.remove(item)
+            for first in range(0, len(ready), LARGEST):
+                if not self._submit(work, ready[first : first + LARGEST]):
+                    return
+
+    def _submit(self, work: Work, items: list[Item]) -> bool:
+        """Submit items as one array; return False if Slurm takes no more of our jobs for now."""
+        from submitit.core.utils import FailedJobError
+
+        name = f"masktransfer-{secrets.token_hex(4)}"
+        files.write_json(self.folder / FOLDER / name / LIST, [item.folder.name for item in items])
+        for item in items:
+            (item.folder / FAILURE).unlink(missing_ok=True)
+            work.statuses[item.name].attempts += 1
+        executor = self._executor(name, work.limits)
+        try:
+            with executor.batch():
+                for item in items:
+                    executor.submit(self._job(item, work))
+        except FailedJobError as error:
+            for item in items:
+                work.statuses[item.name].attempts -= 1
+            shutil.rmtree(self.folder / FOLDER / name)
+            if not self.tasks:
+                raise InputError(f"Slurm refused the jobs: {' '.join(str(error).split())}") from error
+            return False  # perhaps a limit on jobs in the queue: tried again when some of them have ended
+        for index, item in enumerate(items):
+            self.tasks[name, index] = item
+            work.note(item, "queued")
+        return True
+
+    def _job(self, item: Item, work: Work) -> Job:
+        environment = process.threads(self.threads or self.config.cpus)
+        attempts = work.statuses[item.name].attempts
+        return Job(item, environment, work.limits.memory_gib, attempts, self.config.minutes, self.config.timeouts)
+
+    def _executor(self, name: str, limits: Limits) -> Any:
+        import submitit
+
+        config = self.config
+        options = {"requeue": True, **config.options}
+        executor = submitit.SlurmExecutor(self.folder / FOLDER / name, max_num_timeout=config.timeouts)
+        chosen = {
+            "partition": config.partition,
+            "gres": config.gres,
+            "account": config.account,
+            "qos": config.qos,
+            "constraint": config.constraint,
+            "mem": None if limits.memory_gib is None else f"{max(round(limits.memory_gib * 1024), 1)}M",
+        }
+        executor.update_parameters(
+            job_name=name,
+            time=config.minutes,
+            cpus_per_task=config.cpus,
+            array_parallelism=config.jobs,
+            stderr_to_stdout=True,
+            setup=list(config.setup),
+            additional_parameters={key: value for key, value in options.items() if value is not False},
+            **{key: value for key, value in chosen.items() if value is not None},
+        )
+        return executor
+
+
+def _reason(item: Item) -> str:
+    """Return the reason in an item's ``failure.json``, or nothing."""
+    path: Path = item.folder / FAILURE
+    try:
+        return str(json.loads(path.read_text())["reason"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""

@@ -1,0 +1,157 @@
+"""Show a suite's progress: a live table on a terminal, plain lines in a log."""
+
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from transfer.suite import process
+from transfer.suite.durations import Durations, duration
+from transfer.suite.execution import State, Statuses
+from transfer.suite.items import Item
+from transfer.suite.trial import LOG
+
+MAKING = "pre-training"
+SHOWN = 12  # lines of running and failed items on a terminal; the log has all
+STYLE: dict[State, str] = {
+    "running": "bold cyan",
+    "queued": "cyan",
+    "failed": "bold red",
+    "blocked": "red",
+    "done": "green",
+    "waiting": "dim",
+}
+_LOG = logging.getLogger("transfer.suite.settings")
+
+
+class Progress:
+    """Observe the execution of ``items`` until the ``with`` block ends; ``log`` gets one line per change.
+
+    ``width`` is how many are executed at a time, for the time left.
+    """
+
+    def __init__(self, items: Sequence[Item], statuses: Statuses, log: Path, console: Console, width: int = 1) -> None:
+        self.items, self.statuses, self.console, self.log, self.width = items, statuses, console, log, width
+        self.begin = time.monotonic()
+        self.durations = Durations(items, statuses)
+        self.live = Live(console=console, get_renderable=self.table, refresh_per_second=2, transient=False)
+
+    def __enter__(self) -> Self:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.handler = logging.FileHandler(self.log)
+        self.handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+        _LOG.addHandler(self.handler)
+        _LOG.setLevel(logging.INFO)
+        _LOG.propagate = False
+        counts = Counter(status.state for status in self.statuses.values())
+        self._say(f"{len(self.items)} items, {counts['done']} already done")
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.console.is_terminal:
+            self.live.stop()
+        counts = Counter(status.state for status in self.statuses.values())
+        summary = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+        self._say(f"{'stopped' if kind else 'ended'} after {duration(time.monotonic() - self.begin)}: {summary}")
+        _LOG.removeHandler(self.handler)
+        self.handler.close()
+
+    def __call__(self, item: Item | None) -> None:
+        """Take note that an item's status changed; the live table redraws itself."""
+        if item is None:
+            return
+        status = self.statuses[item.name]
+        if status.state == "done" and status.seconds is not None:
+            self.durations.add(item, status.seconds)
+        took = f" in {duration(status.seconds)}" if status.seconds is not None and status.state != "running" else ""
+        log = f"; log {item.folder / LOG}" if status.reason and status.state in ("failed", "waiting") else ""
+        reason = f": {status.reason}{log}" if status.reason else ""
+        left = f" · {self.left()}" if status.state == "running" and self.durations.known else ""
+        self._say(f"{status.state:<8}{item.name}{took}{reason}{left}")
+        for warning in warnings(item) if status.state == "done" else ():
+            self._say(f"warning {item.name}: {warning}")
+
+    def _say(self, line: str) -> None:
+        _LOG.info(line)
+        if not self.console.is_terminal:
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def left(self) -> str:
+        """Say how much time is left, as far as known."""
+        return self.durations.left(self.statuses, self.width)
+
+    def table(self) -> Group:
+        """Draw checkpoints against benchmarks, the running item, failures, and the time left."""
+        columns = list(dict.fromkeys(item.benchmark or MAKING for item in self.items))
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in ("checkpoint", *columns):
+            table.add_column(column)
+        for checkpoint in dict.fromkeys(item.checkpoint for item in self.items):
+            mine = [item for item in self.items if item.checkpoint == checkpoint]
+            cells = [self._cell([item for item in mine if (item.benchmark or MAKING) == column]) for column in columns]
+            table.add_row(Text(checkpoint), *cells)
+        spent = duration(time.monotonic() - self.begin)
+        counts = Counter(status.state for status in self.statuses.values())
+        summary = ", ".join(f"{counts[state]} {state}" for state in STYLE if counts[state])
+        return Group(table, *self._lines(), Text(f"{spent} spent · {summary} · {self.left()}"))
+
+    def _lines(self) -> list[Text]:
+        """Say what runs and what failed, a line each."""
+        lines: list[Text] = []
+        for item in self.items:
+            status = self.statuses[item.name]
+            if status.state == "running":
+                spent = duration(time.monotonic() - status.started)
+                lines.append(Text(f"▶ {item.name} · {spent} {journal_line(item)}", STYLE["running"]))
+            elif status.state == "failed":
+                lines.append(Text(f"✗ {item.name}: {status.reason}", STYLE["failed"]))
+        more = [Text(f"and {len(lines) - SHOWN} more", "dim")] if len(lines) > SHOWN else []
+        return [*lines[:SHOWN], *more]
+
+    def _cell(self, items: Sequence[Item]) -> Text:
+        if not items:
+            return Text("–", "dim")
+        states = Counter(self.statuses[item.name].state for item in items)
+        marks: dict[State, str] = {
+            "running": f" {states['running']}▶",
+            "queued": f" {states['queued']} queued",
+            "failed": f" {states['failed']}✗",
+            "blocked": f" {states['blocked']} blocked",
+        }
+        shown = [state for state in marks if states[state]]
+        style = shown[0] if shown else "waiting" if states["waiting"] else "done"
+        return Text(f"{states['done']}/{len(items)}{''.join(marks[state] for state in shown)}", STYLE[style])
+
+
+def warnings(item: Item) -> list[str]:
+    """Return what the monitor warned about in a pre-training that has ended."""
+    try:
+        found = json.loads((item.folder / "summary.json").read_text())["warnings"] if item.kind == "pretrain" else []
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return list(map(str, found)) if isinstance(found, list) else []
+
+
+def journal_line(item: Item) -> str:
+    """Return the last step and loss that the running command noted."""
+    folder = item.folder / "run" if item.kind == "benchmark" else item.folder
+    for line in reversed(process.tail(folder / "journal.jsonl", 4096)):
+        try:
+            entry = json.loads(line)
+            return f"· step {int(entry['step'])} · loss {float(entry['loss']):.3f}"
+        except (ValueError, KeyError, TypeError):
+            continue
+    return ""

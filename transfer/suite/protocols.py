@@ -1,0 +1,116 @@
+"""Write docs/protocols.md: every benchmark's rules, read from its class, its config and the published numbers."""
+
+import importlib
+import inspect
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from core import config, plugins
+from core.files import write_atomic
+from core.provenance import ROOT
+from transfer.benchmarks import Benchmark, Protocol
+from transfer.report import published
+from transfer.suite.trial import protocol_of
+
+PAGE = ROOT / "docs" / "protocols.md"
+TEXT = Path(__file__).parent / "protocols_text.md"  # the page's prose; the line TABLES stands for the tables
+TITLES = {"detectron2": "Detection", "mmseg": "Segmentation", "classification": "Classification"}
+COLUMNS = (
+    "Benchmark",
+    "Data: train → test",
+    "Schedule",
+    "Batch",
+    "lr",
+    "Norm",
+    "Metrics (headline first)",
+    "Trials",
+    "Published",
+)
+ROWS = ("random init", "supervised", "MoCo v2")  # of a published table, where it has them
+
+
+def write(page: Path = PAGE) -> None:
+    """Write the page; the frameworks are imported to read their configs, which takes half a minute."""
+    write_atomic(page, text())
+
+
+def text() -> str:
+    """Return the page."""
+    names = plugins.names("transfer.benchmarks")
+    sections = []
+    for framework, title in TITLES.items():
+        found = [name for name in names if protocol_of(name)[0].framework == framework]
+        sections.append(f"## {title}\n\n{table(found)}\n{sources(found)}")
+    return TEXT.read_text().replace("TABLES\n", "\n".join(sections))
+
+
+def table(names: Iterable[str]) -> str:
+    """Return a Markdown table with one benchmark a row."""
+    lines = [COLUMNS, ("---",) * len(COLUMNS), *(row(name) for name in names)]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def row(name: str) -> tuple[str, ...]:
+    """Return the cells of a benchmark."""
+    protocol, framework = protocol_of(name)
+    facts = framework.summary(ROOT / protocol.config)
+    training = _trained(facts) if facts else _classified(config.load(ROOT / protocol.config).get("task", {}))
+    metrics = (protocol.headline, *(metric for metric in protocol.metrics if metric != protocol.headline))
+    return (
+        f"`{name}`",
+        f"{protocol.train} → {protocol.test}",
+        *training,
+        ", ".join(metrics),
+        str(protocol.trials),
+        reference(name, protocol) or "–",
+    )
+
+
+def sources(names: Iterable[str]) -> str:
+    """Return what each benchmark says of itself, with its config."""
+    lines = []
+    for name in names:
+        benchmark: type[Benchmark] = plugins.find("transfer.benchmarks", name)
+        about = inspect.getdoc(importlib.import_module(benchmark.__module__)) or ""
+        path = benchmark.protocol.config
+        lines.append(f"- `{name}`: {about.splitlines()[0]} [{Path(path).name}](../{path})\n")
+    return "".join(lines)
+
+
+def reference(name: str, protocol: Protocol) -> str:
+    """Return some published values of the headline under the same protocol, with how many more there are."""
+    shown: list[str] = []
+    count = 0
+    for group in published.of(name):
+        for line in group.rows if group.comparable else ():
+            value = group.value(line, protocol.headline)
+            if value is not None:
+                count += 1
+                if line.name in ROWS and not any(text.startswith(line.name) for text in shown):
+                    shown.append(f"{line.name} {value:g} ({line.source})")
+    more = f"; {count - len(shown)} more" if count > len(shown) else ""
+    return "; ".join(shown) + more if shown else f"{count} rows" if count else ""
+
+
+def _trained(facts: dict[str, Any]) -> tuple[str, ...]:
+    """Return schedule, batch, lr and norm of a framework's config."""
+    steps = f", ×0.1 at {_numbers(facts['steps'])}" if facts["steps"] else ""
+    warm_up = f", warm-up {facts['warm_up']:,}" if facts["warm_up"] else ""
+    devices, batch = facts["devices"], facts["batch"]
+    schedule = f"{facts['iterations']:,} iterations{steps or ', polynomial'}{warm_up}"
+    return schedule, f"{batch} ({devices} × {batch // devices})", f"{facts['lr']:g}", facts["norm"]
+
+
+def _classified(task: dict[str, Any]) -> tuple[str, ...]:
+    """Return the same of this project's own classification configs."""
+    if "epochs" not in task:
+        return "nothing is trained", "–", "–", "frozen"
+    steps = f", ×{task.get('factor', 0.1):g} at {_numbers(task['milestones'])}" if task.get("milestones") else ""
+    head = f" (head {task['head_lr']:g})" if "head_lr" in task else ""
+    norm = "frozen" if task.get("name") == "linear" else "trained"
+    return f"{task['epochs']} epochs{steps}", str(task.get("batch", "–")), f"{task.get('lr', 0):g}{head}", norm
+
+
+def _numbers(values: Iterable[int]) -> str:
+    return " / ".join(f"{value:,}" for value in values)

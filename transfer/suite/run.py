@@ -1,0 +1,68 @@
+"""Run a suite from its settings to its results folder, with a display."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from core import files, plugins
+from transfer.suite import execution, items, process
+from transfer.suite.durations import Durations, duration
+from transfer.suite.execution import Limits, Work
+from transfer.suite.launchers import Launcher
+from transfer.suite.progress import Progress
+from transfer.suite.settings import Suite
+
+UNLIMITED = 10_000  # columns
+
+
+def run(settings: Suite, folder: Path, console: Console) -> int:
+    """Execute all items and return how many did not end well; SIGTERM and Ctrl-C stop the running ones first."""
+    wanted = items.plan(settings, folder)
+    statuses = execution.standing(wanted)
+    launcher, limits = _launcher(settings, folder), Limits(settings.retries, settings.memory_gib)
+    launcher.check(limits)
+    files.write_json(folder / items.FILE, items.manifest(settings, wanted, folder))
+    progress = Progress(wanted, statuses, folder / "suite.log", console, launcher.width)
+    with process.sigterm_ends_cleanly(), progress:
+        launcher.run(Work(wanted, statuses, progress, limits))
+    return sum(status.state != "done" for status in statuses.values())
+
+
+def _launcher(settings: Suite, folder: Path) -> Launcher:
+    launcher: Launcher = plugins.build(
+        "transfer.suite.launchers", settings.launcher, threads=settings.threads, folder=folder
+    )
+    return launcher
+
+
+def print_plan(settings: Suite, folder: Path, console: Console) -> None:
+    """Print every item, whether it is done, how long similar ones took, and, as far as they fit, what it needs and its folder."""
+    wanted = items.plan(settings, folder)
+    statuses = execution.standing(wanted)
+    durations = Durations(wanted, statuses)
+    lines = []
+    for item in wanted:
+        about = durations.estimate(item)
+        state = statuses[item.name].state
+        if state == "waiting" and (item.folder / execution.FAILURE).exists():
+            state = "failed"
+        lines.append((item.name, state, "?" if about is None else duration(about), item.after, str(item.folder)))
+    for shown in (5, 4, 3):
+        table = _table(("item", "state", "about", "after", "folder")[:shown], [line[:shown] for line in lines])
+        if console.measure(table, options=console.options.update(width=UNLIMITED)).maximum <= console.width:
+            break
+    console.print(table)
+    done = sum(status.state == "done" for status in statuses.values())
+    width = _launcher(settings, folder).width
+    console.print(f"{len(wanted)} items, {done} done, {durations.left(statuses, width)}; in {folder}")
+
+
+def _table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for line in lines:
+        table.add_row(*line)
+    return table
