@@ -2,6 +2,7 @@
 
 import argparse
 
+import checkout  # noqa: F401
 from convert_to_d2 import parser, run
 
 from core.errors import cli

@@ -1,5 +1,6 @@
 """Convert a checkpoint to an MMSegmentation backbone: python tools/convert_to_mmseg.py INPUT OUTPUT.pth"""
 
+import checkout  # noqa: F401
 from convert_to_d2 import parser, run
 
 from core.errors import cli

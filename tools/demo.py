@@ -4,6 +4,8 @@ import argparse
 import os
 from pathlib import Path
 
+import checkout  # noqa: F401
+
 from core.errors import cli
 
 SUITE = Path(__file__).resolve().parent.parent / "configs" / "suites" / "demo.yaml"

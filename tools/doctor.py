@@ -8,6 +8,8 @@ import subprocess
 import sys
 from typing import NamedTuple
 
+import checkout  # noqa: F401
+
 from core.errors import cli
 from core.files import datasets_root
 

@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import checkout  # noqa: F401
+
 from core.errors import InputError, cli
 from core.files import datasets_root
 

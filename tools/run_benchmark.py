@@ -4,6 +4,8 @@ import argparse
 import re
 from pathlib import Path
 
+import checkout  # noqa: F401
+
 from core.errors import cli
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "transfer" / "benchmarks"

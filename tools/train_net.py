@@ -2,6 +2,8 @@
 
 import argparse
 
+import checkout  # noqa: F401
+
 from core.errors import cli
 
 

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+import checkout  # noqa: F401
+
 from core.errors import cli
 
 
