@@ -47,7 +47,7 @@ FILES, BATCH, SIDE = 64, 16, 224
 LIGHT = 90  # JPEG quality: half the bytes of ImageNet's files
 DECODING_GOAL = 0.6  # of the speed of decoding alone
 MANY, WARM = 10_000, 1_000  # images of the memory measurement, and before it begins
-SMALL = peers.ROOT / "configs/pretrain/mocov2_r18w16_1xb64-6ep_cifar10_small.yaml"
+SMALL = peers.ROOT / "configs/pretrain/cifar/mocov2_r18w16_1xb64-10ep_cifar10_small.yaml"
 VIEWS = ViewSettings(size=SIDE)
 JITTER = (VIEWS.brightness, VIEWS.contrast, VIEWS.saturation, VIEWS.hue)
 Step = Callable[[], object]

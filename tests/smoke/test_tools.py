@@ -5,7 +5,7 @@ from pathlib import Path
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = ROOT / "configs/pretrain/mocov2-mixmask_r18w16_1xb64-12ep_shapes.yaml"
+CONFIG = ROOT / "configs/pretrain/shapes/mocov2-mixmask_r18w16_1xb64-12ep_shapes.yaml"
 
 
 def test_the_doctor_finds_everything_and_names_what_is_absent(tmp_path, run_tool):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PRETRAIN = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
+PRETRAIN = sorted(path for path in (ROOT / "configs" / "pretrain").rglob("*.yaml") if "_base_" not in path.parts)
 DETECTION = sorted((ROOT / "configs" / "transfer" / "detection").glob("*.yaml"))
 SEGMENTATION = sorted((ROOT / "configs" / "transfer" / "segmentation").glob("*.py"))
 

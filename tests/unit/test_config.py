@@ -3,14 +3,12 @@
 from pathlib import Path
 
 import pytest
+from shipped_configs import PRETRAIN
 
 from core.config import Settings, dump, load, parse
 from core.errors import InputError
 from core.plugins import choice, find, names
 from pretrain.config import PretrainSettings
-
-ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = sorted((ROOT / "configs/pretrain").glob("*.yaml"))
 
 
 class Pair(Settings):
@@ -92,7 +90,7 @@ def test_a_misspelt_setting_is_answered_with_the_nearest_one(values, said):
         parse(PretrainSettings, values, "my.yaml")
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PRETRAIN, ids=lambda path: path.stem)
 def test_every_shipped_config_survives_being_written_and_read_again(path, tmp_path):
     settings = parse(PretrainSettings, load(path), path)
     again = write(tmp_path / "again.yaml", dump(settings))
@@ -112,6 +110,7 @@ def test_every_plug_in_exports_one_class_named_like_its_file_with_settings_that_
     found = {name: find(package, name) for name in names(package)}
     assert found, package
     for name, member in found.items():
+        assert "Config" in vars(member), "its own, not an inherited one"
         assert member.Config.model_fields["name"].default == name
         assert member.__doc__, name
         assert __import__(member.__module__, fromlist=["x"]).__doc__, name
