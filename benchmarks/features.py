@@ -23,10 +23,8 @@ from PIL import Image
 from core import backbones, config, plugins
 from transfer.convert.recipe import Recipe
 from transfer.frameworks.classification.data import Data, Split, split_of_files
-from transfer.frameworks.classification.features import cached
-from transfer.frameworks.classification.frozen import Frozen
-from transfer.frameworks.classification.job import Job
-from transfer.frameworks.classification.settings import ClassificationSettings, read
+from transfer.frameworks.classification.features import Frozen, cached
+from transfer.frameworks.classification.job import ClassificationSettings, Job, read
 
 GOAL = 0.9
 KNN = figures.ROOT / "configs" / "transfer" / "classification" / "knn_shapes.yaml"

@@ -3,7 +3,7 @@
 To add one, write ``core/backbones/NAME.py`` with a class named like the file (underscores removed) that extends
 ``Backbone``, has a ``Config``, gives its tensors' names in each framework (``rename_rules``, ``readings``) and recognises
 itself in a file (``recognise``); then name it in a config: ``backbone: {name: NAME}``. A framework that has no such
-network of its own gets one file more, ``transfer/FRAMEWORK/NAME.py`` (see transfer/frameworks/detectron2/convnext.py).
+network of its own gets one in ``transfer/frameworks/FRAMEWORK/backbones.py``, with an entry in ``FAMILIES`` there.
 """
 
 import re

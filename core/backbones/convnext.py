@@ -30,7 +30,7 @@ TIMM: Rules = [
     (r"block\.3\.", "mlp.fc1."),
     (r"block\.5\.", "mlp.fc2."),
 ]
-# mmpretrain's ConvNeXt; ``transfer/frameworks/mmseg/convnext.py`` registers one with the same names for MMSegmentation
+# mmpretrain's ConvNeXt; ``transfer/frameworks/mmseg/backbones.py`` registers one with the same names for MMSegmentation
 MMSEGMENTATION: Rules = [
     (r"^features\.([0246])\.", lambda match: f"downsample_layers.{int(match[1]) // 2}."),
     (r"^features\.([1357])\.", lambda match: f"stages.{int(match[1]) // 2}."),
@@ -40,7 +40,7 @@ MMSEGMENTATION: Rules = [
     (r"block\.3\.", "pointwise_conv1."),
     (r"block\.5\.", "pointwise_conv2."),
 ]
-# ``transfer/frameworks/detectron2/convnext.py``; in the form of Detectron2's ResNet, so that what matches one matches the other
+# ``transfer/frameworks/detectron2/backbones.py``; in the form of Detectron2's ResNet, so that what matches one matches the other
 DETECTRON2: Rules = [
     (r"^features\.0\.0\.", "stem.conv1."),
     (r"^features\.0\.1\.", "stem.norm."),

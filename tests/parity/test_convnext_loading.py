@@ -14,11 +14,11 @@ from core.backbones.convnext import Convnext
 from core.checkpoint import save_backbone
 from transfer.convert.convert import convert
 from transfer.convert.recipe import Recipe
-from transfer.frameworks.detectron2 import convnext as detection
-from transfer.frameworks.detectron2.checkpoint import ProvenCheckpointer
+from transfer.frameworks.detectron2 import backbones as detection
 from transfer.frameworks.detectron2.compat import quiet
+from transfer.frameworks.detectron2.weights import ProvenCheckpointer
+from transfer.frameworks.mmseg import backbones as segmentation
 from transfer.frameworks.mmseg import compat
-from transfer.frameworks.mmseg import convnext as segmentation
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "transfer"
 SIZES: dict[str, Any] = {"name": "convnext", "blocks": (1, 2, 2, 1), "width": 8}
@@ -60,7 +60,7 @@ def test_our_network_is_torchvisions() -> None:
 
 
 def test_features_are_equal_in_detectron2(slim: Any) -> None:
-    theirs = detection.build_network(Recipe(**Convnext.facts(slim_config()))).eval()
+    theirs = detection.FAMILIES["convnext"].build_network(Recipe(**Convnext.facts(slim_config()))).eval()
     theirs.load_state_dict(Convnext.export(slim.state_dict(), "detectron2"), strict=True)
     with torch.no_grad():
         found, expected = theirs(IMAGES), slim.stages(IMAGES)
@@ -68,7 +68,7 @@ def test_features_are_equal_in_detectron2(slim: Any) -> None:
 
 
 def test_features_are_equal_in_mmsegmentation(slim: Any) -> None:
-    theirs = segmentation.build_network(Recipe(**Convnext.facts(slim_config()))).eval()
+    theirs = segmentation.FAMILIES["convnext"].build_network(Recipe(**Convnext.facts(slim_config()))).eval()
     theirs.load_state_dict(Convnext.export(slim.state_dict(), "mmsegmentation"), strict=True)
     with torch.no_grad():
         found, expected = theirs(IMAGES), slim.stages(IMAGES)
@@ -109,7 +109,7 @@ def test_the_shipped_detector_is_convnext_tiny() -> None:
     cfg.SOLVER.OPTIMIZER = "SGD"
     cfg.merge_from_file(str(CONFIGS / "detection" / "mask-rcnn_convnext-t-fpn_8xb2-90k_coco.yaml"))
     recipe = Recipe(**Convnext.facts(Convnext.Config()))
-    for key, wanted in detection.facts(recipe).items():
+    for key, wanted in detection.FAMILIES["convnext"].facts(recipe).items():
         found: Any = cfg
         for part in key.split("."):
             found = found[part]
@@ -122,7 +122,7 @@ def test_the_shipped_segmenter_is_convnext_tiny_and_takes_a_converted_file(slim:
     from mmseg.registry import MODELS
 
     cfg = compat.Config.fromfile(str(CONFIGS / "segmentation" / "upernet_convnext-t_4xb4-160k_ade20k-512x512.py"))
-    wanted = segmentation.facts(Recipe(**Convnext.facts(Convnext.Config())))
+    wanted = segmentation.FAMILIES["convnext"].facts(Recipe(**Convnext.facts(Convnext.Config())))
     assert {key: list(v) if isinstance(v := cfg.model.backbone[key], tuple) else v for key in wanted} == wanted
     init_default_scope("mmseg")
     with compat.quiet(), torch.device("meta"):

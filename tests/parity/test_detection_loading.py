@@ -14,10 +14,9 @@ from core.files import read_weights_file
 from transfer.convert.convert import convert
 from transfer.convert.load_check import LoadError
 from transfer.convert.recipe import Recipe
-from transfer.frameworks.detectron2.checkpoint import ProvenCheckpointer, backbone
 from transfer.frameworks.detectron2.compat import quiet
-from transfer.frameworks.detectron2.injection import inject
 from transfer.frameworks.detectron2.run import read_config
+from transfer.frameworks.detectron2.weights import ProvenCheckpointer, backbone, inject
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "transfer" / "detection"
 C4, FPN = "mask-rcnn_r50-c4_8xb2-90k_coco", "mask-rcnn_r50-fpn_8xb2-90k_coco"

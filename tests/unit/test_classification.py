@@ -14,17 +14,16 @@ from core.errors import InputError
 from core.provenance import ROOT
 from core.shapes import render
 from transfer.convert.recipe import Recipe
-from transfer.frameworks.classification import subsets, views
+from transfer.frameworks.classification import views
 from transfer.frameworks.classification.data import split_of_files
 from transfer.frameworks.classification.data.cifar import Cifar
 from transfer.frameworks.classification.data.folders import Folders
 from transfer.frameworks.classification.data.shapes import Shapes
 from transfer.frameworks.classification.data.tiny_imagenet import TinyImagenet
-from transfer.frameworks.classification.frozen import Frozen, FrozenError
-from transfer.frameworks.classification.settings import check_recipe, read
-from transfer.frameworks.classification.subsets import Subset
+from transfer.frameworks.classification.features import Frozen, FrozenError
+from transfer.frameworks.classification.job import check_recipe, read
 from transfer.frameworks.classification.tasks.linear import Linear
-from transfer.frameworks.classification.views import Views, ViewSettings
+from transfer.frameworks.classification.views import Subset, Views, ViewSettings
 from transfer.suite.trial import protocol_of
 
 CONFIGS = sorted((ROOT / "configs/transfer/classification").glob("*.yaml"))
@@ -120,7 +119,7 @@ def test_published_cifar_is_read_from_its_binary_files(tmp_path, monkeypatch):
     image = data.test.image(5)
     assert image.shape == (3, 32, 32)
     assert (image[0, 0, 0], image.sum()) == (7, 7)
-    half = subsets.choose(data.train, Subset(share=0.5), seed=0)
+    half = views.choose(data.train, Subset(share=0.5), seed=0)
     assert sorted(half.labels.tolist()) == list(range(100))
     assert len(set(half.identity)) == 100
 
@@ -135,26 +134,26 @@ def test_the_embedded_set_labels_a_scene_with_the_class_of_its_object():
 
 def test_a_share_takes_exactly_as_many_of_every_class_and_at_least_one():
     labels = [0] * 40 + [1] * 20 + [2] * 4
-    rows = subsets.balanced(labels, 0.1, seed=1)
+    rows = views.balanced(labels, 0.1, seed=1)
     assert Counter(labels[row] for row in rows) == {0: 4, 1: 2, 2: 1}
     assert rows == sorted(set(rows))
-    assert subsets.balanced(labels, 0.1, seed=1) == rows
-    assert subsets.balanced(labels, 0.1, seed=2) != rows
-    assert subsets.balanced(labels, 1.0, seed=1) == list(range(64))
+    assert views.balanced(labels, 0.1, seed=1) == rows
+    assert views.balanced(labels, 0.1, seed=2) != rows
+    assert views.balanced(labels, 1.0, seed=1) == list(range(64))
 
 
 def test_a_list_takes_the_images_it_names(folders, tmp_path):
     split, path = Folders(Folders.Config(root=folders)).train, tmp_path / "one_percent.txt"
     path.write_text("bee_1.png\nant/ant_2.png\n\n")
-    chosen = subsets.choose(split, Subset(list=path), seed=0)
+    chosen = views.choose(split, Subset(list=path), seed=0)
     assert chosen.names == ["ant/ant_2.png", "bee/bee_1.png"]
     assert chosen.labels.tolist() == [0, 1]
     assert chosen.image(1).unique().tolist() == [101]
     path.write_text("wasp.png\n")
     with pytest.raises(InputError, match=r"one_percent.txt: wasp.png is no training image"):
-        subsets.choose(split, Subset(list=path), seed=0)
+        views.choose(split, Subset(list=path), seed=0)
     with pytest.raises(InputError, match=r"no list of images at none.txt"):
-        subsets.listed(split.names, tmp_path.relative_to(tmp_path) / "none.txt")
+        views.listed(split.names, tmp_path.relative_to(tmp_path) / "none.txt")
     with pytest.raises(ValueError, match="share or list"):
         Subset(list=path, share=0.1)
 

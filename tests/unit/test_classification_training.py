@@ -12,8 +12,7 @@ from core.journal import read
 from transfer.convert.recipe import Recipe
 from transfer.frameworks.classification import training
 from transfer.frameworks.classification.data import Data, Split
-from transfer.frameworks.classification.job import Job
-from transfer.frameworks.classification.settings import ClassificationSettings
+from transfer.frameworks.classification.job import ClassificationSettings, Job
 from transfer.frameworks.classification.tasks.finetune import Finetune
 from transfer.frameworks.classification.tasks.knn import Knn
 from transfer.frameworks.classification.tasks.linear import Linear

@@ -9,8 +9,8 @@ from shipped_configs import DETECTION, Name, load_detection, shipped
 from core.run_folder import flat
 from transfer.convert.recipe import Recipe
 from transfer.frameworks.detectron2.datasets import DatasetCatalog
-from transfer.frameworks.detectron2.injection import facts, get
 from transfer.frameworks.detectron2.run import read_config
+from transfer.frameworks.detectron2.weights import FAMILIES, get
 
 FOLDER = DETECTION[0].parent
 DATA = {
@@ -38,7 +38,7 @@ def test_our_tool_reads_the_config_as_detectron2_does_and_accepts_its_weights(pa
     cfg, _ = read_config(str(path), [])
     assert cfg.SOLVER.MAX_ITER == load_detection(path).SOLVER.MAX_ITER
     if not name["family"]:
-        wanted = facts(Recipe(depth=name["depth"], width=name["width"]))
+        wanted = FAMILIES["resnet"].facts(Recipe(depth=name["depth"], width=name["width"]))
         assert {key: get(cfg, key) for key in wanted} == wanted
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from core.errors import InputError
-from transfer.frameworks.detectron2.devices import adapt, describe, summary
+from transfer.frameworks._protocol import describe
+from transfer.frameworks.detectron2.protocol import adapt, summary
 from transfer.frameworks.detectron2.run import read_config
 
 FOLDER = Path(__file__).parents[2] / "configs" / "transfer" / "detection"

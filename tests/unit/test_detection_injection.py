@@ -9,8 +9,8 @@ from detectron2.config import get_cfg
 
 from core.errors import InputError
 from transfer.convert.recipe import Recipe
-from transfer.frameworks.detectron2.injection import inject, refuse_impossible
 from transfer.frameworks.detectron2.run import read_config
+from transfer.frameworks.detectron2.weights import inject, refuse_impossible
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "transfer" / "detection"
 

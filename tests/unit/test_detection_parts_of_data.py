@@ -9,8 +9,8 @@ from PIL import Image
 
 from core.errors import InputError
 from core.shapes import CLASSES
-from transfer.frameworks.detectron2 import compat, datasets, tiny
-from transfer.frameworks.detectron2.run import read_config, vary
+from transfer.frameworks.detectron2 import compat, datasets, protocol
+from transfer.frameworks.detectron2.run import read_config
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "transfer" / "detection"
 C4 = CONFIGS / "faster-rcnn_r50-c4_8xb2-24k_voc0712.yaml"
@@ -109,7 +109,7 @@ def config(path: Path) -> Any:
 
 def test_a_tiny_run_keeps_the_network_and_shortens_all_else(coco: Path) -> None:
     cfg, before = config(FPN), config(FPN)
-    said = vary(cfg, str(coco), 1.0, 0.0)
+    said = protocol.vary(cfg, str(coco), 1.0, 0.0)
     assert said == [f"tiny: 4 iterations on {coco}; this measures nothing"]
     assert (f"coco:{coco}:train2017+first40",) == cfg.DATASETS.TRAIN
     assert (f"coco:{coco}:val2017+first6",) == cfg.DATASETS.TEST
@@ -120,22 +120,22 @@ def test_a_tiny_run_keeps_the_network_and_shortens_all_else(coco: Path) -> None:
 
 
 def test_a_tiny_run_is_on_the_embedded_set_in_the_layout_of_the_benchmark() -> None:
-    assert tiny.sources(config(C4), "shapes") == ("shapes_voc_train", "shapes_voc_val")
-    assert tiny.sources(config(FPN), "shapes") == ("shapes_train", "shapes_val")
+    assert protocol.sources(config(C4), "shapes") == ("shapes_voc_train", "shapes_voc_val")
+    assert protocol.sources(config(FPN), "shapes") == ("shapes_train", "shapes_val")
 
 
 def test_a_folder_that_cannot_serve_is_refused_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no folder in COCO or VOC layout"):
-        tiny.sources(config(C4), str(tmp_path))
+        protocol.sources(config(C4), str(tmp_path))
     (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
-    assert tiny.sources(config(C4), str(tmp_path)) == (f"voc:{tmp_path}:train", f"voc:{tmp_path}:val")
+    assert protocol.sources(config(C4), str(tmp_path)) == (f"voc:{tmp_path}:train", f"voc:{tmp_path}:val")
     with pytest.raises(ValueError, match="VOC annotations have no instance masks; give a COCO folder"):
-        tiny.sources(config(FPN), str(tmp_path))
+        protocol.sources(config(FPN), str(tmp_path))
 
 
 def test_lr_and_held_out_part_depart_from_the_protocol_as_asked() -> None:
     cfg = config(C4)
-    said = vary(cfg, "", 0.3, 0.1)
+    said = protocol.vary(cfg, "", 0.3, 0.1)
     assert pytest.approx(0.006) == cfg.SOLVER.BASE_LR
     assert cfg.DATASETS.TRAIN == ("voc_2007_trainval+kept0.1", "voc_2012_trainval+kept0.1")
     assert cfg.DATASETS.TEST == ("voc_2007_trainval+held0.1", "voc_2012_trainval+held0.1")  # no image of the test set

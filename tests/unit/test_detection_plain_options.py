@@ -12,10 +12,10 @@ from core.checkpoint import save_backbone
 from transfer.convert import recipe
 from transfer.convert.convert import convert
 from transfer.convert.load_check import LoadError
-from transfer.frameworks.detectron2 import injection
-from transfer.frameworks.detectron2.checkpoint import ProvenCheckpointer
+from transfer.frameworks.detectron2 import weights
 from transfer.frameworks.detectron2.compat import quiet
 from transfer.frameworks.detectron2.run import read_config
+from transfer.frameworks.detectron2.weights import ProvenCheckpointer
 
 SMALL = [
     "MODEL.DEVICE",
@@ -55,7 +55,7 @@ def built(file: Path, options: list[str]) -> tuple[Any, nn.Module]:
     cfg, explicit = read_config("", [*SMALL, *options])
     found = recipe.read(file)
     assert found is not None
-    injection.inject(cfg, found, explicit, file)
+    weights.inject(cfg, found, explicit, file)
     with quiet():
         return cfg, build_model(cfg)
 

@@ -9,7 +9,7 @@ from shipped_configs import SEGMENTATION, Name, load_segmentation, shipped
 
 from core.shapes import CLASSES
 from transfer.convert.recipe import Recipe
-from transfer.frameworks.mmseg import compat, devices, injection
+from transfer.frameworks.mmseg import compat, protocol, weights
 from transfer.frameworks.mmseg.data import leaves
 
 FOLDER = SEGMENTATION[0].parent
@@ -51,8 +51,8 @@ def test_the_config_is_accepted_with_the_weights_it_is_named_for_and_mmsegmentat
 
     cfg = copy.deepcopy(load_segmentation(path))
     recipe = Recipe(depth=name["depth"], width=name["width"])
-    injection.inject(cfg, injection.Weights(Path("file.pth"), {}, recipe), path)
-    devices.adapt(cfg, processes=1, cuda=False)
+    weights.inject(cfg, weights.Weights(Path("file.pth"), {}, recipe), path)
+    protocol.adapt(cfg, processes=1, cuda=False)
     init_default_scope("mmseg")
     with compat.quiet(), torch.device("meta"):  # nothing is computed, and random values take a second
         network = MODELS.build(cfg.model)
@@ -79,7 +79,7 @@ def test_the_fcn_16s_head_is_two_convolutions_of_dilation_6_and_a_1x1_at_stride_
 
     path = next(path for path in SEGMENTATION if path.stem == "fcn-16s_r50-d16_8xb2-30k_voc12aug-513x513")
     cfg = copy.deepcopy(load_segmentation(path))
-    devices.adapt(cfg, processes=1, cuda=False)
+    protocol.adapt(cfg, processes=1, cuda=False)
     init_default_scope("mmseg")
     with compat.quiet():
         network = MODELS.build(cfg.model).eval()

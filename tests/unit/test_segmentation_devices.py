@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from transfer.frameworks.mmseg import compat, devices
+from transfer.frameworks._protocol import describe
+from transfer.frameworks.mmseg import compat, protocol
 
 R50 = Path(__file__).parents[2] / "configs/transfer/segmentation/fcn_r50-d8_4xb4-20k_voc12aug-512x512.py"
 
@@ -20,7 +21,7 @@ def config() -> compat.Config:
 def test_on_the_published_number_of_devices_nothing_changes() -> None:
     cfg = config()
     before = cfg.pretty_text
-    recipes = devices.adapt(cfg, processes=4, cuda=True)
+    recipes, _ = protocol.adapt(cfg, processes=4, cuda=True)
     assert recipes["effective"] == recipes["published"]
     assert cfg.pretty_text == before
     assert recipes["published"]["norm"] == "SyncBN"
@@ -29,7 +30,7 @@ def test_on_the_published_number_of_devices_nothing_changes() -> None:
 
 def test_on_one_device_a_quarter_of_the_batch_takes_a_quarter_of_the_lr_and_four_times_the_iterations() -> None:
     cfg = config()
-    effective = devices.adapt(cfg, processes=1, cuda=False)["effective"]
+    effective = protocol.adapt(cfg, processes=1, cuda=False)[0]["effective"]
     assert effective == {
         "devices": 1,
         "batch": 4,
@@ -47,15 +48,17 @@ def test_on_one_device_a_quarter_of_the_batch_takes_a_quarter_of_the_lr_and_four
 
 def test_images_seen_and_lr_per_image_are_kept() -> None:
     for processes in (1, 2, 4, 8):
-        effective = devices.adapt(config(), processes, cuda=True)["effective"]
+        effective = protocol.adapt(config(), processes, cuda=True)[0]["effective"]
         assert effective["batch"] * effective["iterations"] == 16 * 20000
         assert effective["lr"] / effective["batch"] == pytest.approx(0.01 / 16)
 
 
 def test_the_lines_show_both_recipes_and_say_what_became_of_syncbn() -> None:
-    lines = devices.describe(devices.adapt(config(), processes=1, cuda=False))
-    assert lines[0].startswith("published: batch 16 (4 x 4), lr 0.01, 20000 iterations")
-    assert lines[1].startswith("effective: batch 4 (1 x 4), lr 0.0025, 80000 iterations")
-    assert lines[2] == "SyncBN becomes BN (on one device)"
-    gloo = devices.describe(devices.adapt(config(), processes=2, cuda=False))
-    assert gloo[2] == "SyncBN becomes BN (SyncBN needs CUDA; statistics stay per process)"
+    recipes, said = protocol.adapt(config(), processes=1, cuda=False)
+    assert describe(recipes["published"], recipes["effective"]) == [
+        "published: 4 x 4 images, lr 0.01, warm-up 100, steps 14000/18000, 20000 iterations, SyncBN",
+        "effective: 1 x 4 images, lr 0.0025, warm-up 400, steps 56000/72000, 80000 iterations, BN",
+    ]
+    assert said == ["SyncBN becomes BN (one device)"]
+    gloo = protocol.adapt(config(), processes=2, cuda=False)[1]
+    assert gloo == ["SyncBN becomes BN (SyncBN needs CUDA; statistics stay per process)"]

@@ -10,18 +10,20 @@ import torch
 from core.errors import InputError
 from core.files import FileError
 from transfer.convert.recipe import Recipe
-from transfer.frameworks.mmseg import compat, injection, settings
+from transfer.frameworks.mmseg import compat
+from transfer.frameworks.mmseg.run import read_config, take_checkpoint
+from transfer.frameworks.mmseg.weights import Weights, inject, read_weights
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "transfer" / "segmentation"
 R50 = CONFIGS / "fcn_r50-d8_4xb4-20k_voc12aug-512x512.py"
 
 
-def weights(**facts: Any) -> injection.Weights:
-    return injection.Weights(Path("file.pth"), {}, Recipe(**facts))
+def weights(**facts: Any) -> Weights:
+    return Weights(Path("file.pth"), {}, Recipe(**facts))
 
 
 def config(*options: str) -> compat.Config:
-    return settings.read(R50, options)
+    return read_config(R50, options)
 
 
 def test_what_the_config_leaves_unset_comes_from_the_weights_file() -> None:
@@ -30,7 +32,7 @@ def test_what_the_config_leaves_unset_comes_from_the_weights_file() -> None:
     for key in ("depth", "base_channels", "stem_channels", "style", "contract_dilation"):
         del cfg.model.backbone[key]
     del cfg.model.decode_head["in_channels"], cfg.model.auxiliary_head["in_channels"]
-    injection.inject(cfg, weights(depth=18, width=16), R50)
+    inject(cfg, weights(depth=18, width=16), R50)
     backbone, pixels = cfg.model.backbone, cfg.model.data_preprocessor
     assert (backbone.depth, backbone.base_channels, backbone.stem_channels) == (18, 16, 16)
     assert (backbone.style, backbone.contract_dilation) == ("pytorch", True)
@@ -64,7 +66,7 @@ def test_what_the_config_leaves_unset_comes_from_the_weights_file() -> None:
 )
 def test_a_contradiction_is_refused_with_the_key_and_both_values(option: str, message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
-        injection.inject(config(option), weights(), R50)
+        inject(config(option), weights(), R50)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,7 @@ def test_a_contradiction_is_refused_with_the_key_and_both_values(option: str, me
 )
 def test_weights_for_another_network_are_refused(facts: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
-        injection.inject(config(), weights(**facts), R50)
+        inject(config(), weights(**facts), R50)
 
 
 CONVNEXT: dict[str, Any] = {
@@ -93,25 +95,25 @@ UPERNET = CONFIGS / "upernet_convnext-t_4xb4-160k_ade20k-512x512.py"
 
 
 def test_convnext_weights_fit_their_own_config_and_fill_what_it_leaves_open() -> None:
-    cfg = settings.read(UPERNET, [])
+    cfg = read_config(UPERNET, [])
     before = cfg.model.to_dict()
-    injection.inject(cfg, weights(**CONVNEXT), UPERNET)
+    inject(cfg, weights(**CONVNEXT), UPERNET)
     assert cfg.model.to_dict() == before
-    injection.inject(cfg, None, UPERNET)  # random weights
+    inject(cfg, None, UPERNET)  # random weights
     del cfg.model.backbone["blocks"], cfg.model.backbone["width"], cfg.model.decode_head["in_channels"]
     slim = {**CONVNEXT, "blocks": (1, 1, 2, 1), "width": 8, "depth": 5}
     cfg.model.auxiliary_head.in_channels = 32
-    injection.inject(cfg, weights(**slim), UPERNET)
+    inject(cfg, weights(**slim), UPERNET)
     assert (cfg.model.backbone.blocks, cfg.model.decode_head.in_channels) == ([1, 1, 2, 1], [8, 16, 32, 64])
 
 
 def test_weights_of_one_family_in_the_config_of_another_are_refused() -> None:
     with pytest.raises(InputError, match=r"model\.backbone\.type is 'ResNet', but it must be 'ConvNeXt'"):
-        injection.inject(config(), weights(**CONVNEXT), R50)
+        inject(config(), weights(**CONVNEXT), R50)
     with pytest.raises(InputError, match=r"model\.backbone\.type is 'ConvNeXt', but it must be 'ResNet'"):
-        injection.inject(settings.read(UPERNET, []), weights(), UPERNET)
+        inject(read_config(UPERNET, []), weights(), UPERNET)
     with pytest.raises(InputError, match=r"its recipe has family 'vit'; MMSegmentation has convnext, resnet here"):
-        injection.inject(config(), weights(family="vit"), R50)
+        inject(config(), weights(family="vit"), R50)
 
 
 def test_an_option_below_no_known_key_is_refused_with_the_known_ones() -> None:
@@ -123,7 +125,7 @@ def test_an_option_below_no_known_key_is_refused_with_the_known_ones() -> None:
 
 def test_a_pretrained_checkpoint_in_init_cfg_is_taken_out_so_that_mmengine_never_opens_it() -> None:
     cfg = config("model.backbone.init_cfg.type=Pretrained", "model.backbone.init_cfg.checkpoint=here.pth")
-    assert settings.take_checkpoint(cfg) == Path("here.pth")
+    assert take_checkpoint(cfg) == Path("here.pth")
     assert cfg.model.backbone.init_cfg is None
 
 
@@ -131,4 +133,4 @@ def test_a_file_with_other_names_is_refused_with_the_tool_that_makes_the_right_o
     file = tmp_path / "d2.pth"
     torch.save({"model": {"stem.conv1.weight": torch.zeros(1)}}, file)
     with pytest.raises(FileError, match=r"d2\.pth has no backbone under torchvision's names.*convert_to_mmseg"):
-        injection.read_weights(file)
+        read_weights(file)

@@ -12,7 +12,8 @@ from torch import nn
 from core.errors import InputError
 from core.files import FileError
 from transfer.convert.load_check import LoadError
-from transfer.frameworks.mmseg import compat, data, hooks, injection
+from transfer.frameworks.mmseg import compat, data, hooks
+from transfer.frameworks.mmseg.weights import Weights, check_backbone, load_backbone
 
 
 def network() -> nn.Module:
@@ -21,34 +22,34 @@ def network() -> nn.Module:
     return ResNet(depth=18, base_channels=8, stem_channels=8)
 
 
-def weights() -> injection.Weights:
+def weights() -> Weights:
     torch.manual_seed(3)
-    return injection.Weights(Path("file.pth"), dict(network().state_dict()), None)
+    return Weights(Path("file.pth"), dict(network().state_dict()), None)
 
 
 def test_every_tensor_of_resnet18_is_loaded_and_counted() -> None:
     fresh, file = network(), weights()
-    assert hooks.load_backbone(fresh, file) == 100
+    assert load_backbone(fresh, file) == 100
     assert torch.equal(fresh.state_dict()["layer4.1.conv2.weight"], file.tensors["layer4.1.conv2.weight"])
 
 
 def test_the_load_check_names_an_altered_tensor() -> None:
     fresh, file = network(), weights()
-    hooks.load_backbone(fresh, file)
+    load_backbone(fresh, file)
     with torch.no_grad():
         fresh.layer3[1].conv1.weight[0, 0, 0, 0] += 1e-6
     with pytest.raises(LoadError, match=r"backbone\.layer3\.1\.conv1\.weight differs"):
-        hooks.check_backbone(fresh, file)
+        check_backbone(fresh, file)
 
 
 def test_a_file_that_lacks_a_stage_or_has_another_width_is_refused() -> None:
     file = weights()
     without = {name: tensor for name, tensor in file.tensors.items() if not name.startswith("layer4")}
     with pytest.raises(InputError, match=r"file.pth lacks \d+ of the backbone's 100 tensors, first layer4"):
-        hooks.load_backbone(network(), injection.Weights(file.path, without, None))
+        load_backbone(network(), Weights(file.path, without, None))
     wider = file.tensors | {"conv1.weight": torch.zeros(16, 3, 7, 7)}
     with pytest.raises(LoadError, match=r"backbone\.conv1\.weight has shape \(8, 3, 7, 7\)"):
-        hooks.load_backbone(network(), injection.Weights(file.path, wider, None))
+        load_backbone(network(), Weights(file.path, wider, None))
 
 
 class Malicious:
@@ -140,7 +141,7 @@ def test_a_head_with_another_number_of_classes_is_refused() -> None:
 
 
 def test_class_scores_are_mmsegmentations_unrounded_and_nan_becomes_none() -> None:
-    from transfer.frameworks.mmseg.metric import ClassIoU, for_json
+    from transfer.frameworks.mmseg.data import ClassIoU, for_json
 
     metric = ClassIoU(iou_metrics=["mIoU"])
     metric.dataset_meta = {"classes": ("background", "cat", "dog")}

@@ -7,7 +7,8 @@ from PIL import Image
 from shipped_configs import SEGMENTATION
 
 from core.errors import InputError
-from transfer.frameworks.mmseg import compat, data, tiny, variation
+from transfer.frameworks._protocol import held
+from transfer.frameworks.mmseg import compat, data, heads, protocol
 
 FOLDER = SEGMENTATION[0].parent
 
@@ -32,22 +33,22 @@ def voc(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("path", SEGMENTATION, ids=lambda path: path.stem)
 def test_a_tiny_run_keeps_the_network_but_for_its_classes(path: Path, voc: Path) -> None:
     cfg, before = compat.Config.fromfile(str(path)), compat.Config.fromfile(str(path))
-    said = variation.vary(cfg, str(voc), 1.0, 0.0)
+    said = protocol.vary(cfg, str(voc), 1.0, 0.0)
     assert said == [f"tiny: 4 iterations on {voc}; this measures nothing"]
     assert cfg.model.backbone == before.model.backbone
-    for head, old in zip(tiny._heads(cfg), tiny._heads(before), strict=True):
+    for (_, head), (_, old) in zip(heads.every(cfg.model), heads.every(before.model), strict=True):
         assert head.num_classes == 21
         changed = {key for key in old if head.get(key) != old[key]}
         assert changed <= {"num_classes", "loss_decode"}
     assert cfg.train_cfg.max_iters == 4
     assert [scheduler.type for scheduler in cfg.param_scheduler][-1] == before.param_scheduler[-1].type
     assert max(scheduler.end for scheduler in cfg.param_scheduler) == 4
-    assert cfg.train_dataloader.batch_size == tiny.BATCH
+    assert cfg.train_dataloader.batch_size == protocol.BATCH
 
 
 def test_a_sweep_moves_the_lowest_rate_too(voc: Path) -> None:
     cfg, before = config("fcn_r50-d8_1xb4-200i"), config("fcn_r50-d8_1xb4-200i")
-    assert variation.vary(cfg, str(voc), 0.5, 0.0)[1:] == ["lr times 0.5"]
+    assert protocol.vary(cfg, str(voc), 0.5, 0.0)[1:] == ["lr times 0.5"]
     assert cfg.optim_wrapper.optimizer.lr == before.optim_wrapper.optimizer.lr / 2
     assert cfg.param_scheduler[-1].eta_min == before.param_scheduler[-1].eta_min / 2
 
@@ -57,8 +58,8 @@ def test_held_out_and_kept_images_are_disjoint_and_complete_and_mmsegmentation_t
     from mmseg.registry import DATASETS
 
     cfg = config("fcn_r50-d8_4xb4-20k")
-    said = variation.vary(cfg, str(voc), 1.0, 0.2)
-    assert said[-1] == "20% of the training images are held out and measured on instead of the test set"
+    said = protocol.vary(cfg, str(voc), 1.0, 0.2)
+    assert said[-1] == "20% of the training images are held out and tested on instead of the test set"
     init_default_scope("mmseg")
     with compat.quiet():
         kept, held = (DATASETS.build(cfg[f"{name}_dataloader"].dataset) for name in ("train", "val"))
@@ -69,24 +70,22 @@ def test_held_out_and_kept_images_are_disjoint_and_complete_and_mmsegmentation_t
     assert [step["type"] for step in cfg.val_dataloader.dataset.pipeline][1] == "Resize"  # tested as the test set is
 
 
-def test_both_frameworks_hold_out_the_same_images() -> None:
-    from transfer.frameworks.detectron2.datasets import _held
-
+def test_a_held_out_part_is_chosen_by_the_names_of_its_images_wherever_they_lie() -> None:
     names = [f"2007_{index:06d}" for index in range(200)]
-    assert [_held(f"JPEGImages/{name}.jpg", 0.1) for name in names] == [variation._held(name, 0.1) for name in names]
-    assert 8 <= sum(variation._held(name, 0.1) for name in names) <= 34
+    assert [held(f"JPEGImages/{name}.jpg", 0.1) for name in names] == [held(name, 0.1) for name in names]
+    assert 8 <= sum(held(name, 0.1) for name in names) <= 34
 
 
 def test_a_part_without_images_is_refused(voc: Path) -> None:
     (voc / "ImageSets" / "Segmentation" / "train.txt").write_text("t1\n")
     with pytest.raises(InputError, match=r"--hold-out 0\.2: 1 images in .* are too few for that part"):
-        variation.vary(config("fcn_r50-d8_4xb4-20k"), str(voc), 1.0, 0.2)
+        protocol.vary(config("fcn_r50-d8_4xb4-20k"), str(voc), 1.0, 0.2)
 
 
 def test_a_folder_in_coco_layout_is_refused_with_the_way_to_convert_it(tmp_path: Path) -> None:
     (tmp_path / "annotations").mkdir()
     with pytest.raises(InputError, match=r"no folder in VOC layout .*coco-to-voc, or give 'shapes'"):
-        tiny.shorten(config("fcn_r50-d8_4xb4-20k"), str(tmp_path))
+        protocol.shorten(config("fcn_r50-d8_4xb4-20k"), str(tmp_path))
 
 
 def test_a_half_copied_cityscapes_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 from core import plugins
 
 ROOT = Path(__file__).resolve().parents[2]
-TOOLS = [f"tools/{path.name}" for path in sorted((ROOT / "tools").glob("*.py"))] + ["pretrain/run.py"]
+SCRIPTS = sorted(path.name for path in (ROOT / "tools").glob("*.py") if path.name != "checkout.py")
+TOOLS = [*(f"tools/{name}" for name in SCRIPTS), "pretrain/run.py"]
 HEAVY = ("torch", "torchvision", "detectron2", "mmseg", "mmengine", "mmcv", "cv2", "timm")
 SLOW = (*HEAVY, "numpy", "scipy", "PIL", "pydantic", "omegaconf", "rich", "jinja2", "yaml")
 CHILD = """
@@ -32,6 +33,7 @@ def imported(script: str, names: tuple[str, ...], *arguments: str) -> list[str]:
     command = [sys.executable, "-c", CHILD, script, json.dumps(names), *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert "--help" not in arguments or "usage" in done.stdout
     last = done.stdout.splitlines()[-1]
     assert last.startswith("imported: ")
     return list(json.loads(last.removeprefix("imported: ")))

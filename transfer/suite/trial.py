@@ -57,7 +57,7 @@ def protocol_of(benchmark: str) -> tuple[Protocol, Framework]:
 # Where a module lives is no part of a protocol: in a hash it stays under the name it had when the first results were written.
 _FORMER = {
     "transfer.frameworks.mmseg.heads": "transfer.segmentation.heads",
-    "transfer.frameworks.mmseg.convnext": "transfer.segmentation.convnext",
+    "transfer.frameworks.mmseg.backbones": "transfer.segmentation.convnext",
 }
 
 

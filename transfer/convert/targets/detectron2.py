@@ -43,7 +43,7 @@ class Detectron2(Target):
     @classmethod
     def stages(cls, file: Path, tensors: dict[str, Tensor], recipe: Recipe, images: Tensor) -> list[Tensor]:
         """Run Detectron2's network of the recipe's family and return res2 to res5."""
-        side = importlib.import_module(f"transfer.frameworks.detectron2.{recipe.family}")
+        side = importlib.import_module("transfer.frameworks.detectron2.backbones").FAMILIES[recipe.family]
         network = side.build_network(recipe).eval()
         network.load_state_dict(tensors, strict=False)  # the file carries no num_batches_tracked
         compare(network.state_dict(), tensors, str(file))

@@ -36,7 +36,7 @@ class Mmsegmentation(Target):
     @classmethod
     def stages(cls, file: Path, tensors: dict[str, Tensor], recipe: Recipe, images: Tensor) -> list[Tensor]:
         """Run MMSegmentation's network of the recipe's family, undilated, and return its four stages."""
-        side = importlib.import_module(f"transfer.frameworks.mmseg.{recipe.family}")
+        side = importlib.import_module("transfer.frameworks.mmseg.backbones").FAMILIES[recipe.family]
         network = side.build_network(recipe)
         network.eval()  # ResNet's returns None there, so it cannot be chained
         network.load_state_dict(tensors, strict=False)  # the file carries no num_batches_tracked

@@ -1,10 +1,10 @@
-"""Features of a frozen backbone, made once and kept in the run folder under a name made of all that they depend on."""
+"""Features of a frozen backbone, kept in the run folder under a name of all they depend on; proof that it stayed frozen."""
 
 import hashlib
 import json
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.errors import InputError
 from core.files import FileError, read_weights_file, replacing, write_atomic
@@ -70,3 +70,25 @@ def _key(job: Job, split: Split, mirrored: bool) -> str:
     settings = job.settings.model_dump(mode="json", include={"input", "views", "amp"})
     parts = [job.weights_sha256, settings, job.device.type, mirrored, split.identity]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+class FrozenError(InputError):
+    """A tensor of a backbone that must not change has changed."""
+
+
+class Frozen:
+    """Put a network in evaluation mode, without gradients, channels-last, and remember every parameter and buffer."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.before: dict[str, Tensor] = {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+    def check(self) -> int:
+        """Return how many tensors are bit for bit as before; raise FrozenError naming the first that is not."""
+        after = self.network.state_dict()
+        for name, value in self.before.items():
+            if not torch.equal(value, after[name]):
+                raise FrozenError(
+                    f"{name} of the frozen backbone changed while it was measured; nothing is reported, please report this"
+                )
+        return len(self.before)

@@ -1,6 +1,5 @@
 """Measure one backbone: read, check, load, run the task, write ``evaluation.json``."""
 
-import resource
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,15 +10,15 @@ import torch
 from core import plugins
 from core import run_folder as work_folder
 from core.errors import InputError
-from core.files import read_weights_file, sha256, write_json
+from core.files import read_weights_file, sha256
 from transfer.convert.load_check import compare
 from transfer.convert.recipe import Recipe
 from transfer.convert.targets.classification import build_network
-from transfer.frameworks.classification import settings as reading
-from transfer.frameworks.classification import subsets
+from transfer.frameworks._protocol import write_evaluation
+from transfer.frameworks.classification import job as reading
 from transfer.frameworks.classification.data import Data
-from transfer.frameworks.classification.job import Job
-from transfer.frameworks.classification.settings import ClassificationSettings
+from transfer.frameworks.classification.job import ClassificationSettings, Job
+from transfer.frameworks.classification.views import choose
 
 
 def run(
@@ -51,15 +50,8 @@ def run(
         resume=resume,
     )
     metrics = plugins.build("transfer.frameworks.classification.tasks", settings.task).measure(job)
-    evaluation = {
-        "metrics": metrics,
-        "seconds": round(time.monotonic() - began, 1),
-        "peak_memory_mib": _peak_memory(device),
-        "device": device.type,
-        "recipe": {"effective": _recipe(settings), "published": _recipe(published)},
-        "tensors_checked": tensors,
-    }
-    write_json(work_dir / "evaluation.json", evaluation)
+    recipes = {"effective": _recipe(settings), "published": _recipe(published)}
+    evaluation = write_evaluation(work_dir, metrics, began, device.type, recipe=recipes, tensors_checked=tensors)
     print(", ".join(f"{k} {v:.2f}" for k, v in metrics.items() if v is not None), "->", work_dir / "evaluation.json")
     return evaluation
 
@@ -89,7 +81,7 @@ def _loaded(weights: Path, settings: ClassificationSettings) -> tuple[Any, Recip
 
 def _data(settings: ClassificationSettings, seed: int) -> Data:
     data: Data = plugins.build("transfer.frameworks.classification.data", settings.data)
-    data.train = subsets.choose(data.train, settings.subset, seed)
+    data.train = choose(data.train, settings.subset, seed)
     return data
 
 
@@ -104,10 +96,3 @@ def _recipe(settings: ClassificationSettings) -> dict[str, Any]:
 def _views(settings: ClassificationSettings) -> str:
     views = settings.views
     return f"{views.size} px" + (f" of {views.resize}" if views.resize else "")
-
-
-def _peak_memory(device: torch.device) -> int:
-    """Return the most memory this process held, in MiB: the GPU's, or the resident set."""
-    if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated() / 2**20)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

@@ -1,10 +1,12 @@
-"""What the network sees of an image: a fixed test view, or a random training view that is a function of its place."""
+"""Which images the network sees (all, or a part of them with labels), and what of each: a test view or a random one."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
@@ -12,7 +14,7 @@ from torchvision.transforms import v2
 from core.config import Settings
 from core.errors import InputError
 from core.provenance import derive
-from transfer.frameworks.classification.data import Split
+from transfer.frameworks.classification.data import Split, under_root
 
 Augment = Literal["none", "flip_copies", "pad_flip", "crop_flip"]
 CACHED = ("none", "flip_copies")  # every epoch sees the same images
@@ -101,3 +103,57 @@ def _chunks(order: Sequence[int], size: int) -> list[list[int]]:
 def shuffled(count: int, seed: int, epoch: int) -> Tensor:
     """Return the order of an epoch's images, a function of seed and epoch alone."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(derive(seed, "order", epoch)))
+
+
+class Subset(Settings):
+    """``share`` of every class's images (at least one), drawn anew in each trial, or the images that the file ``list`` names.
+
+    ``list`` has one image a line, as ``class/name`` or by its file name alone (SimCLR's lists for ImageNet).
+    """
+
+    share: float = Field(1.0, gt=0, le=1)
+    list: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if self.list is not None and self.share != 1:
+            raise InputError("give share or list, not both")
+        return self
+
+
+def choose(split: Split, subset: Subset, seed: int) -> Split:
+    """Return the part of a split that ``subset`` describes; trials with the same seed get the same images."""
+    if subset.list is not None:
+        return split.part(listed(split.names, under_root(subset.list)))
+    return split if subset.share == 1 else split.part(balanced(split.labels.tolist(), subset.share, seed))
+
+
+def balanced(labels: list[int], share: float, seed: int) -> list[int]:
+    """Return the sorted rows of ``round(share * count)``, at least one, of every class, drawn without replacement."""
+    rows_of: dict[int, list[int]] = defaultdict(list)
+    for row, label in enumerate(labels):
+        rows_of[label].append(row)
+    chosen: list[int] = []
+    for label, rows in rows_of.items():
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(derive(seed, "subset", label)))
+        chosen += [rows[index] for index in order[: max(1, round(share * len(rows)))].tolist()]
+    return sorted(chosen)
+
+
+def listed(names: list[str], path: Path) -> list[int]:
+    """Return the sorted rows of the images that a file names; raise InputError for one that is not there or not unique."""
+    if not path.is_file():
+        raise InputError(f"no list of images at {path}; set subset.list, or subset.share for a drawn part")
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    for row, name in enumerate(names):
+        for key in {name, name.rsplit("/", 1)[-1]}:
+            rows_of[key].append(row)
+    chosen: set[int] = set()
+    for line in filter(None, map(str.strip, path.read_text().splitlines())):
+        if len(found := rows_of.get(line, [])) != 1:
+            problem = "is no training image" if not found else f"is the name of {len(found)} images; write class/name"
+            raise InputError(f"{path}: {line} {problem}")
+        chosen.add(found[0])
+    if not chosen:
+        raise InputError(f"{path} names no image; write one a line")
+    return sorted(chosen)

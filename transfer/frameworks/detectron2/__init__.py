@@ -34,10 +34,10 @@ class Detectron2(Framework):
 
     def summary(self, config: Path) -> dict[str, Any]:
         """Read the published protocol from a config."""
-        from transfer.frameworks.detectron2 import devices, run  # here: Detectron2 loads for seconds
+        from transfer.frameworks.detectron2 import run  # here: Detectron2 loads for seconds
 
         cfg, _ = run.read_config(str(config), [])
-        return devices.summary(cfg, cfg.SOLVER.REFERENCE_WORLD_SIZE or 1)
+        return run.protocol.summary(cfg, cfg.SOLVER.REFERENCE_WORLD_SIZE or 1)
 
     def bases(self, config: Path) -> list[Path]:
         """Read ``_BASE_``: a path or a list of paths relative to the file (fvcore's rule)."""

@@ -1,8 +1,8 @@
 """Every place where Detectron2 needs help on this stack, each with its reason.
 
 Import this module before any part of ``detectron2``. Measured with upstream a59f0563, torch 2.14, NumPy 2.4.
-Handled elsewhere, where it belongs: SyncBN without CUDA (`devices`), defaults that fight the weights (`injection`),
-R18/R34 through C4 (`injection`), slim basic-block networks (`parts`), pickles (`checkpoint`), NaN (`evaluators`),
+Handled elsewhere, where it belongs: SyncBN without CUDA (`protocol`), defaults that fight the weights (`weights`),
+R18/R34 through C4 (`weights`), slim basic-block networks (`backbones`), pickles (`weights`), NaN (`evaluators`),
 ``trainer.train()`` returning None (`trainer`).
 """
 

@@ -8,7 +8,6 @@ from transfer.frameworks.detectron2 import compat  # noqa: F401, I001 - first: i
 
 import difflib
 import functools
-import hashlib
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable
@@ -24,6 +23,7 @@ from core.errors import InputError
 from core.files import FileError, datasets_root
 from core.shapes import CLASSES
 from transfer.datasets import requirement
+from transfer.frameworks._protocol import held
 
 HINT = "set DETECTRON2_DATASETS to the folder that holds it, or see python tools/prepare_data.py --help"
 PART = re.compile(r"(?P<base>.+)\+(?P<kind>first|kept|held)(?P<value>[0-9.]+)")
@@ -128,16 +128,10 @@ def _part(name: str, base: str, kind: str, value: str) -> list[dict[str, Any]]:
     if kind == "first":
         records = records[: int(value)]
     else:
-        records = [record for record in records if _held(record["file_name"], float(value)) is (kind == "held")]
+        records = [record for record in records if held(record["file_name"], float(value)) is (kind == "held")]
     _copy_metadata(base, name)  # COCO's classes are known now that its file was read
     MetadataCatalog.get(name).image_ids = [record["image_id"] for record in records]
     return records
-
-
-def _held(file: str, share: float) -> bool:
-    """Tell whether an image is in the held-out share, by the hash of its name."""
-    digest = hashlib.sha256(Path(file).stem.encode()).digest()
-    return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
 def _copy_metadata(base: str, name: str) -> None:

@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import logging
 import os
-import resource
 import sys
 import time
 from pathlib import Path
@@ -20,14 +19,14 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from torch.multiprocessing import ProcessExitedException
 
-from core.errors import InputError
-from core.files import write_atomic, write_json
-from transfer.convert import recipe
 from core import run_folder as work_folder
-from transfer.frameworks.detectron2 import datasets, devices, evaluators, injection, parts, tiny  # noqa: F401 - parts registers
-from transfer.frameworks.detectron2.checkpoint import ProvenCheckpointer
-from transfer.frameworks.detectron2.drawing import draw
-from transfer.frameworks.detectron2.trainer import Trainer
+from core.errors import InputError
+from core.files import write_atomic
+from transfer.convert import recipe
+from transfer.frameworks._protocol import describe, write_evaluation
+from transfer.frameworks.detectron2 import datasets, evaluators, protocol, weights
+from transfer.frameworks.detectron2.trainer import Trainer, draw
+from transfer.frameworks.detectron2.weights import ProvenCheckpointer
 
 PLACE = ("OUTPUT_DIR", "MODEL.DEVICE", "MODEL.WEIGHTS", "DATALOADER.NUM_WORKERS")  # where and how, not what is learned
 INPUT_ERRORS = (InputError, FileNotFoundError, PermissionError)
@@ -79,15 +78,15 @@ def prepare(arguments: argparse.Namespace) -> Plan:
     if cfg.MODEL.WEIGHTS and not (resuming and not Path(cfg.MODEL.WEIGHTS).is_file()):
         file = cfg.MODEL.WEIGHTS
         found = recipe.read(file)
-        said = injection.inject(cfg, found, explicit, file) if found else [f"{file} has no recipe: the config decides"]
+        said = weights.inject(cfg, found, explicit, file) if found else [f"{file} has no recipe: the config decides"]
     elif not resuming:
         said = ["MODEL.WEIGHTS is empty: the backbone starts from random weights"]
-    injection.refuse_impossible(cfg)
+    weights.refuse_impossible(cfg)
     written, _ = read_config(arguments.config_file, [])
-    published = devices.summary(written, written.SOLVER.REFERENCE_WORLD_SIZE or processes)
-    cfg, changed = devices.adapt(cfg, processes, cuda, arguments.norm)
-    changed += vary(cfg, arguments.tiny, arguments.lr_factor, arguments.hold_out)
-    effective = devices.summary(cfg, processes)
+    published = protocol.summary(written, written.SOLVER.REFERENCE_WORLD_SIZE or processes)
+    cfg, changed = protocol.adapt(cfg, processes, cuda, arguments.norm)
+    changed += protocol.vary(cfg, arguments.tiny, arguments.lr_factor, arguments.hold_out)
+    effective = protocol.summary(cfg, processes)
     datasets.check((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
     datasets.check_classes(cfg, cfg.DATASETS.TEST)
     cfg.freeze()
@@ -97,27 +96,10 @@ def prepare(arguments: argparse.Namespace) -> Plan:
         settings = {key: value for key, value in work_folder.flat(cfg) if key not in PLACE}
         settings["MODEL.WEIGHTS"] = work_folder.content(cfg.MODEL.WEIGHTS)
         resume, opened = work_folder.open_folder(Path(cfg.OUTPUT_DIR), settings, resume, "OUTPUT_DIR")
-    for line in [*said, *changed, *devices.describe(published, effective), *opened]:
+    for line in [*said, *changed, *describe(published, effective), *opened]:
         print(line, file=sys.stderr, flush=True)
     protocols = {"effective": effective, "published": published}
     return Plan(cfg, processes, resume, arguments.eval_only, protocols, began)
-
-
-def vary(cfg: CfgNode, shortened: str, lr_factor: float, hold_out: float) -> list[str]:
-    """Change ``cfg`` in place from the published protocol as was asked; return what was changed, as text."""
-    said = []
-    if shortened:
-        tiny.shorten(cfg, shortened)
-        said.append(f"tiny: {cfg.SOLVER.MAX_ITER} iterations on {shortened}; this measures nothing")
-    if lr_factor != 1:
-        cfg.SOLVER.BASE_LR *= lr_factor
-        said.append(f"lr times {lr_factor:g}")
-    if hold_out:
-        names = cfg.DATASETS.TRAIN
-        cfg.DATASETS.TEST = tuple(f"{name}+held{hold_out:g}" for name in names)
-        cfg.DATASETS.TRAIN = tuple(f"{name}+kept{hold_out:g}" for name in names)
-        said.append(f"{hold_out:.0%} of the training images are held out and tested on instead of the test set")
-    return said
 
 
 def read_config(file: str, options: list[str]) -> tuple[CfgNode, set[str]]:
@@ -155,17 +137,8 @@ def work(plan: Plan) -> None:
     metrics = evaluators.for_json(results, cfg.DATASETS.TEST)
     if cfg.DATASETS.TEST:
         draw(cfg, getattr(model, "module", model), cfg.DATASETS.TEST[0], folder / "predictions")
-    cuda = cfg.MODEL.DEVICE != "cpu"
-    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    evaluation = {
-        "metrics": metrics,
-        "seconds": round(time.monotonic() - plan.began, 2),
-        "peak_memory_mib": round(torch.cuda.max_memory_allocated() / 2**20 if cuda else kibibytes / 2**10),
-        "device": cfg.MODEL.DEVICE,
-        "recipe": plan.protocols,
-        "tensors_checked": checkpointer.checked,
-    }
-    write_json(folder / "evaluation.json", evaluation)
+    more = {"recipe": plan.protocols, "tensors_checked": checkpointer.checked}
+    write_evaluation(folder, metrics, plan.began, cfg.MODEL.DEVICE, **more)
     _say(metrics, checkpointer.checked, folder)
 
 

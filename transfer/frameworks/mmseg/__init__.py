@@ -37,11 +37,11 @@ class Mmseg(Framework):
 
     def summary(self, config: Path) -> dict[str, Any]:
         """Read the published protocol from a config."""
-        from transfer.frameworks.mmseg import devices, settings  # here: MMSegmentation loads for seconds
+        from transfer.frameworks.mmseg import run  # here: MMSegmentation loads for seconds
 
-        cfg = settings.read(config, [])
+        cfg = run.read_config(config, [])
         batch = cfg.auto_scale_lr.base_batch_size
-        return devices.summary(cfg, batch // cfg.train_dataloader.batch_size, batch)
+        return run.protocol.summary(cfg, batch // cfg.train_dataloader.batch_size, batch)
 
     def bases(self, config: Path) -> list[Path]:
         """Read ``_base_ = ...``: a path or a list of paths relative to the file (MMEngine's rule)."""

@@ -1,8 +1,8 @@
 """Every place where MMSegmentation, MMEngine or MMCV needs help on this stack, each with its reason.
 
 Import this module before any ``mm*`` package. Measured with onedl-mmengine 0.10.12, onedl-mmcv 2.3.6 and
-onedl-mmsegmentation 1.4.2. Handled elsewhere, where it belongs: SyncBN without CUDA (`devices`), configs that load
-silently and wrongly (`injection`), weights (`hooks.LoadBackbone`: MMEngine never opens the weights file).
+onedl-mmsegmentation 1.4.2. Handled elsewhere, where it belongs: SyncBN without CUDA (`protocol`), configs that load
+silently and wrongly (`weights`), weights (`hooks.LoadBackbone`: MMEngine never opens the weights file).
 Not needed: ``mmengine.hub`` (fails because the distributions are named onedl-*; configs are read by path), and
 ``ResNet.train()`` returning None (nothing here chains it).
 """

@@ -1,10 +1,16 @@
-"""Find out before training whether the dataset is there and whole."""
+"""Find out before training whether the dataset is there and whole, and score each of its classes."""
 
+from transfer.frameworks.mmseg import compat  # noqa: F401, I001 - first: it prepares the mm* packages
+
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config, ConfigDict
+from mmseg.evaluation import IoUMetric
+from mmseg.registry import METRICS
 
 from core.errors import InputError
 from core.files import FileError, datasets_root
@@ -89,3 +95,27 @@ def _check_lists(dataset: ConfigDict, root: Path) -> None:
 def _suffixes(dataset: ConfigDict) -> tuple[str, str]:
     own = SUFFIXES.get(dataset.get("type"), (".jpg", ".png"))
     return dataset.get("img_suffix", own[0]), dataset.get("seg_map_suffix", own[1])
+
+
+@METRICS.register_module()
+class ClassIoU(IoUMetric):
+    """Return mIoU, mAcc, aAcc and each class's IoU in percent, unrounded; NaN for a class nobody saw or predicted."""
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Sum the areas of all images and score them (the arithmetic is IoUMetric's)."""
+        areas = (sum(area.double() for area in column) for column in zip(*results, strict=True))
+        scores = self.total_area_to_metrics(*areas, ["mIoU"], self.nan_to_num, self.beta)
+        per_class: dict[str, torch.Tensor] = {name: torch.as_tensor(value) * 100 for name, value in scores.items()}
+        metrics = {
+            "mIoU": float(per_class["IoU"].nanmean()),
+            "mAcc": float(per_class["Acc"].nanmean()),
+            "aAcc": float(per_class["aAcc"]),
+        }
+        classes = self.dataset_meta["classes"]
+        return metrics | {f"IoU-{name}": float(iou) for name, iou in zip(classes, per_class["IoU"], strict=True)}
+
+
+def for_json(metrics: dict[str, Any]) -> dict[str, float | None]:
+    """Return the metrics of `ClassIoU` as ``seg/<name>``, with None for NaN."""
+    values = {name: float(value) for name, value in metrics.items()}
+    return {f"seg/{name}": None if math.isnan(value) else value for name, value in values.items()}

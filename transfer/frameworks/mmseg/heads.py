@@ -1,10 +1,21 @@
-"""The head of the FCN-16s protocol, registered with MMSegmentation; configs name this module in ``custom_imports``."""
+"""Decode heads: that of the FCN-16s protocol, and every head's channels fitted to the backbone.
 
+Importing this file registers ``FCN16sHead``; a config does so with ``custom_imports``.
+"""
+
+from transfer.frameworks.mmseg import compat  # noqa: F401, I001 - first: it prepares the mm* packages
+
+from pathlib import Path
 from typing import Any
 
-from transfer.frameworks.mmseg import compat  # isort: skip # noqa: F401 - before any mm* package
+from mmengine.config import Config, ConfigDict
 from mmseg.models.decode_heads import FCNHead
 from mmseg.registry import MODELS
+
+from core.errors import InputError
+from transfer.frameworks._protocol import same
+
+EXPANSION = {18: 1, 34: 1, 50: 4, 101: 4, 152: 4}
 
 
 @MODELS.register_module()
@@ -15,3 +26,38 @@ class FCN16sHead(FCNHead):
         # no dropout, and the input is not joined to the output: MMSegmentation's FCNHead does both by default
         own = {"channels": 256, "num_convs": 2, "dilation": 6, "concat_input": False, "dropout_ratio": 0.0}
         super().__init__(**{**own, **settings})
+
+
+def every(model: ConfigDict) -> list[tuple[str, ConfigDict]]:
+    """Return the decode head or heads and the auxiliary ones, each with its key in the config."""
+    found = {name: model.get(name) or [] for name in ("decode_head", "auxiliary_head")}
+    return [(name, head) for name, heads in found.items() for head in ([heads] if isinstance(heads, dict) else heads)]
+
+
+def agree(node: ConfigDict | Config, key: str, wanted: Any, where: str, reason: str) -> None:
+    """Set ``key`` where it is unset or None; raise InputError where it has another value."""
+    found = node.get(key)
+    if found is None:
+        if wanted is not None:
+            node[key] = wanted
+    elif not same(found, wanted):
+        raise InputError(f"{where}.{key} is {found!r}, but it must be {wanted!r} ({reason}); change the config")
+
+
+def fit(model: ConfigDict, source: Path) -> None:
+    """Set or check each head's ``in_channels`` against the stage it reads."""
+    backbone = model.backbone
+    if backbone.get("type") != "ResNet":
+        first = backbone.get("width", 0)
+    elif backbone.get("depth") not in EXPANSION:
+        raise InputError(f"{source}: model.backbone.depth is {backbone.get('depth')!r}; there are {sorted(EXPANSION)}")
+    else:
+        first = backbone.get("base_channels", 64) * EXPANSION[backbone.depth]
+    channels = [first * 2**stage for stage in backbone.get("out_indices", (0, 1, 2, 3))]
+    if model.get("neck") is not None:
+        return  # the heads read the neck, and the neck checks itself
+    for name, head in every(model):
+        index = head.get("in_index", -1)
+        wanted = [channels[i] for i in index] if isinstance(index, list | tuple) else channels[index]
+        reason = f"stage {index} of the backbone has that many"
+        agree(head, "in_channels", wanted, f"{source}: model.{name}", reason)

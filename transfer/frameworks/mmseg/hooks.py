@@ -1,7 +1,6 @@
 """What happens during a run besides training: prove the weights, keep the journal, draw predictions."""
 
 import math
-import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,11 +17,7 @@ from torch import Tensor, nn
 from core.errors import InputError
 from core.files import replacing
 from core.journal import Journal
-from transfer.convert.load_check import compare
-from transfer.frameworks.mmseg.injection import Weights
-
-COUNTER = "num_batches_tracked"  # a counter, not a weight; converted files may leave it out
-OUTPUT_NORM = re.compile(r"norm\d+\.")  # ConvNeXt's norms of what its stages return: new with each task, in no file
+from transfer.frameworks.mmseg.weights import Weights, load_backbone
 
 
 class LoadBackbone(Hook):
@@ -54,29 +49,6 @@ class LoadBackbone(Hook):
             self.tensors = load_backbone(unwrapped(runner.model).backbone, self.weights)
         hub.update_info("backbone_sha256", self.sha256)
         hub.update_info("tensors_checked", self.tensors)
-
-
-def load_backbone(backbone: nn.Module, weights: Weights) -> int:
-    """Copy the file's tensors into the backbone, compare them one by one and return how many there are."""
-    named = (name for name in backbone.state_dict() if not OUTPUT_NORM.match(name))
-    network = {name for name in named if not name.endswith(COUNTER)}
-    expected = {name: tensor for name, tensor in weights.tensors.items() if not name.endswith(COUNTER)}
-    if missing := sorted(network - set(expected)):
-        raise InputError(
-            f"{weights.path} lacks {len(missing)} of the backbone's {len(network)} tensors, first {missing[0]}; "
-            "convert the whole network with tools/convert_to_mmseg.py"
-        )
-    own = backbone.state_dict()
-    fitting = {name: tensor for name, tensor in expected.items() if name in own and own[name].shape == tensor.shape}
-    backbone.load_state_dict(fitting, strict=False)
-    return check_backbone(backbone, weights)
-
-
-def check_backbone(backbone: nn.Module, weights: Weights) -> int:
-    """Compare every tensor of ``backbone.`` with the file and return how many; raise LoadError at the first that differs."""
-    expected = {f"backbone.{n}": t for n, t in weights.tensors.items() if not n.endswith(COUNTER)}
-    loaded = {f"backbone.{n}": t for n, t in backbone.state_dict().items()}
-    return compare(loaded, expected, str(weights.path))
 
 
 class Record(Hook):

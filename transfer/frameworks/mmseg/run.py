@@ -1,28 +1,34 @@
 """Train and measure one segmentation network: read, check, adapt, run, write ``evaluation.json``."""
 
+from transfer.frameworks.mmseg import compat  # noqa: I001 - first: it prepares the mm* packages
+
+import argparse
 import contextlib
+import inspect
 import io
 import logging
 import os
-import resource
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transfer.frameworks.mmseg import compat  # isort: skip - before any mm* package
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.runner import Runner
 
 from core import run_folder as work_folder
 from core.errors import InputError
-from core.files import sha256, write_json
-from transfer.frameworks.mmseg import data, devices, injection, settings, variation
+from core.files import sha256
+from transfer.frameworks._protocol import describe, write_evaluation
+from transfer.frameworks.mmseg import data, protocol
 from transfer.frameworks.mmseg.hooks import AverageNorms, Drawings, LoadBackbone, Record, unwrapped
-from transfer.frameworks.mmseg.metric import for_json
+from transfer.frameworks.mmseg.weights import Weights, inject, read_weights
 
+
+# Top-level keys that Runner reads besides its own parameters.
+EXTRA = {"find_unused_parameters", "model_wrapper_cfg", "sync_bn", "activation_checkpointing", "compile", "tta_model"}
 PLACE = ("work_dir", "launcher", "num_workers", "persistent_workers")
 
 
@@ -38,21 +44,21 @@ def run(
     tiny: str = "",
     lr_factor: float = 1.0,
     hold_out: float = 0.0,
-) -> dict[str, Any]:
-    """Train ``config`` from the converted backbone ``weights`` and return what ``evaluation.json`` holds.
+) -> dict[str, float | None]:
+    """Train ``config`` from the converted backbone ``weights``, write ``evaluation.json`` and return its metrics.
 
     Raises InputError, before anything is trained, for a missing file or a config that contradicts the weights.
     """
     began, cuda = time.monotonic(), torch.cuda.is_available()
     work_dir = work_dir or Path("work_dirs") / config.stem
-    cfg = settings.read(config, cfg_options)
-    weights = weights or settings.take_checkpoint(cfg)
-    backbone = None if weights is None else injection.read_weights(weights)
-    injection.inject(cfg, backbone, config)
+    cfg = read_config(config, cfg_options)
+    weights = weights or take_checkpoint(cfg)
+    backbone = None if weights is None else read_weights(weights)
+    inject(cfg, backbone, config)
     if amp:
-        settings.use_amp(cfg, cuda)
+        use_amp(cfg, cuda)
     processes = compat.world_size(launcher)
-    published = devices.published(settings.read(config, ()), processes)
+    published = protocol.published(read_config(config, ()), processes)
     recipes, lines = _adapt(cfg, published, processes, cuda, (tiny, lr_factor, hold_out))
     resume, opened = work_folder.open_folder(work_dir, _identity(cfg, weights, seed), resume, "--work-dir")
     _fill(cfg, work_dir, resume, launcher, seed)
@@ -67,32 +73,26 @@ def run(
         for hook in (loader, record, Drawings(work_dir / "predictions"), *averaging):
             runner.register_hook(hook)
         _train(runner, record, config)
-    evaluation = {
-        "metrics": for_json(record.metrics),
-        "seconds": round(time.monotonic() - began, 1),
-        "peak_memory_mib": _peak_memory(cuda),
-        "device": "cuda" if cuda else "cpu",
-        "recipe": recipes,
-        "tensors_checked": loader.tensors,
-    }
+    metrics = data.for_json(record.metrics)
     if runner.rank == 0:
-        _write(work_dir / "evaluation.json", evaluation)
+        more = {"recipe": recipes, "tensors_checked": loader.tensors}
+        write_evaluation(work_dir, metrics, began, "cuda" if cuda else "cpu", **more)
+        _report(metrics, work_dir)
     if wrapper:
         torch.distributed.destroy_process_group()
-    return evaluation
+    return metrics
 
 
 def _adapt(
     cfg: Config, published: dict[str, Any], processes: int, cuda: bool, asked: tuple[str, float, float]
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Fit the protocol to the devices and to what was asked; return both recipes and what to print."""
-    recipes = devices.adapt(cfg, processes, cuda) | {
-        "published": published
-    }  # the file's, before the command line changed it
-    changed = variation.vary(cfg, *asked)
+    recipes, said = protocol.adapt(cfg, processes, cuda)
+    recipes["published"] = published  # the file's, before the command line changed it
+    changed = protocol.vary(cfg, *asked)
     if changed:
-        recipes["effective"] = devices.summary(cfg, processes, processes * cfg.train_dataloader.batch_size)
-    return recipes, [*changed, *devices.describe(recipes)]
+        recipes["effective"] = protocol.summary(cfg, processes, processes * cfg.train_dataloader.batch_size)
+    return recipes, [*said, *changed, *describe(recipes["published"], recipes["effective"])]
 
 
 def _identity(cfg: Config, weights: Path | None, seed: int | None) -> dict[str, Any]:
@@ -101,10 +101,11 @@ def _identity(cfg: Config, weights: Path | None, seed: int | None) -> dict[str, 
     return {**settings, "--seed": seed, "--weights": work_folder.content(weights)}
 
 
-def _write(file: Path, evaluation: dict[str, Any]) -> None:
-    write_json(file, evaluation)
-    metrics = ((name, evaluation["metrics"].get(f"seg/{name}")) for name in ("mIoU", "mAcc", "aAcc"))
-    print(f"{', '.join(f'{name} {value:.2f}' for name, value in metrics if value is not None)} -> {file}")
+def _report(metrics: dict[str, float | None], folder: Path) -> None:
+    shown = ((name, metrics.get(f"seg/{name}")) for name in ("mIoU", "mAcc", "aAcc"))
+    print(
+        f"{', '.join(f'{name} {value:.2f}' for name, value in shown if value is not None)} -> {folder}/evaluation.json"
+    )
 
 
 def _fill(cfg: Config, work_dir: Path, resume: bool, launcher: str, seed: int | None) -> None:
@@ -151,7 +152,7 @@ def _train(runner: Runner, record: Record, source: Path) -> None:
         runner.val()
 
 
-def _say(lines: Sequence[str], backbone: injection.Weights | None) -> None:
+def _say(lines: Sequence[str], backbone: Weights | None) -> None:
     if int(os.environ.get("RANK", 0)):
         return
     if backbone is None:
@@ -161,8 +162,52 @@ def _say(lines: Sequence[str], backbone: injection.Weights | None) -> None:
     print("\n".join(lines), flush=True)
 
 
-def _peak_memory(cuda: bool) -> int:
-    """Return the most memory this process held, in MiB: the GPU's, or the resident set."""
-    if cuda:
-        return round(torch.cuda.max_memory_allocated() / 2**20)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+def read_config(path: Path, options: Sequence[str]) -> Config:
+    """Read a config file and merge ``key=value`` options over it; raise InputError for what cannot be read."""
+    if not path.is_file():
+        raise InputError(f"no config at {path}; the shipped ones are under configs/transfer/segmentation")
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # MMEngine prints every environment variable it puts in
+            cfg = Config.fromfile(str(path))
+    except Exception as error:  # MMEngine runs the file, so anything can come out of it
+        raise InputError(f"{path} is not a valid MMSegmentation config: {error}") from error
+    for key in ("model", "train_dataloader", "val_dataloader", "train_cfg", "optim_wrapper"):
+        if key not in cfg:
+            raise InputError(f"{path} sets no {key}; compare it with configs/transfer/segmentation")
+    values = _parse(options)
+    known = set(cfg) | set(inspect.signature(Runner.__init__).parameters) | EXTRA
+    for key in values:
+        if (top := key.split(".")[0]) not in known:
+            raise InputError(f"--cfg-options {key}: no {top!r} in {path}; there are: {', '.join(sorted(cfg))}")
+    try:
+        cfg.merge_from_dict(values)
+    except (KeyError, TypeError, IndexError) as error:
+        raise InputError(f"--cfg-options do not fit {path}: {error}") from error
+    return cfg
+
+
+def take_checkpoint(cfg: Config) -> Path | None:
+    """Take the file out of ``init_cfg=dict(type='Pretrained', checkpoint=FILE)``: MMEngine must not open it itself."""
+    init: ConfigDict | None = cfg.model.backbone.get("init_cfg")
+    if not isinstance(init, dict) or "checkpoint" not in init:
+        return None
+    cfg.model.backbone.init_cfg = None
+    return Path(init["checkpoint"])
+
+
+def use_amp(cfg: Config, cuda: bool) -> None:
+    """Switch to mixed precision as MMSegmentation's ``--amp`` does."""
+    if not cuda:
+        raise InputError("--amp needs a CUDA device; leave it out on a CPU, where it is many times slower")
+    cfg.optim_wrapper.type = "AmpOptimWrapper"
+    cfg.optim_wrapper.loss_scale = "dynamic"
+
+
+def _parse(options: Sequence[str]) -> dict[str, Any]:
+    """Parse ``key=value`` as MMEngine does."""
+    for option in options:
+        if "=" not in option:
+            raise InputError(f"cannot read --cfg-options {option!r}; write key=value, such as train_cfg.max_iters=100")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--options", nargs="+", action=DictAction, default={})
+    return parser.parse_args(["--options", *options] if options else []).options

@@ -8,7 +8,7 @@ from core.config import PluginSettings
 from core.errors import InputError
 from core.knn import weighted_votes
 from transfer.frameworks.classification import features
-from transfer.frameworks.classification.frozen import Frozen
+from transfer.frameworks.classification.features import Frozen
 from transfer.frameworks.classification.job import Job
 from transfer.frameworks.classification.tasks import Task
 from transfer.frameworks.classification.training import accuracies

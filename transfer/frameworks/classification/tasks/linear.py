@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from core.errors import InputError
 from transfer.frameworks.classification import features
-from transfer.frameworks.classification.frozen import Frozen
+from transfer.frameworks.classification.features import Frozen
 from transfer.frameworks.classification.job import Job
 from transfer.frameworks.classification.tasks import Task
 from transfer.frameworks.classification.training import Batches, Training, fit, new_head

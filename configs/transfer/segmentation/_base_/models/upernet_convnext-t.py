@@ -1,7 +1,7 @@
 """UPerNet (arXiv 1807.10221) on ConvNeXt-T: the module of transfer/segmentation/convnext.py, heads as in MMSegmentation."""
 
 _base_ = ["upernet_r50.py"]
-custom_imports = dict(imports=["transfer.frameworks.mmseg.convnext"], allow_failed_imports=False)
+custom_imports = dict(imports=["transfer.frameworks.mmseg.backbones"], allow_failed_imports=False)
 model = dict(
     backbone=dict(
         _delete_=True,

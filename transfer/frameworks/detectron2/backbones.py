@@ -1,28 +1,32 @@
-"""ConvNeXt for Detectron2, alone and under an FPN (arXiv 2201.03545, sec. 3.2 and app. A.3).
+"""Networks for Detectron2: ResNets of any width, ConvNeXt, each alone and under an FPN, and the C4 head with an extra norm.
 
-Importing this file registers ``build_convnext_backbone`` and ``build_convnext_fpn_backbone`` and gives Detectron2's defaults the
-keys ``MODEL.CONVNEXT``. Names are those of Detectron2's ResNet (``stem.conv1``, ``res2.0``, ...), so that a converted file is
-matched, and proven to be loaded, in the same way.
+Importing this file registers them and gives Detectron2's defaults the keys ``MODEL.CONVNEXT``. ConvNeXt (arXiv 2201.03545,
+sec. 3.2 and app. A.3) has the names of Detectron2's ResNet (``stem.conv1``, ``res2.0``, ...), so that a converted file is
+matched, and proven to be loaded, in the same way. ``FAMILIES`` has an entry for every family of ``core.backbones``.
 """
 
 from transfer.frameworks.detectron2 import compat  # noqa: F401, I001 - first: it prepares Detectron2's import
 
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.config.defaults import _C as DEFAULTS
-from detectron2.layers import ShapeSpec
-from detectron2.modeling import BACKBONE_REGISTRY
-from detectron2.modeling.backbone import FPN, Backbone
+from detectron2.layers import ShapeSpec, get_norm
+from detectron2.modeling import BACKBONE_REGISTRY, ROI_HEADS_REGISTRY
+from detectron2.modeling.backbone import FPN, Backbone, ResNet
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+from detectron2.modeling.backbone.resnet import BasicBlock, BasicStem, BottleneckBlock
+from detectron2.modeling.roi_heads import Res5ROIHeads
 from jaxtyping import Float
 from torch import Tensor, nn
-import torch
 from torchvision.models.convnext import LayerNorm2d
 from torchvision.ops import StochasticDepth
 
 from core.backbones.convnext import EPSILON, residual
+from core.backbones.resnet import BLOCKS
 from transfer.convert.recipe import Recipe
+from transfer.frameworks._protocol import Family
 
 STAGES = ("res2", "res3", "res4", "res5")
 
@@ -117,8 +121,51 @@ def build_convnext_backbone(cfg: Any, input_shape: ShapeSpec) -> Backbone:
 @BACKBONE_REGISTRY.register()
 def build_convnext_fpn_backbone(cfg: Any, input_shape: ShapeSpec) -> Backbone:
     """Build an FPN on it."""
+    return _fpn(cfg, build_convnext_backbone(cfg, input_shape))
+
+
+@BACKBONE_REGISTRY.register()
+def build_slim_resnet_fpn_backbone(cfg: Any, input_shape: ShapeSpec) -> Backbone:
+    """Build an FPN on a ResNet-18/34 of any width; Detectron2's own builder asserts 64 (``RES2_OUT_CHANNELS``)."""
+    model = cfg.MODEL
+    given = {"out_features": model.RESNETS.OUT_FEATURES, "freeze_at": model.BACKBONE.FREEZE_AT}
+    return _fpn(cfg, resnet(model.RESNETS.DEPTH, model.RESNETS.STEM_OUT_CHANNELS, model.RESNETS.NORM, **given))
+
+
+@ROI_HEADS_REGISTRY.register()
+class Res5ROIHeadsExtraNorm(Res5ROIHeads):
+    """C4 heads with one more norm after res5, for Faster and Mask R-CNN (MoCo, arXiv 1911.05722, sec. 4.2 and app. B).
+
+    The added norm is ``roi_heads.res5.norm``; the blocks keep Detectron2's names, so res5 loads as ever.
+    """
+
+    @classmethod
+    def _build_res5_block(cls, cfg: Any) -> tuple[nn.Sequential, int]:
+        res5, channels = super()._build_res5_block(cfg)
+        res5.add_module("norm", get_norm(cfg.MODEL.RESNETS.NORM, channels))
+        return res5, channels
+
+
+def resnet(depth: int, width: int, norm: str = "BN", **given: Any) -> ResNet:
+    """Build Detectron2's own ResNet of a depth and width, stride in the 3x3 convolution; ``given`` are further settings."""
+    _, counts = BLOCKS[depth]
+    basic = depth < 50
+    stages, channels = [], width
+    for index, count in enumerate(counts):
+        planes = width * 2**index
+        out = planes if basic else 4 * planes
+        extra = {} if basic else {"bottleneck_channels": planes, "stride_in_1x1": False}
+        strides = [1 if index == 0 else 2] + [1] * (count - 1)
+        shape = {"in_channels": channels, "out_channels": out, "norm": norm, **extra}
+        block = BasicBlock if basic else BottleneckBlock
+        stages.append(ResNet.make_stage(block, count, stride_per_block=strides, **shape))
+        channels = out
+    return ResNet(BasicStem(3, width, norm), stages, **{"out_features": list(STAGES), **given})
+
+
+def _fpn(cfg: Any, bottom_up: Backbone) -> Backbone:
     return FPN(
-        bottom_up=build_convnext_backbone(cfg, input_shape),
+        bottom_up=bottom_up,
         in_features=cfg.MODEL.FPN.IN_FEATURES,
         out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
         norm=cfg.MODEL.FPN.NORM,
@@ -127,23 +174,43 @@ def build_convnext_fpn_backbone(cfg: Any, input_shape: ShapeSpec) -> Backbone:
     )
 
 
-def build_network(recipe: Recipe) -> nn.Module:
-    """Build the ConvNeXt of a recipe; it returns ``res2`` to ``res5`` as the blocks leave them."""
-    return ConvNeXt(recipe.blocks, recipe.width, out_norms=False)
+def _halving(channels: int, out: int) -> nn.Sequential:
+    """Return the norm and the convolution of 2x2 patches that stand between stages."""
+    return nn.Sequential(LayerNorm2d(channels, eps=EPSILON), nn.Conv2d(channels, out, 2, 2))
 
 
-def facts(recipe: Recipe) -> dict[str, Any]:
-    """Return the config keys that the weights decide, with the values they need (see ``injection.facts``)."""
+def _pixels(recipe: Recipe) -> dict[str, Any]:
     return {
         "INPUT.FORMAT": recipe.channel_order,
         "MODEL.PIXEL_MEAN": list(recipe.mean),
         "MODEL.PIXEL_STD": list(recipe.std),
+    }
+
+
+def _resnet_facts(recipe: Recipe) -> dict[str, Any]:
+    basic = recipe.depth < 50
+    values = {
+        **_pixels(recipe),
+        "MODEL.RESNETS.DEPTH": recipe.depth,
+        "MODEL.RESNETS.STRIDE_IN_1X1": recipe.stride_in_1x1,
+        "MODEL.RESNETS.STEM_OUT_CHANNELS": recipe.width,
+        "MODEL.RESNETS.RES2_OUT_CHANNELS": recipe.width * (1 if basic else 4),
+    }
+    return values if basic else {**values, "MODEL.RESNETS.WIDTH_PER_GROUP": recipe.width}
+
+
+def _convnext_facts(recipe: Recipe) -> dict[str, Any]:
+    return {
+        **_pixels(recipe),
         "MODEL.BACKBONE.NAME": "build_convnext_fpn_backbone",
         "MODEL.CONVNEXT.BLOCKS": list(recipe.blocks),
         "MODEL.CONVNEXT.WIDTH": recipe.width,
     }
 
 
-def _halving(channels: int, out: int) -> nn.Sequential:
-    """Return the norm and the convolution of 2x2 patches that stand between stages."""
-    return nn.Sequential(LayerNorm2d(channels, eps=EPSILON), nn.Conv2d(channels, out, 2, 2))
+# Networks return res2 to res5 as their blocks leave them. Most of Detectron2's defaults load without a message and compute
+# something else: BGR, std 1, and above all the stride in the 1x1 convolution, which changes res3 to res5.
+FAMILIES = {
+    "resnet": Family(lambda recipe: resnet(recipe.depth, recipe.width), _resnet_facts),
+    "convnext": Family(lambda recipe: ConvNeXt(recipe.blocks, recipe.width, out_norms=False), _convnext_facts),
+}

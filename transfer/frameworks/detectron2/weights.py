@@ -1,4 +1,4 @@
-"""Load weights without executing them, prove that the whole backbone arrived, and save atomically."""
+"""A config and a weights file agree, are loaded without executing anything, and the whole backbone is proven to have arrived."""
 
 from transfer.frameworks.detectron2 import compat  # noqa: F401, I001 - first: it prepares Detectron2's import
 
@@ -16,6 +16,64 @@ from core.checkpoint import save
 from core.errors import InputError
 from core.files import read_weights_file, write_atomic
 from transfer.convert.load_check import LoadError, compare
+from transfer.convert.recipe import Recipe
+from transfer.frameworks._protocol import check_known, same
+from transfer.frameworks.detectron2.backbones import FAMILIES
+
+
+SLIM = "build_slim_resnet_fpn_backbone"
+
+
+def inject(cfg: Any, recipe: Recipe, explicit: set[str], file: Path | str) -> list[str]:
+    """Write the recipe's facts into ``cfg`` where ``explicit`` (keys the user wrote) leaves them open.
+
+    Returns what was set, as text. Raises InputError with the key and both values where the user wrote otherwise.
+    """
+    check_known(recipe, FAMILIES, "Detectron2", {"stem": "imagenet", "norm": "BN"}, file)
+    said = []
+    for key, wanted in FAMILIES[recipe.family].facts(recipe).items():
+        found = get(cfg, key)
+        if same(found, wanted):
+            continue
+        if key in explicit:
+            depth = (
+                f"use a config for ResNet-{wanted} (r{wanted} in its name)"
+                if key.endswith("DEPTH")
+                else "remove the key"
+            )
+            raise InputError(
+                f"{key} is {found!r} in the config, but {file} needs {wanted!r}; {depth}, or use other weights"
+            )
+        cfg.merge_from_list([key, wanted])
+        said.append(f"{key} {wanted}")
+    slim = recipe.family == "resnet" and recipe.depth < 50 and recipe.width != 64
+    if slim and cfg.MODEL.BACKBONE.NAME == "build_resnet_fpn_backbone":
+        cfg.MODEL.BACKBONE.NAME = SLIM  # Detectron2's own builder asserts a width of 64
+        said.append(f"MODEL.BACKBONE.NAME {SLIM}")
+    return said
+
+
+def refuse_impossible(cfg: Any) -> None:
+    """Raise InputError for a network that Detectron2 would build wrongly without a message."""
+    depth, name = cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.BACKBONE.NAME
+    if "resnet" not in name and cfg.MODEL.ROI_HEADS.NAME.startswith("Res5"):
+        raise InputError(
+            f"MODEL.BACKBONE.NAME is {name} and MODEL.ROI_HEADS.NAME is {cfg.MODEL.ROI_HEADS.NAME}: C4 continues a "
+            "ResNet in its heads; use an FPN config such as mask-rcnn_convnext-t-fpn"
+        )
+    if depth < 50 and cfg.MODEL.ROI_HEADS.NAME.startswith("Res5"):
+        raise InputError(
+            f"MODEL.RESNETS.DEPTH is {depth} and MODEL.ROI_HEADS.NAME is {cfg.MODEL.ROI_HEADS.NAME}: C4's res5 is "
+            "three bottleneck blocks, which a ResNet-18/34 has not; use an FPN config such as mask-rcnn_r18-fpn"
+        )
+
+
+def get(cfg: Any, key: str) -> Any:
+    """Return the value at a dotted path."""
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg
+
 
 # A backbone tensor in a converted file (no prefix), in an FPN (backbone.bottom_up), in C4 (its res5 is in the heads).
 BACKBONE = re.compile(r"^(?:backbone\.(?:bottom_up\.)?|roi_heads\.(?=res5\.))?((?:stem|res[2-5]\.\d+)\..+)$")

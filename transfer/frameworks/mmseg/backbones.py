@@ -1,7 +1,7 @@
-"""ConvNeXt for MMSegmentation, with mmpretrain's tensor names (arXiv 2201.03545, sec. 3.3; mmpretrain is not needed).
+"""Backbones for MMSegmentation: its own ResNet, and ConvNeXt with mmpretrain's tensor names (mmpretrain is not needed).
 
-Importing this file registers ``ConvNeXt``; a config does so with
-``custom_imports = dict(imports=["transfer.frameworks.mmseg.convnext"])``.
+Importing this file registers ``ConvNeXt`` (arXiv 2201.03545, sec. 3.3); a config does so with
+``custom_imports = dict(imports=["transfer.frameworks.mmseg.backbones"])``.
 """
 
 from transfer.frameworks.mmseg import compat  # noqa: F401, I001 - first: it prepares the mm* packages
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from mmengine.model import BaseModule
+from mmseg.models.backbones import ResNet
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 from torchvision.models.convnext import LayerNorm2d
@@ -19,6 +20,7 @@ from torchvision.ops import StochasticDepth
 
 from core.backbones.convnext import EPSILON, residual
 from transfer.convert.recipe import Recipe
+from transfer.frameworks._protocol import Family
 
 
 class Block(BaseModule):
@@ -75,19 +77,29 @@ class ConvNeXt(BaseModule):
         return tuple(found)
 
 
-def build_network(recipe: Recipe) -> nn.Module:
-    """Build the ConvNeXt of a recipe; it returns its four stages as the blocks leave them."""
-    return ConvNeXt(recipe.blocks, recipe.width, out_norms=False)
-
-
-def facts(recipe: Recipe) -> dict[str, Any]:
-    """Return the keys of ``model.backbone`` that the weights decide, with the values they need."""
-    return {"type": "ConvNeXt", "blocks": list(recipe.blocks), "width": recipe.width}
-
-
 def _stem(channels: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, channels, 4, 4), LayerNorm2d(channels, eps=EPSILON))
 
 
 def _halving(channels: int, out: int) -> nn.Sequential:
     return nn.Sequential(LayerNorm2d(channels, eps=EPSILON), nn.Conv2d(channels, out, 2, 2))
+
+
+def resnet(recipe: Recipe) -> nn.Module:
+    """Build MMSegmentation's ``ResNet(style='pytorch')``, undilated; it returns its four stages."""
+    size = {"base_channels": recipe.width, "stem_channels": recipe.width}
+    return ResNet(recipe.depth, **size, style="pytorch", norm_cfg={"type": "BN"}, norm_eval=False)
+
+
+def _resnet_facts(recipe: Recipe) -> dict[str, Any]:
+    return {"depth": recipe.depth, "base_channels": recipe.width, "stem_channels": recipe.width}
+
+
+def _convnext_facts(recipe: Recipe) -> dict[str, Any]:
+    return {"type": "ConvNeXt", "blocks": list(recipe.blocks), "width": recipe.width}
+
+
+FAMILIES = {
+    "resnet": Family(resnet, _resnet_facts),
+    "convnext": Family(lambda recipe: ConvNeXt(recipe.blocks, recipe.width, out_norms=False), _convnext_facts),
+}

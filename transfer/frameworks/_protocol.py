@@ -1,0 +1,96 @@
+"""What the frameworks do alike: compare a config with the weights' facts, depart from a protocol, say and write what was run."""
+
+import hashlib
+import math
+import resource
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from core.errors import InputError
+from core.files import write_json
+from transfer.convert.recipe import Recipe
+
+
+class Family(NamedTuple):
+    """A framework's side of a family of ``core.backbones``: its network, and the config keys that the weights decide."""
+
+    build_network: Callable[[Recipe], nn.Module]
+    facts: Callable[[Recipe], dict[str, Any]]
+
+
+def check_known(
+    recipe: Recipe, families: Mapping[str, Family], framework: str, wanted: Mapping[str, Any], file: Any
+) -> None:
+    """Raise InputError when the framework has no such family, or its ResNet is another than the recipe's (``wanted``)."""
+    if recipe.family not in families:
+        raise InputError(
+            f"{file}: its recipe has family {recipe.family!r}; {framework} has {', '.join(sorted(families))} here"
+        )
+    for name, value in wanted.items():
+        if recipe.family == "resnet" and (found := getattr(recipe, name)) != value:
+            raise InputError(f"{file}: its recipe has {name} {found!r}; {framework}'s ResNet here has {value!r}")
+
+
+def same(found: Any, wanted: Any) -> bool:
+    """Tell whether a config's value is the one wanted; lists of numbers may differ by rounding."""
+    if isinstance(wanted, list):
+        return len(found) == len(wanted) and all(
+            math.isclose(a, b, rel_tol=1e-6) for a, b in zip(found, wanted, strict=True)
+        )
+    return bool(found == wanted)
+
+
+def held(name: str, share: float) -> bool:
+    """Tell whether an image is in the held-out share, by the hash of its file's name without folder and ending."""
+    digest = hashlib.sha256(Path(name).stem.encode()).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
+
+
+def departures(tiny: str, iterations: int, lr_factor: float, hold_out: float) -> list[str]:
+    """Say how a run departs from its published protocol."""
+    said = {
+        f"tiny: {iterations} iterations on {tiny}; this measures nothing": tiny,
+        f"lr times {lr_factor:g}": lr_factor != 1,
+        f"{hold_out:.0%} of the training images are held out and tested on instead of the test set": hold_out,
+    }
+    return [text for text, there in said.items() if there]
+
+
+def describe(published: Mapping[str, Any], effective: Mapping[str, Any]) -> list[str]:
+    """Return the published and the effective protocol as lines that stand one under the other."""
+    lines = []
+    for name, r in (("published", published), ("effective", effective)):
+        warm_up = f", warm-up {r['warm_up']}" if r["warm_up"] else ""
+        steps = f", steps {'/'.join(map(str, r['steps']))}" if r["steps"] else ""
+        lines.append(
+            f"{name}: {r['devices']} x {r['batch'] // max(r['devices'], 1)} images, lr {r['lr']:g}{warm_up}{steps}, "
+            f"{r['iterations']} iterations, {r['norm']}"
+        )
+    return lines
+
+
+def write_evaluation(
+    folder: Path, metrics: Mapping[str, float | None], began: float, device: str, **more: Any
+) -> dict[str, Any]:
+    """Write and return ``evaluation.json``: the metrics, what they cost since ``began``, and the ``recipe`` and the like."""
+    evaluation = {
+        "metrics": metrics,
+        "seconds": round(time.monotonic() - began, 2),
+        "peak_memory_mib": _peak_memory(device),
+        "device": device,
+        **more,
+    }
+    write_json(folder / "evaluation.json", evaluation)
+    return evaluation
+
+
+def _peak_memory(device: str) -> int:
+    """Return the most memory this process held, in MiB: the GPU's, or the resident set."""
+    if device.startswith("cuda"):
+        return round(torch.cuda.max_memory_allocated() / 2**20)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

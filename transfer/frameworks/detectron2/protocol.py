@@ -1,0 +1,128 @@
+"""Fit a published protocol to the devices at hand, and depart from it as asked."""
+
+from transfer.frameworks.detectron2 import compat  # noqa: F401, I001 - first: it prepares Detectron2's import
+
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultTrainer
+
+from core.errors import InputError
+from core.run_folder import flat
+from transfer.frameworks._protocol import departures
+from transfer.frameworks.detectron2 import datasets
+
+
+ITERATIONS = 4
+TRAIN_IMAGES, TEST_IMAGES = 40, 6
+EMBEDDED = "shapes"
+
+
+def adapt(cfg: CfgNode, processes: int, cuda: bool, norm: str = "") -> tuple[CfgNode, list[str]]:
+    """Return ``cfg`` for ``processes`` devices and what was changed, as text; ``norm`` replaces SyncBN where it is given.
+
+    With ``SOLVER.REFERENCE_WORLD_SIZE`` set, the batch per device stays, lr follows the batch, and warm-up, steps and
+    iterations are divided by it (Detectron2's rule, after Goyal et al. 2017, arXiv 1706.02677).
+    """
+    said = []
+    reference = cfg.SOLVER.REFERENCE_WORLD_SIZE
+    if reference and cfg.SOLVER.IMS_PER_BATCH % reference:
+        raise InputError(
+            f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} is not a multiple of SOLVER.REFERENCE_WORLD_SIZE "
+            f"{reference}; change one of them"
+        )
+    cfg = DefaultTrainer.auto_scale_workers(cfg, processes).clone()
+    if cfg.SOLVER.IMS_PER_BATCH % processes:
+        raise InputError(f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} is not a multiple of {processes} devices")
+    if not cuda and cfg.MODEL.DEVICE != "cpu":
+        cfg.MODEL.DEVICE = "cpu"
+    if cfg.MODEL.DEVICE == "cpu" and cfg.SOLVER.AMP.ENABLED:
+        cfg.SOLVER.AMP.ENABLED = False
+        said.append("SOLVER.AMP is off: Detectron2 has it for CUDA only")
+    norm = _norm(processes, cuda, norm)
+    synchronised = sorted(key for key, value in flat(cfg) if key.endswith(".NORM") and value == "SyncBN")
+    changed = synchronised if norm != "SyncBN" else []
+    for key in changed:
+        cfg.merge_from_list([key, norm])
+    if changed:
+        reason = "one device" if processes == 1 else "asked for" if cuda else "SyncBN fails on the CPU"
+        said.append(f"SyncBN becomes {norm} ({reason}) in {', '.join(key.removesuffix('.NORM') for key in changed)}")
+    return cfg, said
+
+
+def summary(cfg: CfgNode, processes: int) -> dict[str, Any]:
+    """Return the facts of a protocol that depend on the number of devices."""
+    solver, model = cfg.SOLVER, cfg.MODEL
+    return {
+        "devices": processes,
+        "batch": solver.IMS_PER_BATCH,
+        "lr": solver.BASE_LR,
+        "warm_up": solver.WARMUP_ITERS,
+        "steps": list(solver.STEPS),
+        "iterations": solver.MAX_ITER,
+        "norm": model.RESNETS.NORM if "resnet" in model.BACKBONE.NAME else model.FPN.NORM,
+    }
+
+
+def _norm(processes: int, cuda: bool, asked: str) -> str:
+    if processes == 1:
+        return "BN"
+    if not cuda and asked in ("", "SyncBN"):
+        return "naiveSyncBN"  # the one synchronised norm of Detectron2 that gloo can carry
+    return asked or "SyncBN"
+
+
+def vary(cfg: CfgNode, shortened: str, lr_factor: float, hold_out: float) -> list[str]:
+    """Change ``cfg`` in place from the published protocol as was asked; return what was changed, as text."""
+    if shortened:
+        shorten(cfg, shortened)
+    cfg.SOLVER.BASE_LR *= lr_factor
+    if hold_out:
+        names = cfg.DATASETS.TRAIN
+        cfg.DATASETS.TEST = tuple(f"{name}+held{hold_out:g}" for name in names)
+        cfg.DATASETS.TRAIN = tuple(f"{name}+kept{hold_out:g}" for name in names)
+    return departures(shortened, cfg.SOLVER.MAX_ITER, lr_factor, hold_out)
+
+
+def shorten(cfg: CfgNode, data: str) -> None:
+    """Change ``cfg``, already fitted to the devices, in place; ``data`` is ``shapes`` or a folder in COCO or VOC layout."""
+    train, test = sources(cfg, data)
+    for name in (train, test):
+        datasets.check([name])
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (f"{train}+first{TRAIN_IMAGES}",), (f"{test}+first{TEST_IMAGES}",)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(datasets.classes(train))
+    cfg.DATALOADER.NUM_WORKERS = 0
+    cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TRAIN = (128,), 192
+    cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = 128, 192
+    # each region passes through res5 in C4: 8 of them take a second or two on a core, 512 most of a minute
+    cfg.MODEL.RPN.BATCH_SIZE_PER_IMAGE = 32
+    cfg.MODEL.RPN.PRE_NMS_TOPK_TRAIN = cfg.MODEL.RPN.PRE_NMS_TOPK_TEST = 100
+    cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN, cfg.MODEL.RPN.POST_NMS_TOPK_TEST = 50, 10
+    cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 8
+    cfg.TEST.DETECTIONS_PER_IMAGE = 5
+    cfg.TEST.PRECISE_BN.NUM_ITER = 2
+    cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS, cfg.SOLVER.WARMUP_ITERS = ITERATIONS, (ITERATIONS - 1,), 1
+    cfg.SOLVER.CHECKPOINT_PERIOD = ITERATIONS // 2  # so that a killed run has something to go on from
+    cfg.TEST.EVAL_PERIOD = 0
+
+
+def sources(cfg: CfgNode, data: str) -> tuple[str, str]:
+    """Return the names of the training and the test set."""
+    if data == EMBEDDED:
+        layout = "shapes_voc" if cfg.DATASETS.TRAIN[0].startswith("voc_") else "shapes"
+        return f"{layout}_train", f"{layout}_val"
+    root = Path(data)
+    if (root / "annotations").is_dir():
+        found = sorted(path.stem.removeprefix("instances_") for path in (root / "annotations").glob("instances_*.json"))
+        pair = [next((name for name in found if name.startswith(split)), "") for split in ("train", "val")]
+        if not all(pair):
+            raise InputError(f"--tiny {data}: needs annotations/instances_train*.json and instances_val*.json")
+        return f"coco:{data}:{pair[0]}", f"coco:{data}:{pair[1]}"
+    if (root / "ImageSets" / "Main").is_dir():
+        if cfg.MODEL.MASK_ON:
+            raise InputError(f"--tiny {data}: VOC annotations have no instance masks; give a COCO folder, or 'shapes'")
+        return f"voc:{data}:train", f"voc:{data}:val"
+    raise InputError(
+        f"--tiny {data}: no folder in COCO or VOC layout (annotations/ or ImageSets/Main/); 'shapes' is embedded"
+    )
