@@ -1,0 +1,265 @@
+"""Every shipped segmentation config does what its name says; it is fitted to the devices, shortened, and split."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from shipped_configs import SEGMENTATION, Name, load_segmentation, shipped
+
+from core.errors import InputError
+from core.shapes import CLASSES
+from transfer.convert.recipe import Recipe
+from transfer.frameworks._protocol import describe, held
+from transfer.frameworks.mmseg import compat, data, heads, protocol, weights
+from transfer.frameworks.mmseg.data import leaves
+
+FOLDER = SEGMENTATION[0].parent
+RESNETS = [path for path in SEGMENTATION if not Name("segmentation", path)["family"]]
+
+
+def test_there_are_configs_for_each_protocol_of_the_design_for_the_small_network_and_for_each_tiny_set() -> None:
+    names = [Name("segmentation", path) for path in SEGMENTATION]
+    assert {(name["method"], name["depth"], name["data"], name["length"]) for name in names} >= {
+        ("fcn", 50, "voc12aug", 20000),
+        ("fcn", 50, "voc12aug", 40000),
+        ("fcn", 18, "voc12aug", 20000),
+        ("fcn-16s", 50, "voc12aug", 30000),
+        ("fcn", 50, "cityscapes", 40000),
+        ("fcn", 50, "cityscapes", 80000),
+        ("fcn", 50, "ade20k", 80000),
+        ("upernet", 50, "ade20k", 80000),
+        ("fcn", 18, "shapes", 280),
+        ("fcn", 50, "tiny-coco-voc", 200),
+    }
+
+
+@shipped("segmentation", SEGMENTATION)
+def test_the_datasets_lie_under_the_root_of_all_datasets(
+    path: Path, name: Name, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DETECTRON2_DATASETS", "/elsewhere")
+    cfg = load_segmentation.__wrapped__(path)  # not the one that was loaded before
+    sets = [*leaves(cfg.train_dataloader.dataset), *leaves(cfg.val_dataloader.dataset)]
+    assert all(dataset.data_root.startswith("/elsewhere/") for dataset in sets)
+
+
+@shipped("segmentation", RESNETS)
+def test_the_config_is_accepted_with_the_weights_it_is_named_for_and_mmsegmentation_builds_it(
+    path: Path, name: Name
+) -> None:
+    from mmengine.registry import init_default_scope
+    from mmseg.registry import MODELS
+
+    cfg = copy.deepcopy(load_segmentation(path))
+    recipe = Recipe(depth=name["depth"], width=name["width"])
+    weights.inject(cfg, weights.Weights(Path("file.pth"), {}, recipe), path)
+    protocol.adapt(cfg, processes=1, cuda=False)
+    init_default_scope("mmseg")
+    with compat.quiet(), torch.device("meta"):  # nothing is computed, and random values take a second
+        network = MODELS.build(cfg.model)
+    assert network.decode_head.conv_seg.out_channels == cfg.model.decode_head.num_classes
+    assert not any("SyncBatchNorm" in type(module).__name__ for module in network.modules())
+
+
+def test_all_heads_have_as_many_classes_as_the_data() -> None:
+    from mmseg.datasets import ADE20KDataset, CityscapesDataset, PascalVOCDataset
+
+    known = {"voc12aug": PascalVOCDataset, "cityscapes": CityscapesDataset, "ade20k": ADE20KDataset}
+    for path in SEGMENTATION:
+        name, model = Name("segmentation", path), load_segmentation(path).model
+        if name["data"] in known:
+            count = len(known[name["data"]].METAINFO["classes"])
+            heads = [head for key in ("decode_head", "auxiliary_head") if (head := model.get(key))]
+            assert [head.num_classes for head in heads] == [count] * len(heads), path.name
+
+
+def test_the_fcn_16s_head_is_two_convolutions_of_dilation_6_and_a_1x1_at_stride_16() -> None:
+    """As MoCo's appendix has it; weights are counted by hand: 2048 x 256 x 9 + 256 x 256 x 9 + norms + 256 x 21 + 21."""
+    from mmengine.registry import init_default_scope
+    from mmseg.registry import MODELS
+
+    path = next(path for path in SEGMENTATION if path.stem == "fcn-16s_r50-d16_8xb2-30k_voc12aug-513x513")
+    cfg = copy.deepcopy(load_segmentation(path))
+    protocol.adapt(cfg, processes=1, cuda=False)
+    init_default_scope("mmseg")
+    with compat.quiet():
+        network = MODELS.build(cfg.model).eval()
+    head = network.decode_head
+    assert [(m.kernel_size, m.dilation, m.padding, m.out_channels, m.bias) for m in (c.conv for c in head.convs)] == [
+        ((3, 3), (6, 6), (6, 6), 256, None)
+    ] * 2
+    assert [type(part).__name__ for part in head.convs[0].children()] == ["Conv2d", "BatchNorm2d", "ReLU"]
+    parameters = sum(parameter.numel() for parameter in head.parameters())
+    assert parameters == 2048 * 256 * 9 + 256 * 256 * 9 + 4 * 256 + 256 * 21 + 21
+    assert (head.dropout, network.with_auxiliary_head) == (None, False)
+    with torch.no_grad():
+        stages = network.backbone(torch.zeros(1, 3, 65, 65))
+        assert [tuple(stage.shape[2:]) for stage in stages] == [(17, 17), (9, 9), (5, 5), (5, 5)]
+        assert head(stages).shape == (1, 21, 5, 5)
+    schedule = cfg.param_scheduler[0]
+    assert (schedule.milestones, schedule.gamma, cfg.optim_wrapper.optimizer.weight_decay) == (
+        [168000, 216000],
+        0.1,
+        1e-4,
+    )
+
+
+def test_the_classes_of_shapes_are_the_renderers() -> None:
+    path = next(path for path in SEGMENTATION if Name("segmentation", path)["data"] == "shapes")
+    cfg = load_segmentation(path)
+    for dataset in (cfg.train_dataloader.dataset, cfg.val_dataloader.dataset):
+        assert tuple(dataset.metainfo.classes) == ("background", *CLASSES)
+        assert len(dataset.metainfo.palette) == cfg.model.decode_head.num_classes == len(CLASSES) + 1
+
+
+R50 = Path(__file__).parents[2] / "configs/transfer/segmentation/fcn_r50-d8_4xb4-20k_voc12aug-512x512.py"
+
+
+def voc_fcn() -> compat.Config:
+    cfg = compat.Config.fromfile(str(R50))
+    warm_up = {"type": "LinearLR", "start_factor": 0.1, "begin": 0, "end": 100, "by_epoch": False}
+    steps = {"type": "MultiStepLR", "milestones": [14000, 18000], "by_epoch": False}
+    cfg.param_scheduler = [*cfg.param_scheduler, warm_up, steps]
+    return cfg
+
+
+def test_on_the_published_number_of_devices_nothing_changes() -> None:
+    cfg = voc_fcn()
+    before = cfg.pretty_text
+    recipes, _ = protocol.adapt(cfg, processes=4, cuda=True)
+    assert recipes["effective"] == recipes["published"]
+    assert cfg.pretty_text == before
+    assert recipes["published"]["norm"] == "SyncBN"
+    assert recipes["published"]["batch"] == 16
+
+
+def test_on_one_device_a_quarter_of_the_batch_takes_a_quarter_of_the_lr_and_four_times_the_iterations() -> None:
+    cfg = voc_fcn()
+    effective = protocol.adapt(cfg, processes=1, cuda=False)[0]["effective"]
+    assert effective == {
+        "devices": 1,
+        "batch": 4,
+        "lr": pytest.approx(0.0025),
+        "warm_up": 400,
+        "steps": [56000, 72000],
+        "iterations": 80000,
+        "norm": "BN",
+    }
+    poly = cfg.param_scheduler[0]
+    assert (poly.end, poly.eta_min) == (80000, pytest.approx(2.5e-5))
+    assert (cfg.train_cfg.val_interval, cfg.default_hooks.checkpoint.interval) == (8000, 8000)
+    assert cfg.model.decode_head.norm_cfg.type == cfg.model.auxiliary_head.norm_cfg.type == "BN"
+
+
+def test_images_seen_and_lr_per_image_are_kept() -> None:
+    for processes in (1, 2, 4, 8):
+        effective = protocol.adapt(voc_fcn(), processes, cuda=True)[0]["effective"]
+        assert effective["batch"] * effective["iterations"] == 16 * 20000
+        assert effective["lr"] / effective["batch"] == pytest.approx(0.01 / 16)
+
+
+def test_the_lines_show_both_recipes_and_say_what_became_of_syncbn() -> None:
+    recipes, said = protocol.adapt(voc_fcn(), processes=1, cuda=False)
+    assert describe(recipes["published"], recipes["effective"]) == [
+        "published: 4 x 4 images, lr 0.01, warm-up 100, steps 14000/18000, 20000 iterations, SyncBN",
+        "effective: 1 x 4 images, lr 0.0025, warm-up 400, steps 56000/72000, 80000 iterations, BN",
+    ]
+    assert said == ["SyncBN becomes BN (one device)"]
+    gloo = protocol.adapt(voc_fcn(), processes=2, cuda=False)[1]
+    assert gloo == ["SyncBN becomes BN (SyncBN needs CUDA; statistics stay per process)"]
+
+
+def config(stem: str) -> compat.Config:
+    return compat.Config.fromfile(str(next(FOLDER.glob(f"{stem}*.py"))))
+
+
+@pytest.fixture
+def voc(tmp_path: Path) -> Path:
+    """Make a VOC folder of 30 training and 3 test images."""
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (tmp_path / folder).mkdir(parents=True)
+    for split, names in {"train": [f"t{i}" for i in range(30)], "val": ["v0", "v1", "v2"]}.items():
+        (tmp_path / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("\n".join(names) + "\n")
+        for name in names:
+            Image.new("RGB", (80, 70)).save(tmp_path / "JPEGImages" / f"{name}.jpg")
+            Image.new("L", (80, 70)).save(tmp_path / "SegmentationClass" / f"{name}.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize("path", SEGMENTATION, ids=lambda path: path.stem)
+def test_a_tiny_run_keeps_the_network_but_for_its_classes(path: Path, voc: Path) -> None:
+    cfg, before = compat.Config.fromfile(str(path)), compat.Config.fromfile(str(path))
+    said = protocol.vary(cfg, str(voc), 1.0, 0.0)
+    assert said == [f"tiny: 4 iterations on {voc}; this measures nothing"]
+    assert cfg.model.backbone == before.model.backbone
+    for (_, head), (_, old) in zip(heads.every(cfg.model), heads.every(before.model), strict=True):
+        assert head.num_classes == 21
+        changed = {key for key in old if head.get(key) != old[key]}
+        assert changed <= {"num_classes", "loss_decode"}
+    assert cfg.train_cfg.max_iters == 4
+    assert [scheduler.type for scheduler in cfg.param_scheduler][-1] == before.param_scheduler[-1].type
+    assert max(scheduler.end for scheduler in cfg.param_scheduler) == 4
+    assert cfg.train_dataloader.batch_size == protocol.BATCH
+
+
+def test_a_sweep_moves_the_lowest_rate_too(voc: Path) -> None:
+    cfg, before = config("fcn_r50-d8_1xb4-200i"), config("fcn_r50-d8_1xb4-200i")
+    assert protocol.vary(cfg, str(voc), 0.5, 0.0)[1:] == ["lr times 0.5"]
+    assert cfg.optim_wrapper.optimizer.lr == before.optim_wrapper.optimizer.lr / 2
+    assert cfg.param_scheduler[-1].eta_min == before.param_scheduler[-1].eta_min / 2
+
+
+def test_held_out_and_kept_images_are_disjoint_and_complete_and_mmsegmentation_takes_them(voc: Path) -> None:
+    from mmengine.registry import init_default_scope
+    from mmseg.registry import DATASETS
+
+    cfg = config("fcn_r50-d8_4xb4-20k")
+    said = protocol.vary(cfg, str(voc), 1.0, 0.2)
+    assert said[-1] == "20% of the training images are held out and tested on instead of the test set"
+    init_default_scope("mmseg")
+    with compat.quiet():
+        kept, held = (DATASETS.build(cfg[f"{name}_dataloader"].dataset) for name in ("train", "val"))
+    names = [{Path(part.get_data_info(i)["img_path"]).stem for i in range(len(part))} for part in (kept, held)]
+    assert names[0] | names[1] == {f"t{i}" for i in range(30)}
+    assert not names[0] & names[1]
+    assert 2 <= len(names[1]) <= 12
+    assert [step["type"] for step in cfg.val_dataloader.dataset.pipeline][1] == "Resize"  # tested as the test set is
+
+
+def test_a_held_out_part_is_chosen_by_the_names_of_its_images_wherever_they_lie() -> None:
+    names = [f"2007_{index:06d}" for index in range(200)]
+    assert [held(f"JPEGImages/{name}.jpg", 0.1) for name in names] == [held(name, 0.1) for name in names]
+    assert 8 <= sum(held(name, 0.1) for name in names) <= 34
+
+
+def test_a_part_without_images_is_refused(voc: Path) -> None:
+    (voc / "ImageSets" / "Segmentation" / "train.txt").write_text("t1\n")
+    with pytest.raises(InputError, match=r"--hold-out 0\.2: 1 images in .* are too few for that part"):
+        protocol.vary(config("fcn_r50-d8_4xb4-20k"), str(voc), 1.0, 0.2)
+
+
+def test_a_folder_in_coco_layout_is_refused_with_the_way_to_convert_it(tmp_path: Path) -> None:
+    (tmp_path / "annotations").mkdir()
+    with pytest.raises(InputError, match=r"no folder in VOC layout .*coco-to-voc, or give 'shapes'"):
+        protocol.shorten(config("fcn_r50-d8_4xb4-20k"), str(tmp_path))
+
+
+def test_a_half_copied_cityscapes_is_refused(tmp_path: Path) -> None:
+    cfg = config("fcn_r50-d8_4xb2-40k_cityscapes")
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.dataset.data_root = str(tmp_path)
+    for split in ("train", "val"):
+        for folder, suffix in (("leftImg8bit", "leftImg8bit"), ("gtFine", "gtFine_labelTrainIds")):
+            place = tmp_path / folder / split / "ulm"
+            place.mkdir(parents=True)
+            Image.new("L", (8, 8)).save(place / f"ulm_000000_000019_{suffix}.png")
+    assert [path.name for path in data.images(cfg.val_dataloader.dataset)] == ["ulm_000000_000019_leftImg8bit.png"]
+    with pytest.raises(InputError, match=r"train has 1 images, 2975 are published"):
+        data.check(cfg)
+    next((tmp_path / "gtFine" / "train").rglob("*.png")).unlink()
+    with pytest.raises(
+        InputError, match=r"1 of 1 files in .*leftImg8bit/train are missing, first .*labelTrainIds\.png"
+    ):
+        data.check(cfg)
