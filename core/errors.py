@@ -1,9 +1,18 @@
-"""One way for every tool to end: bad input is one line on stderr and exit code 2."""
+"""One way for every tool to end: bad input is one line and exit code 2, a fault of ours shows its traceback and exits with 1."""
 
+import errno
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import NoReturn
+
+MACHINE = {
+    errno.ENOSPC: "free some space, then start the same command again",
+    errno.EDQUOT: "free some of your quota, then start the same command again",
+    errno.EROFS: "choose a folder that can be written",
+    errno.EIO: "check the disk, then start the same command again",
+}
 
 
 class InputError(ValueError):
@@ -11,12 +20,14 @@ class InputError(ValueError):
 
 
 def cli(main: Callable[[], int | None]) -> NoReturn:
-    """Run a tool's ``main`` and exit with its code; print what the user got wrong as one line and exit with 2."""
+    """Run a tool's ``main`` and exit with its code.
+
+    What the user can mend is one line and exit code 2, what the machine lacks (disk space) one line and 1; anything else is
+    a fault of ours, which shows its traceback under one line that says so, and exits with 1.
+    """
     try:
         sys.exit(main() or 0)
-    except (ValueError, FileNotFoundError, PermissionError) as error:
-        if not isinstance(error, InputError | OSError) and _is_ours(error):
-            raise  # a ValueError from a library deep inside is our fault: show where it came from
+    except (InputError, FileNotFoundError, PermissionError) as error:
         print(f"error: {_told(error)}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # the reader of our output is gone, as with `| head`
@@ -25,17 +36,19 @@ def cli(main: Callable[[], int | None]) -> NoReturn:
     except KeyboardInterrupt:
         print("stopped by Ctrl-C; start the same command again to go on", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in MACHINE:
+            place = error.filename or "the file being written"
+            print(f"error: {place}: {os.strerror(error.errno).lower()}; {MACHINE[error.errno]}", file=sys.stderr)
+        else:
+            print(
+                "fault: this is a mistake of ours, not of your input; please report what stands below", file=sys.stderr
+            )
+            traceback.print_exc()
+        sys.exit(1)
 
 
 def _told(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror.lower()}; check the path, or choose another one"
     return str(error)
-
-
-def _is_ours(error: BaseException) -> bool:
-    """Tell whether the error was raised outside the project, that is in a library we called wrongly."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and "site-packages" in trace.tb_frame.f_code.co_filename

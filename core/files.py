@@ -57,6 +57,16 @@ def write_json(path: Path | str, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def read_json(path: Path | str) -> Any:
+    """Return a JSON file's content; raise FileError naming the file when it is not there or damaged."""
+    try:
+        return json.loads(Path(path).read_bytes())
+    except OSError as error:
+        raise FileError(f"{path} cannot be read ({error.strerror}); check the path") from error
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"{path} is not JSON, perhaps cut short ({error}); remove it to have it made again") from error
+
+
 def sha256(path: Path | str) -> str:
     """Return the hexadecimal sha256 of a file."""
     with open(path, "rb") as file:

@@ -1,44 +1,89 @@
-"""A work folder belongs to one run: the same command goes on in it, and another one is refused before it overwrites anything."""
+"""A run folder belongs to one run: the same command goes on in it, and another one is refused before it overwrites anything.
+
+One contract for pre-training, trials, suites and the frameworks' training: a lock that the kernel holds from the first moment,
+and a file that tells the settings of what lies there.
+"""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from core.errors import InputError
 from core.files import sha256, write_json
 
 FILE = "settings.json"
-CHECKPOINT = "last_checkpoint"  # both frameworks keep it once there is a checkpoint to go on from
+LOCK = ".run.lock"
+CHECKPOINT = "last_checkpoint"  # the frameworks keep it once there is a checkpoint to go on from
 SHOWN = 3
 
 
-def open_folder(folder: Path, settings: Mapping[str, Any], resume: bool, option: str) -> tuple[bool, list[str]]:
-    """Return whether to go on from the folder's last checkpoint, and what to say of it; keep the settings of a new run.
+def hold(folder: Path, seconds: float = 0.0, lock: str = LOCK) -> FileLock:
+    """Take a folder's lock, which the kernel lets go of when this process ends; make the folder if it is not there.
 
-    ``settings`` is flat, key to value; ``option`` names what the folder was given with. ``resume`` goes on in any case, as
-    both frameworks' own flag does. Without it, raises InputError for a folder with checkpoints of other settings.
+    ``seconds`` is how long to wait for another holder (a killed one may still be saving). Raises InputError when there is one
+    still, and when the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = FileLock(folder / lock)
+        held.acquire(timeout=seconds)
+    except Timeout as error:
+        raise InUse(f"{folder} is in use by another process; wait for it, or choose another folder") from error
+    except OSError as error:
+        raise InputError(f"cannot write {folder}: {error.strerror}; choose another folder") from error
+    return held
+
+
+class InUse(InputError):
+    """Another process holds the folder."""
+
+
+def open_folder(
+    folder: Path,
+    settings: Mapping[str, Any],
+    resume: bool,
+    option: str,
+    *,
+    begun: bool | None = None,
+    kept: Mapping[str, Any] | None = None,
+    free: Collection[str] = (),
+    file: str = FILE,
+    can_resume: bool = True,
+) -> tuple[bool, list[str]]:
+    """Return whether to go on with what is in the folder, and what to say of it; keep the settings of a new run.
+
+    ``settings`` is flat, key to value; ``option`` names what the folder was given with. ``begun`` tells whether there is
+    something to go on with (default: a last checkpoint); ``kept`` are the settings of that (default: those in ``file``), and
+    ``free`` keys may differ, for they change how it is computed and not what. ``resume`` goes on in any case, as both
+    frameworks' own flag does (``can_resume``: the user has such a flag). Without it, raises InputError for a folder of other
+    settings, naming what differs.
     """
     now = {key: str(value) for key, value in settings.items()}
-    if not (folder / CHECKPOINT).is_file():
-        write_json(folder / FILE, now)
+    if not ((folder / CHECKPOINT).is_file() if begun is None else begun):
+        write_json(folder / file, now)
         return False, []
-    changed = differences(_kept(folder), now)
+    before = _kept(folder / file) if kept is None else {key: str(value) for key, value in kept.items()}
+    changed = differences(before, now, free, file)
     if changed and not resume:
+        onward = ", or go on from its last checkpoint with --resume" if can_resume else ""
         raise InputError(
-            f"{folder} holds a run of other settings (different: {changed}); choose another {option}, or go on from its "
-            "last checkpoint with --resume"
+            f"{folder} holds a run of other settings (different: {changed}); choose another {option}{onward}"
         )
     return True, [
         f"going on from the last checkpoint in {folder}" + (f"; different from before: {changed}" if changed else "")
     ]
 
 
-def differences(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> str:
+def differences(
+    before: Mapping[str, Any] | None, now: Mapping[str, Any], free: Collection[str] = (), file: str = FILE
+) -> str:
     """Return the first keys that differ, as text; empty when none does."""
     if before is None:
-        return f"no {FILE} tells them"
-    keys = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+        return f"no {file} tells them"
+    keys = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key) and key not in free]
     more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
     return ", ".join(keys[:SHOWN]) + more
 
@@ -57,9 +102,9 @@ def content(file: Path | str | None) -> str:
     return sha256(Path(file)) if file and Path(file).is_file() else str(file or "")
 
 
-def _kept(folder: Path) -> dict[str, Any] | None:
+def _kept(file: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads((folder / FILE).read_text())
+        found = json.loads(file.read_text())
     except (OSError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return {key: str(value) for key, value in found.items()} if isinstance(found, dict) else None

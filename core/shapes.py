@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.contours import FULL, OUTLINES, PIXEL, UNIT, Points, cosine, fill, place, sine
+from core.errors import InputError
 from core.textures import TEXTURES, Colour, draw_colours, mix
 
 CLASSES: tuple[str, ...] = tuple(OUTLINES)
@@ -72,7 +73,7 @@ def render(seed: int, index: int, size: int = 128, centred: bool = False) -> Sce
     such images apart is the object. Below about 64 pixels small objects may show too little to be kept.
     """
     if size < 32:
-        raise ValueError(f"size is {size}; shapes cannot be told apart below 32 pixels, ask for 32 or more")
+        raise InputError(f"size is {size}; shapes cannot be told apart below 32 pixels, ask for 32 or more")
     rng = np.random.Generator(np.random.PCG64([seed, index]))
     place_of_many = np.random.Generator(np.random.PCG64([seed, index % BACKGROUNDS])) if centred else rng
     canvas, tone = _background(place_of_many, size)

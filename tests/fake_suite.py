@@ -5,23 +5,23 @@ import sys
 import textwrap
 from pathlib import Path
 
-from transfer import benchmarks, frameworks
+from transfer import frameworks
 
-MODULES = ("transfer.benchmarks.fake_task", "transfer.frameworks.fake")
+MODULES = ("transfer.frameworks.fake",)
+TASK = {"fake_task": {"file": "rows.yaml"}}  # as a suite names it
 
 PLUGINS = {
-    "benchmarks/fake_task.py": """
-        from transfer.benchmarks import Benchmark, Protocol
-        class FakeTask(Benchmark):
-            protocol = Protocol(title="Fake", framework="fake", config="{config}", train="a", test="b",
-                                metrics=("x/AP", "x/AP50"), headline="x/AP", trials=2)
+    "rows.yaml": """
+        fake_task:
+          {{title: Fake, framework: fake, config: protocol.yaml, train: a, test: b,
+            metrics: [x/AP, x/AP50], headline: x/AP, trials: 2}}
     """,
     "frameworks/fake.py": """
         import sys
         from transfer.frameworks import Framework
         class Fake(Framework):
             target, suffix = "fake", ".pth"
-            def command(self, protocol, weights, folder, seed, options=()):
+            def command(self, benchmark, weights, folder, seed, options=(), departure=None):
                 return [sys.executable, "-S", "{script}", str(weights), str(folder), str(seed), *options]
             def bases(self, config):
                 return []
@@ -29,22 +29,18 @@ PLUGINS = {
     # a subprocess gets the plug-ins and a converter that needs no torch
     "sitecustomize.py": """
         import sys, types, pathlib, hashlib
-        import transfer.benchmarks, transfer.frameworks
+        import transfer.convert, transfer.frameworks
         home = pathlib.Path(__file__).parent
-        transfer.benchmarks.__path__.append(str(home / "benchmarks"))
         transfer.frameworks.__path__.append(str(home / "frameworks"))
         class Proof:
             def to_dict(self):
-                return {{"arch": "fake"}}
+                return {{"arch": "fake", "recipe": {{"pretrain": {{"method": "moco", "branches": ["mscn"]}}}}}}
         def convert(source, output, *, target, dialect):
             output.write_bytes(source.read_bytes())
             return Proof()
         made = types.ModuleType("transfer.convert.convert")
         made.convert = convert
-        read = types.ModuleType("transfer.convert.recipe")
-        read.read = lambda path: types.SimpleNamespace(pretrain={{"method": "moco", "branches": ["mscn"]}})
-        sys.modules["transfer.convert.convert"], sys.modules["transfer.convert.recipe"] = made, read
-        transfer.convert.convert, transfer.convert.recipe = made, read
+        sys.modules["transfer.convert.convert"] = transfer.convert.convert = made
     """,
     "script.py": """
         import fcntl, json, os, pathlib, sys, time
@@ -78,11 +74,10 @@ PLUGINS = {
 def install(home: Path, monkeypatch) -> None:
     """Write the plug-ins below ``home``, make them known here and to subprocesses, and write three checkpoints."""
     (home / "protocol.yaml").write_text("steps: 1\n")
-    places = {"config": home / "protocol.yaml", "script": home / "script.py", "calls": home / "calls.txt"}
+    places = {"script": home / "script.py", "calls": home / "calls.txt"}
     for name, text in PLUGINS.items():
         (home / name).parent.mkdir(exist_ok=True)
         (home / name).write_text(textwrap.dedent(text).format(**places))
-    monkeypatch.setattr(benchmarks, "__path__", [*benchmarks.__path__, str(home / "benchmarks")])
     monkeypatch.setattr(frameworks, "__path__", [*frameworks.__path__, str(home / "frameworks")])
     monkeypatch.setenv("PYTHONPATH", str(home), prepend=os.pathsep)
     for module in MODULES:

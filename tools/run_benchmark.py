@@ -3,33 +3,34 @@
 import argparse
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import checkout  # noqa: F401
 
-from core.errors import cli
+from core.errors import InputError, cli
 
-BENCHMARKS = Path(__file__).resolve().parent.parent / "transfer" / "benchmarks"
+if TYPE_CHECKING:
+    from transfer.suite.trial import Job
 
 
-def default_folder(checkpoint: Path, benchmark: str, trial: int, options: list[str]) -> Path:
+def default_folder(job: "Job") -> Path:
     """Return ``results/BENCHMARK/CHECKPOINT--trialN``, with the file's sha256 and what departs from the protocol."""
     from core import files
 
-    digest = files.sha256(checkpoint)[:8] if checkpoint.is_file() else ""
-    marks = "".join(f"--{re.sub(r'[^A-Za-z0-9.=,]+', '-', option.strip('-'))}" for option in options)
-    return Path("results") / benchmark / f"{checkpoint.stem}-{digest}--trial{trial}{marks}"
-
-
-def benchmarks() -> list[str]:
-    """List the benchmarks by their files (``core.plugins`` would do it by an import that --help must not wait for)."""
-    return sorted(path.stem for path in BENCHMARKS.glob("[!_]*.py"))
+    digest = files.sha256(job.checkpoint)[:8] if job.checkpoint.is_file() else ""
+    said = job.departure.said()
+    marks = "".join(f"--{re.sub(r'[^A-Za-z0-9.=,]+', '-', option.strip('-'))}" for option in said)
+    return Path("results") / job.row.replace(":", "-") / f"{job.checkpoint.stem}-{digest}--trial{job.trial}{marks}"
 
 
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
-    parser.add_argument("--benchmark", required=True, help=", ".join(benchmarks()))
+    parser.add_argument("checkpoint", type=Path, nargs="?", metavar="CHECKPOINT")
+    parser.add_argument("--benchmark", metavar="NAME", help="a row of configs/benchmarks, or FILE.yaml:NAME")
+    parser.add_argument(
+        "--job", type=Path, metavar="FILE", help="a trial that a suite wrote down, instead of all other options"
+    )
     parser.add_argument("--trial", type=int, default=0, help="counts from 0 and sets the seed")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of this one trial; by default below results/")
     parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="devices; without a GPU, processes")
@@ -53,35 +54,43 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+def job(given: argparse.Namespace) -> "Job":
+    """Return the trial that the options describe, or the one in the file that a suite wrote."""
+    from core import config, files
+    from transfer.suite import lr_sweep
+    from transfer.suite.trial import Job
+
+    if given.job:
+        return config.parse(Job, files.read_json(given.job), given.job)
+    if given.checkpoint is None or given.benchmark is None:
+        raise InputError("give a CHECKPOINT and --benchmark NAME (or --job FILE of a suite)")
+    same = ("checkpoint", "benchmark", "trial", "label", "name", "method", "notes", "source", "tiny")
+    made = Job(
+        **{key: getattr(given, key) for key in same},
+        out=given.out or Path(),
+        branches=tuple(filter(None, given.branches.split(","))),
+        options=tuple(given.options),
+        devices=given.num_gpus,
+        lr_sweep=lr_sweep.parse(given.lr_sweep) if given.lr_sweep else (),
+    )
+    return made if given.out else made.model_copy(update={"out": default_folder(made)})
+
+
 def main() -> None:
     """Parse, measure, and print the metrics and where the result is."""
     given = parser().parse_args()
-    from transfer.suite import lr_sweep, process  # here: --help must not wait
-    from transfer.suite.trial import Departure, Description, run_trial
+    from transfer.suite import process  # here: --help must not wait
+    from transfer.suite.trial import run_trial
 
-    branches = tuple(filter(None, given.branches.split(",")))
-    description = Description(given.name, given.method, branches, given.notes)
-    factors = lr_sweep.parse(given.lr_sweep) if given.lr_sweep else ()
-    departure = Departure(given.num_gpus, given.tiny, factors)
-    folder = given.out or default_folder(given.checkpoint, given.benchmark, given.trial, departure.options())
+    wanted = job(given)
     with process.sigterm_ends_cleanly():
-        result = run_trial(
-            given.checkpoint,
-            given.benchmark,
-            given.trial,
-            folder,
-            description,
-            options=given.options,
-            dialect=given.source,
-            label=given.label,
-            departure=departure,
-        )
+        result = run_trial(wanted)
     shown = {
         name: value for name, value in result.metrics.items() if name in result.protocol.metrics or "-" not in name
     }
     for name, value in shown.items():  # the classes' own scores are in the file
         print(f"{name:>24} {'no value' if value is None else f'{value:8.2f}'}")
-    print(f"{folder / 'result.json'}")
+    print(f"{wanted.out / 'result.json'}")
 
 
 if __name__ == "__main__":

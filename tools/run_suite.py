@@ -41,7 +41,7 @@ def main() -> int:
     given = parser.parse_intermixed_args()
     from rich.console import Console  # here, like the others: --help must not wait for them
 
-    from transfer.suite import run as runner
+    from transfer.suite import run
     from transfer.suite import settings as suite
 
     jobs = [] if given.jobs is None else [f"launcher.jobs={given.jobs}"]
@@ -49,10 +49,10 @@ def main() -> int:
     folder = given.out or settings.folder
     console = Console()
     if given.plan:
-        runner.print_plan(settings, folder, console)
+        run.print_plan(settings, folder, console)
         return 0
     check_pretraining(settings)
-    return 1 if runner.run(settings, folder, console) else 0
+    return 1 if run.run(settings, folder, console) else 0
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import argparse
 
 import checkout  # noqa: F401
 
-from core.errors import cli
+from core.errors import InputError, cli
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,7 +40,7 @@ def main() -> int:
     """Parse, then import and run."""
     arguments = parser().parse_args()
     if len(arguments.opts) % 2:
-        raise ValueError(f"KEY VALUE must come in pairs: {' '.join(arguments.opts)}")
+        raise InputError(f"KEY VALUE must come in pairs: {' '.join(arguments.opts)}")
     from transfer.frameworks.detectron2.run import main as run
 
     return run(arguments)

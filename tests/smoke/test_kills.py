@@ -15,7 +15,7 @@ import pytest
 
 from core.provenance import ROOT
 from transfer import results
-from transfer.suite import family
+from transfer.suite import process
 
 KILLS = 22
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
@@ -28,7 +28,10 @@ def home(tmp_path, monkeypatch):
     values = {
         "name": "test",
         "checkpoints": {name: {"path": f"{name}.pth"} for name in ("good", "other")},
-        "benchmarks": {"short": {"name": "fake_task"}, "long": {"name": "fake_task", "options": ["x"]}},
+        "benchmarks": {
+            "short": {"name": "fake_task", "file": "rows.yaml"},
+            "long": {"name": "fake_task", "file": "rows.yaml", "options": ["x"]},
+        },
         "trials": 2,
         "retries": 1,
     }
@@ -57,7 +60,7 @@ def start():
 
 def _workers(out):
     """Return the processes that work on items, wherever they came from."""
-    return [pid for folder in out.glob("*--*") for pid in family.members(folder)]
+    return [one.pid for folder in out.glob("*--*") for one in process.members(folder)]
 
 
 def _contents(out):

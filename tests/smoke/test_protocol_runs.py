@@ -56,11 +56,11 @@ def result(folder: Path) -> dict:
     return json.loads((folder / "result.json").read_text())
 
 
-def test_the_worked_example_takes_one_python_file_and_one_config_and_runs(world: Path, tmp_path: Path) -> None:
+def test_the_worked_example_takes_one_row_and_one_config_and_runs(world: Path, tmp_path: Path) -> None:
     for part in ("core", "transfer", "tools", "configs"):
         shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
-    written = re.findall(r"```(?:yaml|python)\n# (\S+)\n(.*?)```", PAGE.read_text(), re.S)
-    assert [Path(name).suffix for name, _ in written] == [".yaml", ".py"]
+    written = re.findall(r"```yaml\n# (\S+)\n(.*?)```", PAGE.read_text(), re.S)
+    assert [Path(name).suffix for name, _ in written] == [".yaml", ".yaml"]
     for name, content in written:
         assert not (tmp_path / name).exists()
         (tmp_path / name).write_text(content)

@@ -46,7 +46,7 @@ def _write(options=(), checkpoints=("good", "other"), trials=2, **launcher):
     values = {
         "name": "test",
         "checkpoints": {name: {"path": f"{name}.pth"} for name in checkpoints},
-        "benchmarks": {"fake_task": {"options": list(options)}},
+        "benchmarks": {"fake_task": {"file": "rows.yaml", "options": list(options)}},
         "trials": trials,
         "memory_gib": 0.4,
         "launcher": {"name": "slurm", "minutes": 5, "poll_seconds": 0.3, "partition": "small"} | launcher,

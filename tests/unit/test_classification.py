@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from core import plugins
 from core.backbones.resnet import ResNet
 from core.config import parse
 from core.errors import InputError
 from core.provenance import ROOT
 from core.shapes import render
+from transfer import benchmarks
 from transfer.convert.recipe import Recipe
 from transfer.frameworks.classification import views
 from transfer.frameworks.classification.data import split_of_files
@@ -24,10 +24,9 @@ from transfer.frameworks.classification.features import Frozen, FrozenError
 from transfer.frameworks.classification.job import check_recipe, read
 from transfer.frameworks.classification.tasks.linear import Linear
 from transfer.frameworks.classification.views import Subset, Views, ViewSettings
-from transfer.suite.trial import protocol_of
 
 CONFIGS = sorted((ROOT / "configs/transfer/classification").glob("*.yaml"))
-NAMES = [name for name in plugins.names("transfer.benchmarks") if protocol_of(name)[0].framework == "classification"]
+ROWS = [row for row in benchmarks.shipped().values() if row.framework == "classification"]
 
 
 def picture(path, value, size=(8, 8)):
@@ -48,7 +47,7 @@ def folders(tmp_path):
 def test_every_config_reads_and_belongs_to_a_benchmark(path):
     settings = read(path)
     assert (settings.input.mean, settings.input.std) == (Recipe().mean, Recipe().std)
-    assert str(path.relative_to(ROOT)) in {protocol_of(name)[0].config for name in NAMES}
+    assert str(path.relative_to(ROOT)) in {row.config for row in ROWS}
 
 
 def test_a_contradicting_recipe_is_refused():

@@ -12,9 +12,10 @@ import pytest
 
 from core import plugins
 from core.errors import InputError
-from transfer.suite import execution, family, process, slurm
+from transfer.suite import execution, process
 from transfer.suite.execution import Limits, Work
 from transfer.suite.items import Item
+from transfer.suite.launchers import slurm
 from transfer.suite.launchers.local import Local
 from transfer.suite.launchers.slurm import Slurm
 
@@ -96,7 +97,6 @@ def test_a_free_slot_takes_what_has_become_ready():
     assert said.index(("make", "done", "")) < said.index(("use", "running", ""))
 
 
-@pytest.mark.skipif(not family.can_measure(), reason="memory is measured through Linux's /proc")
 def test_an_item_above_the_memory_cap_is_ended_and_the_others_go_on(monkeypatch):
     monkeypatch.setattr(execution, "MEASURE_EVERY", 0.05)
     child = "import time; held = b'x' * 150_000_000; time.sleep(60)"
@@ -155,10 +155,10 @@ def test_the_workers_of_a_killed_runner_get_time_to_end_before_an_item_is_taken_
     item.folder.mkdir(parents=True)
     orphan = subprocess.Popen(
         [sys.executable, "-S", "-c", "import time; time.sleep(60)"],
-        env={**os.environ, **family.tag(item.folder)},
+        env={**os.environ, **process.tag(item.folder)},
         start_new_session=True,
     )
-    while family.members(item.folder) != [orphan.pid]:
+    while [one.pid for one in process.members(item.folder)] != [orphan.pid]:
         time.sleep(0.01)
     work = Work([item], execution.standing([item]), lambda item: None, Limits())
     assert work.take(item, {}) is None

@@ -9,6 +9,7 @@ import made_results
 import pytest
 
 from core import plugins
+from transfer import benchmarks
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted(path.name for path in (ROOT / "tools").glob("*.py") if path.name != "checkout.py")
@@ -51,10 +52,14 @@ def test_a_report_is_written_without_torch(tmp_path: Path) -> None:
     assert (tmp_path / "report" / "report.html").is_file()
 
 
-def test_the_help_of_run_benchmark_lists_every_benchmark() -> None:
-    command = [sys.executable, "tools/run_benchmark.py", "--help"]
-    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert ", ".join(plugins.names("transfer.benchmarks")) in " ".join(shown.split())
+def test_what_there_is_can_be_listed_by_name_and_as_json() -> None:
+    command = [sys.executable, "tools/list.py"]
+    shown = subprocess.run([*command, "benchmarks"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert [line.split()[0] for line in shown.splitlines()] == list(benchmarks.shipped())
+    listed = subprocess.run([*command, "--json"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    found = json.loads(listed)
+    assert found["masks"].keys() == set(plugins.names("pretrain.masks"))
+    assert all(about for sort in found.values() for about in sort.values())
 
 
 def test_doctor_leaves_the_import_of_frameworks_to_its_child_processes() -> None:

@@ -21,7 +21,7 @@ from transfer.suite import settings as suite
 from transfer.suite.items import Item
 from transfer.suite.launchers.local import Local
 from transfer.suite.progress import Progress
-from transfer.suite.trial import protocol_of, seed_of
+from transfer.suite.trial import seed_of
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def _suite(home, **changes):
     values = {
         "name": "test",
         "checkpoints": {"a": {"path": "good.pth", "name": "Method A"}, "b": {"path": "other.pth"}},
-        "benchmarks": ["fake_task"],
+        "benchmarks": fake_suite.TASK,
     } | changes
     (home / "suite.yaml").write_text(json.dumps(values))
     return suite.read(home / "suite.yaml")
@@ -74,8 +74,8 @@ def test_a_failed_item_keeps_its_log_and_reason_and_stops_no_other(home):
 
 def test_one_benchmark_can_be_measured_under_two_labels(home):
     measures = {
-        "short": {"name": "fake_task", "trials": 1},
-        "long": {"name": "fake_task", "options": ["x"], "trials": 1},
+        "short": {"name": "fake_task", "file": "rows.yaml", "trials": 1},
+        "long": {"name": "fake_task", "file": "rows.yaml", "options": ["x"], "trials": 1},
     }
     settings = _suite(home, benchmarks=measures, checkpoints={"a": {"path": "good.pth"}})
     assert _run(settings) == 0
@@ -128,7 +128,7 @@ def _wait_for(condition, seconds=15.0):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_suite_leaves_no_process_and_goes_on_where_it_was(home, number):
-    measures = {"fake_task": {"options": ["slow"], "trials": 1}}
+    measures = {"fake_task": {"file": "rows.yaml", "options": ["slow"], "trials": 1}}
     _suite(home, benchmarks=measures, checkpoints={"a": {"path": "good.pth"}})
     command = [sys.executable, str(ROOT / "tools" / "run_suite.py"), "suite.yaml", "--out", "out"]
     started = subprocess.Popen(
@@ -242,32 +242,21 @@ def test_a_full_disk_ends_a_suite_with_one_line(home):
 
 
 def test_a_folder_of_another_trial_is_refused(home):
-    command = [sys.executable, str(ROOT / "tools" / "run_benchmark.py"), "good.pth", "--benchmark", "fake_task"]
+    command = [
+        sys.executable,
+        str(ROOT / "tools" / "run_benchmark.py"),
+        "good.pth",
+        "--benchmark",
+        "rows.yaml:fake_task",
+    ]
     assert subprocess.run([*command, "--out", "one"], capture_output=True, timeout=30).returncode == 0
     again = subprocess.run([*command, "--trial", "1", "--out", "one"], capture_output=True, text=True, timeout=30)
     assert again.returncode == 2
-    assert "one holds a trial of another trial; remove it or choose another folder" in again.stderr
+    assert "one holds a run of other settings (different: trial); choose another folder" in again.stderr
 
 
 def test_seeds_of_trials_leave_room_for_ranks():
     assert [seed_of(trial) for trial in range(3)] == [1000, 2000, 3000]
-
-
-def test_framework_commands_are_the_frameworks_own_and_resume_only_a_partial_run(tmp_path):
-    protocol, detectron2 = protocol_of("coco_c4")
-    command = detectron2.command(protocol, Path("w.pkl"), tmp_path, 1000, ["SOLVER.MAX_ITER", "10"])
-    assert command[1:] == [
-        *(str(ROOT / "tools/train_net.py"), "--config-file", str(ROOT / protocol.config)),
-        *("MODEL.WEIGHTS", "w.pkl", "OUTPUT_DIR", str(tmp_path), "SEED", "1000", "SOLVER.MAX_ITER", "10"),
-    ]
-    (tmp_path / "last_checkpoint").touch()
-    assert "--resume" in detectron2.command(protocol, Path("w.pkl"), tmp_path, 1000)
-    protocol, mmseg = protocol_of("voc12_segmentation")
-    command = mmseg.command(protocol, Path("w.pth"), tmp_path, 2000, ["a=1"])
-    assert command[1:] == [
-        *(str(ROOT / "tools/train_seg.py"), str(ROOT / protocol.config), "--weights", "w.pth"),
-        *("--work-dir", str(tmp_path), "--seed", "2000", "--resume", "--cfg-options", "a=1"),
-    ]
 
 
 def test_a_failure_is_explained_by_its_last_error_or_its_signal(tmp_path):

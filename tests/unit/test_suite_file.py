@@ -30,7 +30,7 @@ def _suite(home, **changes):
     values = {
         "name": "test",
         "checkpoints": {"a": {"path": "good.pth", "name": "Method A"}, "b": {"path": "other.pth"}},
-        "benchmarks": ["fake_task"],
+        "benchmarks": fake_suite.TASK,
     } | changes
     (home / "suite.yaml").write_text(json.dumps(values))
     return suite.read(home / "suite.yaml")
@@ -76,7 +76,7 @@ def test_all_problems_of_a_suite_are_named_at_once(home):
         )
     message = str(caught.value)
     for problem in (
-        *("missing.pth", "vgg", "'c/d'", "none.yaml", "coco_c5", "did you mean 'coco_c4'", "trials", "extra"),
+        *("missing.pth", "vgg", "'c/d'", "none.yaml", "coco_c5", "did you mean coco_c4", "trials", "extra"),
         "baseline: 'nobody' is none of the checkpoints a, b, c/d, e, f, g",
         "checkpoints: two checkpoints are named 'b'",
         "checkpoints.g.pretrain: the suite sets run.folder",
@@ -101,7 +101,7 @@ def test_all_problems_of_a_suite_are_named_at_once(home):
         ({"benchmarks": ["fake_task", "fake_task"]}, "benchmarks: 'fake_task' twice"),
         ({"trials": 3, "seeds": [0, 1]}, "trials: 3, but seeds names 2; give one of the two"),
         (
-            {"seeds": [7], "benchmarks": {"fake_task": {"trials": 2}}},
+            {"seeds": [7], "benchmarks": {"fake_task": {"file": "rows.yaml", "trials": 2}}},
             r"benchmarks.fake_task.trials: 2, but seeds names only 1",
         ),
         ({"threads": 4, "launcher": {"name": "slurm", "cpus": 2}}, "threads: 4, but launcher.cpus gives a job only 2"),
@@ -123,7 +123,7 @@ def test_pre_training_comes_first_and_its_command_and_folder_follow_from_its_con
     assert first.kind == "pretrain"
     assert first.command[-2:] == ("train.epochs=1", f"run.folder={first.folder}")
     assert [item.after for item in rest] == [first.name, ""]
-    assert str(first.folder / "checkpoints" / "last.pth") in rest[0].command
+    assert rest[0].job.checkpoint == first.folder / "checkpoints" / "last.pth"
 
 
 def test_a_repeated_pre_training_makes_one_run_a_trial_with_its_own_seed_and_folder(home):
@@ -154,7 +154,7 @@ def test_a_repeated_random_backbone_draws_one_a_trial_and_seeds_name_the_trials(
 
 
 def test_a_benchmark_with_fewer_trials_takes_the_first_of_the_seeds(home):
-    measures = {"fake_task": {}, "short": {"name": "fake_task", "options": ["x"], "trials": 1}}
+    measures = {**fake_suite.TASK, "short": {"name": "fake_task", "file": "rows.yaml", "options": ["x"], "trials": 1}}
     wanted = items.plan(_suite(home, checkpoints={"a": {"path": "good.pth"}}, benchmarks=measures, seeds=[5, 2]))
     assert [(item.benchmark, item.trial) for item in wanted] == [("fake_task", 5), ("short", 5), ("fake_task", 2)]
 
@@ -177,7 +177,7 @@ def test_folders_of_items_stay_what_they_were_so_that_old_results_are_found(home
 def test_a_random_backbone_is_the_same_file_for_the_same_seed(home, monkeypatch):
     entry = {"random": {"backbone": {"name": "resnet", "depth": 18, "width": 4, "stem": "imagenet"}, "seed": 3}}
     (item, *_) = items.plan(_suite(home, checkpoints={"r": entry}, trials=1), Path("out"))
-    monkeypatch.setattr(sys, "argv", list(item.command[2:]))
+    monkeypatch.setattr(sys, "argv", list(item.command[3:]))
     random_init.main()
     assert items.finished(item)
     weights = files.read_weights_file(item.checkpoint_file)

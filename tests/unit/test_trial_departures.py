@@ -2,45 +2,51 @@
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from core.errors import InputError
-from transfer.benchmarks import Protocol
+from transfer import benchmarks, frameworks
 from transfer.convert import convert
-from transfer.frameworks import Framework, Variation
+from transfer.frameworks import PUBLISHED, Departure, Framework
 from transfer.frameworks.detectron2 import Detectron2
 from transfer.frameworks.mmseg import Mmseg
-from transfer.suite import trial
-from transfer.suite.trial import Departure, run_trial
+from transfer.results import Result
+from transfer.suite.trial import Job, run_trial
 
-EVERYTHING = Variation(devices=2, tiny="shapes", lr_factor=0.3, hold_out=0.1)
+EVERYTHING = Departure(devices=2, tiny="shapes", lr_factor=0.3, hold_out=0.1)
 SAID = ["--tiny", "shapes", "--lr-factor", "0.3", "--hold-out", "0.1"]
+PLACES = (Path("w"), Path("run"), 7)
 
 
 def test_detectron2_gets_options_before_its_pairs_of_keys_and_values() -> None:
-    command = ["python", "train_net.py", "--config-file", "a.yaml", "SEED", "1"]
-    assert Detectron2().vary(command, Variation()) == command
-    assert Detectron2().vary(command, EVERYTHING) == [
-        *("python", "train_net.py", "--num-gpus", "2"), *SAID, "--config-file", "a.yaml", "SEED", "1"
-    ]  # fmt: skip
+    coco = benchmarks.find("coco_c4")
+    _, tool, *plain = Detectron2().command(coco, *PLACES, ["SOLVER.MAX_ITER", "9"])
+    assert plain == [
+        *("--config-file", str(coco.config_file), "MODEL.WEIGHTS", "w", "OUTPUT_DIR", "run", "SEED", "7"),
+        *("SOLVER.MAX_ITER", "9"),
+    ]
+    assert Path(tool).name == "train_net.py"
+    assert Detectron2().command(coco, *PLACES, departure=EVERYTHING)[2:8] == ["--num-gpus", "2", *SAID[:4]]
 
 
 def test_mmsegmentation_is_started_by_torchrun_on_several_devices() -> None:
-    command = ["python", "train_seg.py", "a.py", "--cfg-options", "x=1"]
-    assert Mmseg().vary(command, Variation()) == command
-    assert Mmseg().vary(command, EVERYTHING) == [
-        *("python", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "train_seg.py"),
-        *("--launcher", "pytorch"), *SAID, "a.py", "--cfg-options", "x=1"
+    voc = benchmarks.find("voc12_segmentation")
+    _, tool, *plain = Mmseg().command(voc, *PLACES, ["x=1"])
+    assert plain == [
+        *(str(voc.config_file), "--weights", "w", "--work-dir", "run", "--seed", "7", "--cfg-options", "x=1")
+    ]
+    assert Mmseg().command(voc, *PLACES, ["x=1"], EVERYTHING)[1:] == [
+        *("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", tool, "--launcher", "pytorch"),
+        *SAID, *plain
     ]  # fmt: skip
 
 
 class Pretend(Framework):
     """Writes a result at once; the score is best at a third of the rate."""
 
-    target, suffix = "detectron2", ".pkl"
+    target, suffix, varies = "detectron2", ".pkl", ("devices", "tiny", "lr_sweep")
     SCRIPT = """
 import json, pathlib, sys
 folder, factor, held = pathlib.Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
@@ -51,13 +57,8 @@ recipe = {"effective": {"lr": 0.02 * factor}, "published": {"lr": 0.02}}
 (folder / "evaluation.json").write_text(json.dumps({"metrics": {"bbox/AP": score, "held": float(held)}, "recipe": recipe}))
 """
 
-    def command(
-        self, protocol: Protocol, weights: Path, folder: Path, seed: int, options: Sequence[str] = ()
-    ) -> list[str]:
-        return [sys.executable, "-c", self.SCRIPT, str(folder)]
-
-    def vary(self, command: list[str], variation: Variation) -> list[str]:
-        return [*command, str(variation.lr_factor), str(variation.hold_out)]
+    def command(self, benchmark, weights, folder, seed, options=(), departure=PUBLISHED):
+        return [sys.executable, "-c", self.SCRIPT, str(folder), str(departure.lr_factor), str(departure.hold_out)]
 
     def bases(self, config: Path) -> list[Path]:
         return []
@@ -65,21 +66,24 @@ recipe = {"effective": {"lr": 0.02 * factor}, "published": {"lr": 0.02}}
 
 @pytest.fixture
 def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    protocol, _ = trial.protocol_of("coco_c4")
-    monkeypatch.setattr(trial, "protocol_of", lambda name: (protocol, Pretend()))
+    monkeypatch.setattr(frameworks, "of", lambda benchmark: Pretend())
     proof = type("Proof", (), {"to_dict": lambda self: {}})()
     monkeypatch.setattr(convert, "convert", lambda _, output, **__: output.write_bytes(b"x") and proof)
-    monkeypatch.setattr("transfer.convert.recipe.read", lambda path: None)
     file = tmp_path / "last.pth"
     file.write_bytes(b"weights")
     return file
 
 
+def run(checkpoint: Path, out: Path, **changes: object) -> Result:
+    """Run a trial of COCO C4."""
+    return run_trial(Job(checkpoint=checkpoint, benchmark="coco_c4", out=out, **changes))
+
+
 def test_a_sweep_trains_each_rate_on_a_part_then_all_at_the_best_and_reports_every_one(
     checkpoint: Path, tmp_path: Path
 ) -> None:
-    plain = run_trial(checkpoint, "coco_c4", 0, tmp_path / "plain")
-    swept = run_trial(checkpoint, "coco_c4", 0, tmp_path / "swept", departure=Departure(lr_sweep=(0.1, 0.3, 1.0)))
+    plain = run(checkpoint, tmp_path / "plain")
+    swept = run(checkpoint, tmp_path / "swept", lr_sweep=(0.1, 0.3, 1.0))
     assert (plain.metrics["bbox/AP"], swept.metrics["bbox/AP"]) == (pytest.approx(43.0), pytest.approx(50.0))
     assert swept.metrics["held"] == 0  # the final run trains on everything and is tested on the test set
     sweep = swept.recipe["lr_sweep"]
@@ -95,9 +99,9 @@ def test_a_sweep_trains_each_rate_on_a_part_then_all_at_the_best_and_reports_eve
 def test_a_tiny_result_says_so_and_has_another_hash_so_that_no_report_mixes_it_with_a_real_one(
     checkpoint: Path, tmp_path: Path
 ) -> None:
-    real = run_trial(checkpoint, "coco_c4", 0, tmp_path / "real")
-    tiny = run_trial(checkpoint, "coco_c4", 0, tmp_path / "tiny", departure=Departure(tiny="shapes"))
-    other = run_trial(checkpoint, "coco_c4", 0, tmp_path / "other", departure=Departure(tiny="elsewhere"))
+    real = run(checkpoint, tmp_path / "real")
+    tiny = run(checkpoint, tmp_path / "tiny", tiny="shapes")
+    other = run(checkpoint, tmp_path / "other", tiny="elsewhere")
     assert (tiny.protocol.title, tiny.protocol.train, tiny.protocol.test) == ("COCO C4 1x (tiny)", "shapes", "shapes")
     assert tiny.protocol.options == ("--tiny=shapes",)
     assert len({real.protocol.hash, tiny.protocol.hash, other.protocol.hash}) == 3
@@ -105,30 +109,44 @@ def test_a_tiny_result_says_so_and_has_another_hash_so_that_no_report_mixes_it_w
 
 
 def test_more_devices_are_the_same_protocol_but_not_the_same_run(checkpoint: Path, tmp_path: Path) -> None:
-    one = run_trial(checkpoint, "coco_c4", 0, tmp_path / "one")
-    eight = run_trial(checkpoint, "coco_c4", 0, tmp_path / "eight", departure=Departure(devices=8))
+    one = run(checkpoint, tmp_path / "one")
+    eight = run(checkpoint, tmp_path / "eight", devices=8)
     assert one.protocol == eight.protocol
-    with pytest.raises(InputError, match="holds a trial of another number of devices"):
-        run_trial(checkpoint, "coco_c4", 0, tmp_path / "one", departure=Departure(devices=8))
+    with pytest.raises(
+        InputError, match=r"holds a run of other settings \(different: number of devices\); choose another folder$"
+    ):
+        run(checkpoint, tmp_path / "one", devices=8)
     (tmp_path / "one" / "trial.json").write_text(
         json.dumps(
             {k: v for k, v in json.loads((tmp_path / "one" / "trial.json").read_text()).items() if "dev" not in k}
         )
     )
-    assert run_trial(checkpoint, "coco_c4", 0, tmp_path / "one") == one  # folders of older versions go on
+    assert run(checkpoint, tmp_path / "one") == one  # folders of older versions go on
 
 
-def test_a_framework_that_knows_no_departure_refuses_it_before_anything_is_written(tmp_path: Path) -> None:
-    class Plain(Framework):
-        target, suffix = "none", ".pth"
+@pytest.mark.parametrize(
+    ("changes", "flag"),
+    [({"devices": 2}, "--num-gpus"), ({"tiny": "shapes"}, "--tiny"), ({"lr_sweep": (1.0, 2.0)}, "--lr-sweep")],
+)
+def test_what_a_framework_cannot_vary_is_refused_before_anything_is_written(
+    tmp_path: Path, changes: dict, flag: str
+) -> None:
+    (tmp_path / "last.pth").write_bytes(b"weights")
+    job = Job(checkpoint=tmp_path / "last.pth", benchmark="cifar10_knn", out=tmp_path / "out", **changes)
+    with pytest.raises(InputError, match=f"Classification has no {flag}; leave it out"):
+        run_trial(job)
+    assert not (tmp_path / "out").exists()
 
-        def command(self, *_: object, **__: object) -> list[str]:
-            return ["python", "tool"]
 
-        def bases(self, config: Path) -> list[Path]:
-            return []
+def test_the_command_in_a_result_makes_the_same_trial_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "tools"))
+    import run_benchmark
 
-    assert Plain().vary(["python"], Variation()) == ["python"]
-    for departure in (Departure(devices=2), Departure(tiny="shapes"), Departure(lr_sweep=(1.0, 2.0))):
-        with pytest.raises(InputError, match="Plain has no --num-gpus, --tiny and --lr-sweep"):
-            trial._check_able(Plain(), departure)
+    whole = Job(
+        checkpoint="last.pth", benchmark="mine.yaml:a b", trial=2, out="o", label="l", name="MoCo v2, 8 ep", method="moco",
+        branches=("mscn", "unmix"), notes="n o", source="plain:x", options=("a=1", "x"), devices=2, tiny="shapes",
+        lr_sweep=(0.3, 1.0),
+    )  # fmt: skip
+    for job in (whole, Job(checkpoint="last.pth", benchmark="coco_c4", out="o")):
+        again = run_benchmark.job(run_benchmark.parser().parse_args(job.command()[2:]))
+        assert again == job

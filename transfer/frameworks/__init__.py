@@ -1,33 +1,48 @@
 """Frameworks: how a benchmark is carried out, as a command line; the heavy libraries are imported by that command only.
 
-To add one, write ``transfer/frameworks/NAME.py`` with a class named like the file (underscores removed) that extends
-``Framework``. Its command trains and tests in ``folder`` and ends by writing ``evaluation.json`` there
-(``metrics``, ``seconds``, ``peak_memory_mib``, ``device``, ``recipe``, ``tensors_checked``). ``vary`` and ``summary`` are
-optional: what the framework can do beyond the published protocol, and the facts for docs/protocols.md.
+To add one, write a package ``transfer/frameworks/NAME`` with a class named like it that extends ``Framework``; its command line
+is in ``__init__.py``, what imports the framework beside it. Its command trains and tests in ``folder`` and ends by writing
+``evaluation.json`` there (``metrics``, ``seconds``, ``peak_memory_mib``, ``device``, ``recipe``, ``tensors_checked``).
 """
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from core import plugins
 from core.errors import InputError
-from transfer.benchmarks import Protocol
+from transfer.benchmarks import Benchmark
+
+# Where a module lives is no part of a protocol: in a hash it stays under the name it had when the first results were written.
+_FORMER = {
+    "transfer.frameworks.mmseg.heads": "transfer.segmentation.heads",
+    "transfer.frameworks.mmseg.backbones": "transfer.segmentation.convnext",
+}
 
 
 @dataclass(frozen=True)
-class Variation:
-    """How one run departs from the published protocol.
+class Departure:
+    """How a run departs from the published protocol; all but the number of ``devices`` changes what is learned.
 
-    ``tiny`` shortens it on ``shapes`` or on a folder; ``hold_out`` tests on that share of the training set. The number of
-    ``devices`` changes how long it takes, not what is learned, and is no part of a protocol's hash.
+    ``tiny`` shortens it on ``shapes`` or on a folder; ``lr_sweep`` are factors of the published learning rate to choose from
+    on held-out training images. The runs of a sweep have one ``lr_factor`` each and test on the share ``hold_out`` of the
+    training set.
     """
 
     devices: int = 1
     tiny: str = ""
+    lr_sweep: tuple[float, ...] = ()
     lr_factor: float = 1.0
     hold_out: float = 0.0
+
+    def said(self) -> list[str]:
+        """Return what of it changes the numbers, as a result's ``options`` have it."""
+        tiny = [f"--tiny={self.tiny}"] if self.tiny else []
+        return [*tiny, *([f"--lr-sweep={','.join(f'{f:g}' for f in self.lr_sweep)}"] if self.lr_sweep else [])]
 
     def options(self) -> list[str]:
         """Return what train_net.py and train_seg.py both call it."""
@@ -36,15 +51,25 @@ class Variation:
         return [*tiny, *lr, *(["--hold-out", repr(self.hold_out)] if self.hold_out else [])]
 
 
+PUBLISHED = Departure()  # none
+
+
 class Framework(ABC):
-    """``target`` is what ``transfer.convert.convert`` calls the framework's weights, ``suffix`` their file's ending."""
+    """``target`` is what ``transfer.convert`` calls its weights, ``suffix`` their file's ending, ``varies`` what may depart."""
 
     target: ClassVar[str]
     suffix: ClassVar[str]
+    varies: ClassVar[tuple[str, ...]] = ()  # names of Departure's fields
 
     @abstractmethod
     def command(
-        self, protocol: Protocol, weights: Path, folder: Path, seed: int, options: Sequence[str] = ()
+        self,
+        benchmark: Benchmark,
+        weights: Path,
+        folder: Path,
+        seed: int,
+        options: Sequence[str] = (),
+        departure: Departure = PUBLISHED,
     ) -> list[str]:
         """Return the command that fine-tunes and tests ``weights`` in ``folder``, going on with a partial run."""
 
@@ -52,15 +77,19 @@ class Framework(ABC):
     def bases(self, config: Path) -> list[Path]:
         """Return the files that ``config`` names as its bases, in the framework's own config language."""
 
-    def vary(self, command: list[str], variation: Variation) -> list[str]:
-        """Return ``command`` changed to depart from the protocol; raise InputError where the framework cannot."""
-        if variation != Variation():
-            raise InputError(f"{type(self).__name__} has no --num-gpus, --tiny and --lr-sweep; leave them out")
-        return command
-
     def summary(self, config: Path) -> dict[str, Any]:
         """Return what ``config`` says of ``devices``, ``batch``, ``lr``, ``warm_up``, ``steps``, ``iterations`` and ``norm``."""
         return {}
+
+    def check(self, departure: Departure) -> None:
+        """Raise InputError for a departure that this framework cannot serve."""
+        asked = [
+            name for name in ("devices", "tiny", "lr_sweep") if getattr(departure, name) != getattr(PUBLISHED, name)
+        ]
+        if beyond := [name for name in asked if name not in self.varies]:
+            flags = {"devices": "--num-gpus", "tiny": "--tiny", "lr_sweep": "--lr-sweep"}
+            said = " and ".join(flags[name] for name in beyond)
+            raise InputError(f"{type(self).__name__} has no {said}; leave it out")
 
     def config_files(self, config: Path) -> list[Path]:
         """Return ``config`` and all its bases, each once, bases first."""
@@ -70,6 +99,23 @@ class Framework(ABC):
         return [*found, config]
 
 
-def partial_run(folder: Path) -> bool:
-    """Tell whether ``folder`` holds a run to go on with; both frameworks keep the file ``last_checkpoint``."""
-    return (folder / "last_checkpoint").is_file()
+def of(benchmark: Benchmark) -> Framework:
+    """Return the framework that carries a benchmark out; raise InputError listing what there is."""
+    framework: Framework = plugins.find(__name__, benchmark.framework)()
+    return framework
+
+
+def protocol_hash(benchmark: Benchmark, options: Sequence[str] = ()) -> str:
+    """Return the sha256 over a benchmark's rules, the text of its config files, and the options on top."""
+    try:
+        texts = [path.read_text() for path in of(benchmark).config_files(benchmark.config_file)]
+    except OSError as error:
+        raise InputError(f"cannot read {error.filename}, a config of {benchmark.title!r} ({error.strerror})") from error
+    for now, former in _FORMER.items():
+        texts = [text.replace(now, former) for text in texts]
+    return hashlib.sha256(json.dumps([benchmark.rules(), texts, list(options)]).encode()).hexdigest()
+
+
+def partial_run(folder: Path) -> list[str]:
+    """Return ``--resume`` where ``folder`` holds a run to go on with; all frameworks keep the file ``last_checkpoint``."""
+    return ["--resume"] if (folder / "last_checkpoint").is_file() else []

@@ -9,7 +9,7 @@ from transfer.report import cost as costs
 from transfer.report import wording
 from transfer.report.environments import environments
 from transfer.report.model import Column, Report, short
-from transfer.suite.durations import duration
+from transfer.results import duration
 
 
 def write(report: Report, path: Path) -> None:

@@ -16,7 +16,7 @@ from transfer.report.cache import Cache
 from transfer.report.environments import environments
 from transfer.report.model import MARKS, Column, Report, Row, short, signed
 from transfer.report.pictures import Pictures
-from transfer.suite.durations import duration
+from transfer.results import duration
 
 TEMPLATES = Path(__file__).parent / "templates"
 LARGEST = 7_800_000  # bytes of the page; pictures get what the rest leaves

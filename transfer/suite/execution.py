@@ -4,7 +4,6 @@ An item is executed under its lock by one attempt at a time, whoever runs: sever
 A failed attempt leaves ``failure.json`` with the reason; a stopped one leaves nothing and is gone on with later.
 """
 
-import contextlib
 import json
 import os
 import time
@@ -14,15 +13,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
-from core import files
+from core import files, run_folder
 from core.errors import InputError
-from transfer.suite import family, process
-from transfer.suite.items import Item, finished
+from core.provenance import ROOT
+from transfer.suite import process
+from transfer.suite.items import JOB, Item, finished
 from transfer.suite.trial import LOG
 
 FAILURE = "failure.json"
+LOCK = ".item.lock"
 MEASURE_EVERY = 2.0  # seconds between looks at an item's memory, which cost milliseconds per GiB
 State = Literal["waiting", "queued", "running", "done", "failed", "blocked"]
 
@@ -152,11 +153,11 @@ class Work:
 
     def _left_alone(self, item: Item) -> bool:
         """Tell whether no process works on an item any more; those of a killed runner get time to end."""
-        if not family.members(item.folder):
+        if not process.members(item.folder):
             self._leftovers.pop(item.name, None)
             return True
         if time.monotonic() - self._leftovers.setdefault(item.name, time.monotonic()) > process.GRACE:
-            family.kill(item.folder)
+            process.kill(item.folder)
         return False
 
 
@@ -173,7 +174,11 @@ class Attempt:
         (item.folder / FAILURE).unlink(missing_ok=True)
         self.log = item.folder / LOG
         _append(self.log, f"\n$ {' '.join(item.command)}\n")
-        self.process = process.start(item.command, self.log, {**environment, **family.tag(item.folder)})
+        if item.job is not None:
+            files.write_json(item.folder / JOB, item.job.model_dump(mode="json"))
+        here = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))  # this checkout's packages
+        marks = {"PYTHONPATH": here, **process.tag(item.folder)}
+        self.process = process.start(item.command, self.log, {**environment, **marks})
 
     def over(self) -> bool:
         """Tell whether all of the item's processes have ended; end those above the memory cap."""
@@ -183,10 +188,10 @@ class Attempt:
                 self._watch_memory()
                 return False
             self._ended = time.monotonic()
-        if not family.members(self.item.folder):
+        if not process.members(self.item.folder):
             return True
         if time.monotonic() - self._ended > process.GRACE:
-            family.kill(self.item.folder)
+            process.kill(self.item.folder)
         return False
 
     def failure(self) -> str:
@@ -208,30 +213,25 @@ class Attempt:
         """End the item's processes, within ``seconds`` if they are polite, and let go of the lock."""
         self.terminate()
         process.finish(self.process, seconds)
-        family.kill(self.item.folder)
+        process.kill(self.item.folder)
         self.lock.release()
 
     def _watch_memory(self) -> None:
         if self.cap is None or time.monotonic() - self._measured < MEASURE_EVERY:
             return
         self._measured = time.monotonic()
-        used = family.memory(family.members(self.item.folder)) / 2**30
+        used = process.memory(process.members(self.item.folder)) / 2**30
         if used > self.cap:
             self._excess = f"used {used:.2f} GiB of memory, above memory_gib={self.cap:g}"
-            family.kill(self.item.folder)
+            process.kill(self.item.folder)
 
 
 def hold(folder: Path) -> FileLock | None:
-    """Take an item's lock, or return None if somebody has it; the kernel lets go of it when its holder dies."""
+    """Take an item's lock, or return None if somebody has it."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".item.lock")
-        with contextlib.suppress(Timeout):
-            lock.acquire(blocking=False)
-            return lock
-    except OSError as error:
-        raise InputError(f"cannot write {folder}: {error.strerror}; choose another folder") from error
-    return None
+        return run_folder.hold(folder, lock=LOCK)
+    except run_folder.InUse:
+        return None
 
 
 def record_failure(item: Item, reason: str, attempts: int, **details: str) -> None:

@@ -18,10 +18,12 @@ from typing import Any, Literal
 from core import config, files
 from core.provenance import ROOT
 from transfer import results
+from transfer.frameworks import protocol_hash
 from transfer.suite.settings import RandomInit, Suite
-from transfer.suite.trial import protocol_hash, protocol_of
+from transfer.suite.trial import Job
 
 FILE = "suite.json"
+JOB = "job.json"  # a trial, in its folder
 CHECKPOINTS = "checkpoints"  # folder of the runs and weights that the suite itself makes
 
 
@@ -38,6 +40,7 @@ class Item:
     trial: int | None = None
     after: str = ""
     checkpoint_file: Path = field(default_factory=Path)
+    job: Job | None = None
 
     @property
     def sort(self) -> str:
@@ -52,7 +55,7 @@ def plan(suite: Suite, folder: Path | None = None) -> list[Item]:
     """
     folder = folder or suite.folder
     numbers = {name: suite.numbers(name) for name in suite.benchmarks}
-    rules = {name: protocol_hash(*protocol_of(of.name), of.options) for name, of in suite.benchmarks.items()}
+    rules = {label: protocol_hash(of.benchmark, of.options) for label, of in suite.benchmarks.items()}
     items: dict[str, Item] = {}
     for trial in max(numbers.values(), key=len):
         sources = {label: _source(suite, label, folder, trial) for label in suite.checkpoints}
@@ -89,7 +92,7 @@ def _random_source(label: str, shown: str, settings: RandomInit, folder: Path, t
     home = folder / CHECKPOINTS / f"{label}--{key[:8]}"
     file = home / "random.pth"
     pairs = [f"{name}={value}" for name, value in drawn.backbone.items()]
-    command = (sys.executable, "-m", "transfer.convert.random_init", str(file), "--seed", str(drawn.seed), *pairs)
+    command = (sys.executable, "-P", "-m", "transfer.convert.random_init", str(file), "--seed", str(drawn.seed), *pairs)
     name = f"{label} (random{f' {trial}' if drawn.repeat else ''})"
     return Item(name, "random", shown, home, command, checkpoint_file=file), file, key
 
@@ -105,7 +108,8 @@ def _measurements(
             kind="benchmark",
             checkpoint=suite.shown(label),
             folder=home,
-            command=_command(suite, label, benchmark, file, trial, home),
+            command=(sys.executable, str(ROOT / "tools" / "run_benchmark.py"), "--job", str(home / JOB)),
+            job=_job(suite, label, benchmark, file, trial, home),
             benchmark=benchmark,
             trial=trial,
             after=maker.name if maker is not None else "",
@@ -113,21 +117,19 @@ def _measurements(
         )
 
 
-def _command(suite: Suite, label: str, benchmark: str, file: Path, trial: int, home: Path) -> tuple[str, ...]:
-    measure = suite.benchmarks[benchmark]
-    entry = suite.checkpoints[label]
-    said = {
-        "label": benchmark if benchmark != measure.name else "",
-        "name": suite.shown(label),
-        "method": entry.method,
-        "branches": ",".join(entry.branches),
-        "notes": entry.notes,
-    }
-    return (
-        *(sys.executable, str(ROOT / "tools" / "run_benchmark.py"), str(file)),
-        *("--benchmark", measure.name, "--trial", str(trial), "--out", str(home)),
-        *(f"--{key}={value}" for key, value in said.items() if value),
-        *(("--options", *measure.options) if measure.options else ()),
+def _job(suite: Suite, label: str, benchmark: str, file: Path, trial: int, home: Path) -> Job:
+    measure, entry = suite.benchmarks[benchmark], suite.checkpoints[label]
+    return Job(
+        checkpoint=file,
+        benchmark=measure.place,
+        trial=trial,
+        out=home,
+        label=benchmark,
+        name=suite.shown(label),
+        method=entry.method,
+        branches=entry.branches,
+        notes=entry.notes,
+        options=measure.options,
     )
 
 
@@ -179,14 +181,14 @@ def manifest(suite: Suite, items: Sequence[Item], folder: Path) -> dict[str, Any
             }
             for label, entry in suite.checkpoints.items()
         ],
-        "benchmarks": {label: protocol_of(measure.name)[0].title for label, measure in suite.benchmarks.items()},
+        "benchmarks": {label: measure.benchmark.title for label, measure in suite.benchmarks.items()},
         "items": [
             {
                 "checkpoint": item.checkpoint,
                 "benchmark": item.benchmark,
                 "trial": item.trial,
                 "folder": str(item.folder.relative_to(folder)),
-                "command": list(item.command),
+                "command": item.job.command() if item.job else list(item.command),
             }
             for item in items
             if item.kind == "benchmark"

@@ -1,4 +1,7 @@
-"""Run a command whose whole process group ends with us, however we end."""
+"""Run a command whose whole process group ends with us, however we end; find all processes that work on one item.
+
+An item's processes are found by a variable they inherit: also those in sessions of their own.
+"""
 
 import contextlib
 import ctypes
@@ -10,10 +13,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import psutil
+
 from core.errors import InputError
 
 GRACE = 30.0  # seconds between SIGTERM and SIGKILL: time to save a checkpoint
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+VARIABLE = "MASKTRANSFER_ITEM"
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _PR_SET_PDEATHSIG = 1
 
@@ -141,3 +147,35 @@ def tail(log: Path, size: int = 8192) -> list[str]:
             return re.split(r"[\r\n]+", file.read().decode("utf-8", "replace"))
     except OSError:
         return []
+
+
+def tag(folder: Path) -> dict[str, str]:
+    """Return the variable that marks a command, and all it starts, as working on an item's folder."""
+    return {VARIABLE: str(folder.resolve())}
+
+
+def members(folder: Path) -> list[psutil.Process]:
+    """Return the living processes on this machine that work on an item's folder, as far as we may look."""
+    mark, here = str(folder.resolve()), os.getpid()
+    found = psutil.process_iter(["environ"])
+    return [one for one in found if (one.info["environ"] or {}).get(VARIABLE) == mark and one.pid != here]
+
+
+def kill(folder: Path) -> None:
+    """End every process of an item at once."""
+    for one in members(folder):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+
+
+def memory(processes: Sequence[psutil.Process]) -> int:
+    """Return the bytes of memory that processes use; what they share is counted once where the system can tell (Pss)."""
+    total = 0
+    for one in processes:
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            try:
+                full = one.memory_full_info()
+                total += getattr(full, "pss", 0) or full.rss
+            except psutil.AccessDenied:
+                total += one.memory_info().rss
+    return total

@@ -1,11 +1,13 @@
-"""Show a suite's progress: a live table on a terminal, plain lines in a log."""
+"""Show a suite's progress: a live table on a terminal, plain lines in a log, and how long what is left takes."""
 
+import contextlib
 import json
 import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from types import TracebackType
 from typing import Self
 
@@ -14,8 +16,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from transfer import results
+from transfer.results import duration
 from transfer.suite import process
-from transfer.suite.durations import Durations, duration
 from transfer.suite.execution import State, Statuses
 from transfer.suite.items import Item
 from transfer.suite.trial import LOG
@@ -155,3 +158,56 @@ def journal_line(item: Item) -> str:
         except (ValueError, KeyError, TypeError):
             continue
     return ""
+
+
+class Durations:
+    """The seconds that done items took, and what follows for the others."""
+
+    def __init__(self, items: Sequence[Item], statuses: Statuses) -> None:
+        self.items = items
+        self.known: dict[tuple[str, str], list[float]] = {}  # by sort and checkpoint; '' is any
+        for item in items:
+            if statuses[item.name].state == "done" and (seconds := _seconds(item)) is not None:
+                self.add(item, seconds)
+
+    def add(self, item: Item, seconds: float) -> None:
+        """Take note of how long an item took."""
+        for place in ((item.sort, item.checkpoint), (item.sort, "")):
+            self.known.setdefault(place, []).append(seconds)
+
+    def estimate(self, item: Item) -> float | None:
+        """Return the mean seconds of the same sort of item, of the same checkpoint if there was one; None if unknown."""
+        known = self.known.get((item.sort, item.checkpoint)) or self.known.get((item.sort, ""))
+        return fmean(known) if known else None
+
+    def remaining(self, statuses: Statuses, width: int) -> tuple[float, int]:
+        """Return the seconds that what is left takes, ``width`` at a time, and the number of items not counted."""
+        parts: list[float] = []
+        unknown = 0
+        for item in self.items:
+            status = statuses[item.name]
+            if status.state not in ("waiting", "queued", "running"):
+                continue
+            if (estimate := self.estimate(item)) is None:
+                unknown += 1
+            else:
+                spent = time.monotonic() - status.started if status.state == "running" else 0.0
+                parts.append(max(estimate - spent, 0.0))
+        return max(sum(parts) / width, max(parts, default=0.0)), unknown
+
+    def left(self, statuses: Statuses, width: int) -> str:
+        """Say how much time is left, as far as known."""
+        seconds, unknown = self.remaining(statuses, width)
+        if not unknown:
+            return f"about {duration(seconds)} left" if seconds else "0 s left"
+        if not self.known:
+            return "time left not known yet"
+        return f"more than {duration(seconds)} left ({unknown} items of unknown duration)"
+
+
+def _seconds(item: Item) -> float | None:
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        if item.kind == "benchmark":
+            return results.read(item.folder / results.FILE).cost.seconds
+        return float(json.loads((item.folder / "summary.json").read_text())["seconds"])
+    return None

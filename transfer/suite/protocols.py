@@ -1,17 +1,15 @@
-"""Write docs/protocols.md: every benchmark's rules, read from its class, its config and the published numbers."""
+"""Write docs/protocols.md: every benchmark's rules, read from its row, its config and the published numbers."""
 
-import importlib
-import inspect
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from core import config, plugins
+from core import config
 from core.files import write_atomic
 from core.provenance import ROOT
-from transfer.benchmarks import Benchmark, Protocol
+from transfer import benchmarks, frameworks
+from transfer.benchmarks import Benchmark
 from transfer.report import published
-from transfer.suite.trial import protocol_of
 
 PAGE = ROOT / "docs" / "protocols.md"
 TEXT = Path(__file__).parent / "protocols_text.md"  # the page's prose; the line TABLES stands for the tables
@@ -37,10 +35,9 @@ def write(page: Path = PAGE) -> None:
 
 def text() -> str:
     """Return the page."""
-    names = plugins.names("transfer.benchmarks")
     sections = []
     for framework, title in TITLES.items():
-        found = [name for name in names if protocol_of(name)[0].framework == framework]
+        found = [name for name, row in benchmarks.shipped().items() if row.framework == framework]
         sections.append(f"## {title}\n\n{table(found)}\n{sources(found)}")
     return TEXT.read_text().replace("TABLES\n", "\n".join(sections))
 
@@ -53,17 +50,17 @@ def table(names: Iterable[str]) -> str:
 
 def row(name: str) -> tuple[str, ...]:
     """Return the cells of a benchmark."""
-    protocol, framework = protocol_of(name)
-    facts = framework.summary(ROOT / protocol.config)
-    training = _trained(facts) if facts else _classified(config.load(ROOT / protocol.config).get("task", {}))
-    metrics = (protocol.headline, *(metric for metric in protocol.metrics if metric != protocol.headline))
+    benchmark = benchmarks.find(name)
+    facts = frameworks.of(benchmark).summary(benchmark.config_file)
+    training = _trained(facts) if facts else _classified(config.load(benchmark.config_file).get("task", {}))
+    metrics = (benchmark.headline, *(metric for metric in benchmark.metrics if metric != benchmark.headline))
     return (
         f"`{name}`",
-        f"{protocol.train} → {protocol.test}",
+        f"{benchmark.train} → {benchmark.test}",
         *training,
         ", ".join(metrics),
-        str(protocol.trials),
-        reference(name, protocol) or "–",
+        str(benchmark.trials),
+        reference(name, benchmark) or "–",
     )
 
 
@@ -71,20 +68,18 @@ def sources(names: Iterable[str]) -> str:
     """Return what each benchmark says of itself, with its config."""
     lines = []
     for name in names:
-        benchmark: type[Benchmark] = plugins.find("transfer.benchmarks", name)
-        about = inspect.getdoc(importlib.import_module(benchmark.__module__)) or ""
-        path = benchmark.protocol.config
-        lines.append(f"- `{name}`: {about.splitlines()[0]} [{Path(path).name}](../{path})\n")
+        benchmark = benchmarks.find(name)
+        lines.append(f"- `{name}`: {benchmark.about} [{Path(benchmark.config).name}](../{benchmark.config})\n")
     return "".join(lines)
 
 
-def reference(name: str, protocol: Protocol) -> str:
+def reference(name: str, benchmark: Benchmark) -> str:
     """Return some published values of the headline under the same protocol, with how many more there are."""
     shown: list[str] = []
     count = 0
     for group in published.of(name):
         for line in group.rows if group.comparable else ():
-            value = group.value(line, protocol.headline)
+            value = group.value(line, benchmark.headline)
             if value is not None:
                 count += 1
                 if line.name in ROWS and not any(text.startswith(line.name) for text in shown):

@@ -6,12 +6,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from core import files, plugins
+from core import files, plugins, run_folder
+from transfer.results import duration
 from transfer.suite import execution, items, process
-from transfer.suite.durations import Durations, duration
 from transfer.suite.execution import Limits, Work
 from transfer.suite.launchers import Launcher
-from transfer.suite.progress import Progress
+from transfer.suite.progress import Durations, Progress
 from transfer.suite.settings import Suite
 
 UNLIMITED = 10_000  # columns
@@ -21,6 +21,7 @@ def run(settings: Suite, folder: Path, console: Console) -> int:
     """Execute all items and return how many did not end well; SIGTERM and Ctrl-C stop the running ones first."""
     wanted = items.plan(settings, folder)
     statuses = execution.standing(wanted)
+    _claim(settings, folder)
     launcher, limits = _launcher(settings, folder), Limits(settings.retries, settings.memory_gib)
     launcher.check(limits)
     files.write_json(folder / items.FILE, items.manifest(settings, wanted, folder))
@@ -28,6 +29,15 @@ def run(settings: Suite, folder: Path, console: Console) -> int:
     with process.sigterm_ends_cleanly(), progress:
         launcher.run(Work(wanted, statuses, progress, limits))
     return sum(status.state != "done" for status in statuses.values())
+
+
+def _claim(settings: Suite, folder: Path) -> None:
+    """Refuse a results folder of another suite: its list of what was asked for would be replaced."""
+    path = folder / items.FILE
+    if path.exists():
+        found = files.read_json(path)
+        kept = {"name": found.get("name")} if isinstance(found, dict) else {}
+        run_folder.open_folder(folder, {"name": settings.name}, False, "--out", begun=True, kept=kept, can_resume=False)
 
 
 def _launcher(settings: Suite, folder: Path) -> Launcher:

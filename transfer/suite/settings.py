@@ -15,7 +15,9 @@ from core import config, plugins
 from core.config import Settings
 from core.errors import InputError
 from core.provenance import ROOT
-from transfer.suite.trial import protocol_hash, protocol_of
+from transfer import benchmarks
+from transfer.benchmarks import Benchmark
+from transfer.frameworks import protocol_hash
 
 
 def _label(text: str) -> str:
@@ -33,11 +35,6 @@ def _existing(path: Path) -> Path:
 def _shipped(path: Path) -> Path:
     """Find a config from where we are, else from the project's folder."""
     return _existing(path if path.is_file() or path.is_absolute() else ROOT / path)
-
-
-def _benchmark(name: str) -> str:
-    protocol_hash(*protocol_of(name))  # also reads the config files
-    return name
 
 
 def _random(values: dict[str, Any]) -> dict[str, Any]:
@@ -113,11 +110,30 @@ class Entry(Settings):
 
 
 class Measure(Settings):
-    """A benchmark of the suite; ``name`` is its plug-in if its label is not, ``options`` go to the framework."""
+    """A benchmark of the suite: ``name`` is its row if its label is not, ``file`` a YAML file of rows of one's own.
 
-    name: Annotated[str, AfterValidator(_benchmark)]
+    ``options`` go to the framework.
+    """
+
+    name: str
+    file: ConfigFile | None = None
     trials: int | None = Field(None, ge=1)
     options: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        protocol_hash(self.benchmark)  # also reads the config files
+        return self
+
+    @property
+    def place(self) -> str:
+        """Return what ``transfer.benchmarks.find`` takes."""
+        return f"{self.file}:{self.name}" if self.file else self.name
+
+    @property
+    def benchmark(self) -> Benchmark:
+        """Return the row."""
+        return benchmarks.find(self.place)
 
 
 def _named_by_label(values: Any) -> Any:
@@ -181,7 +197,7 @@ class Suite(Settings):
         measure = self.benchmarks[benchmark]
         if self.seeds is not None:
             return self.seeds[: measure.trials]
-        return tuple(range(measure.trials or self.trials or protocol_of(measure.name)[0].trials))
+        return tuple(range(measure.trials or self.trials or measure.benchmark.trials))
 
 
 def _problem(place: tuple[int | str, ...], kind: str, message: str, value: Any) -> InitErrorDetails:

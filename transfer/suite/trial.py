@@ -4,28 +4,28 @@ import json
 import resource
 import shlex
 import shutil
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from hashlib import sha256 as hash_of
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from pydantic import Field
 
-from core import files, plugins, provenance
+from core import files, provenance, run_folder
+from core.config import Settings
 from core.errors import InputError
-from transfer import results
-from transfer.benchmarks import Protocol
-from transfer.frameworks import Framework, Variation
+from transfer import benchmarks, frameworks, results
+from transfer.benchmarks import Benchmark
+from transfer.frameworks import Departure, Framework
 from transfer.results import Checkpoint, Cost, MeasuredProtocol, Result
 from transfer.suite import lr_sweep, process
 
 RUN = "run"  # the framework's own folder inside the item's
 SWEEP = "sweep"  # the runs of an lr sweep, one folder a factor
 LOG = "log.txt"
+CLAIM = "trial.json"
 _SEED_STEP = 1000  # Detectron2 adds the rank to the seed: neighbouring trials must not share a rank's seed
 
 
@@ -33,14 +33,56 @@ class TrialError(InputError):
     """The framework's command failed; the message says why and where its log is."""
 
 
-@dataclass(frozen=True)
-class Description:
-    """What the user says of a checkpoint; what is left empty is read from the file."""
+class Job(Settings):
+    """What a trial consists of; a suite hands it over as one JSON file, ``tools/run_benchmark.py`` makes it of its options.
 
+    ``benchmark`` is a name or ``FILE.yaml:NAME``; ``label`` is what reports call it. ``name``, ``method``, ``branches`` and
+    ``notes`` are what the user says of the checkpoint: what is left empty is read from the file. ``options`` go to the
+    framework, ``source`` names the checkpoint's dialect.
+    """
+
+    checkpoint: Path
+    benchmark: str
+    trial: int = Field(0, ge=0)
+    out: Path
+    label: str = ""
     name: str = ""
     method: str = ""
     branches: tuple[str, ...] = ()
     notes: str = ""
+    source: str = "auto"
+    options: tuple[str, ...] = ()
+    devices: int = Field(1, ge=1)
+    tiny: str = ""
+    lr_sweep: tuple[float, ...] = ()
+
+    @property
+    def row(self) -> str:
+        """Return the benchmark's name as results have it: a row of a user's file keeps the file's name."""
+        file, colon, name = self.benchmark.rpartition(":")
+        return f"{Path(file).name}{colon}{name}" if colon else name
+
+    @property
+    def departure(self) -> Departure:
+        """Return how it departs from the protocol."""
+        return Departure(self.devices, self.tiny, self.lr_sweep)
+
+    @property
+    def said(self) -> list[str]:
+        """Return the departures and options that change the numbers."""
+        return [*self.departure.said(), *self.options]
+
+    def command(self) -> list[str]:
+        """Return the command line that does the same, for people."""
+        values = {
+            **{"--benchmark": self.benchmark, "--trial": self.trial, "--out": self.out},
+            **{f"--{key}": getattr(self, key) for key in ("label", "name", "method", "notes", "tiny")},
+            **{"--source": self.source.removeprefix("auto"), "--branches": ",".join(self.branches)},
+            **{"--num-gpus": self.devices if self.devices > 1 else "", "--lr-sweep": ",".join(map(str, self.lr_sweep))},
+        }
+        said = [f"{flag}={value}" for flag, value in values.items() if str(value)]
+        rest = ["--options", *self.options] if self.options else []
+        return ["python", "tools/run_benchmark.py", str(self.checkpoint), *said, *rest]
 
 
 def seed_of(trial: int) -> int:
@@ -48,201 +90,123 @@ def seed_of(trial: int) -> int:
     return _SEED_STEP * (trial + 1)
 
 
-def protocol_of(benchmark: str) -> tuple[Protocol, Framework]:
-    """Return a benchmark's protocol and its framework; raise InputError listing what there is."""
-    protocol: Protocol = plugins.find("transfer.benchmarks", benchmark).protocol
-    return protocol, plugins.find("transfer.frameworks", protocol.framework)()
-
-
-# Where a module lives is no part of a protocol: in a hash it stays under the name it had when the first results were written.
-_FORMER = {
-    "transfer.frameworks.mmseg.heads": "transfer.segmentation.heads",
-    "transfer.frameworks.mmseg.backbones": "transfer.segmentation.convnext",
-}
-
-
-def protocol_hash(protocol: Protocol, framework: Framework, options: Sequence[str] = ()) -> str:
-    """Return the sha256 over a protocol's settings, the text of its config files, and the options on top."""
-    try:
-        texts = [path.read_text() for path in framework.config_files(provenance.ROOT / protocol.config)]
-    except OSError as error:
-        raise InputError(f"cannot read {error.filename}, a config of {protocol.title!r} ({error.strerror})") from error
-    for now, former in _FORMER.items():
-        texts = [text.replace(now, former) for text in texts]
-    parts = [protocol.model_dump(mode="json", exclude={"title", "trials"}), texts, list(options)]
-    return hash_of(json.dumps(parts).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Departure:
-    """How a trial departs from its published protocol; everything but the number of devices is part of its hash.
-
-    ``lr_sweep`` are factors of the published learning rate: each is trained on nine tenths of the training set and scored
-    on the rest, and the best one is used.
-    """
-
-    devices: int = 1
-    tiny: str = ""
-    lr_sweep: tuple[float, ...] = ()
-
-    def options(self) -> list[str]:
-        """Return what of it changes the numbers, as a result's ``options`` have it."""
-        tiny = [f"--tiny={self.tiny}"] if self.tiny else []
-        return [*tiny, *([f"--lr-sweep={','.join(f'{f:g}' for f in self.lr_sweep)}"] if self.lr_sweep else [])]
-
-    def measured(self, name: str, protocol: Protocol, rules: str, options: Sequence[str]) -> MeasuredProtocol:
-        """Describe the protocol as it was run; its title tells a short run or a sweep from the real thing."""
-        values = protocol.model_dump(include={"title", "config", "train", "test", "metrics", "headline"})
-        said = [word for word, there in (("tiny", self.tiny), ("lr sweep", self.lr_sweep)) if there]
-        if said:
-            values["title"] += f" ({', '.join(said)})"
-        if self.tiny:
-            values["train"] = values["test"] = self.tiny
-        return MeasuredProtocol(name=name, hash=rules, options=tuple(options), **values)
-
-
-def run_trial(
-    checkpoint: Path,
-    benchmark: str,
-    trial: int,
-    folder: Path,
-    description: Description | None = None,
-    options: Sequence[str] = (),
-    dialect: str = "auto",
-    label: str = "",
-    departure: Departure | None = None,
-) -> Result:
+def run_trial(job: Job) -> Result:
     """Convert, fine-tune, test, and write ``result.json``; a finished trial is returned, a partial one goes on.
 
     Raises InputError for bad input and for a folder that holds another trial, TrialError when the framework fails.
     """
-    departure = departure or Departure()
-    protocol, framework = protocol_of(benchmark)
-    _check_given(checkpoint, trial)
-    said = [*departure.options(), *options]
-    digest, rules = files.sha256(checkpoint), protocol_hash(protocol, framework, said)
-    framework.vary(
-        ["python", "tool"], Variation(devices=departure.devices, tiny=departure.tiny)
-    )  # or say now it cannot
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
-        _claim(folder, {"checkpoint": digest, "protocol": rules, "trial": trial}, departure.devices)
-        if (folder / results.FILE).exists():
-            return results.read(folder / results.FILE)
+    benchmark = benchmarks.find(job.benchmark)
+    framework = frameworks.of(benchmark)
+    if not job.checkpoint.is_file():
+        raise InputError(f"no checkpoint at {job.checkpoint}; check the path")
+    framework.check(job.departure)  # before anything is written
+    digest, rules = files.sha256(job.checkpoint), frameworks.protocol_hash(benchmark, job.said)
+    with run_folder.hold(job.out, seconds=60):
+        _claim(job, digest, rules)
+        if (job.out / results.FILE).exists():
+            return results.read(job.out / results.FILE)
         started = _now()
-        weights, pretrain = _converted(checkpoint, folder, framework, dialect)
-        evaluation = _measure(_Job(protocol, framework, weights, folder, trial, options), departure)
+        weights, proof = _converted(job, framework)
+        evaluation = _measure(_Runs(job, benchmark, framework, weights))
         result = Result(
-            benchmark=label or benchmark,
-            protocol=departure.measured(benchmark, protocol, rules, said),
-            framework=protocol.framework,
-            checkpoint=_described(checkpoint, digest, description or Description(), pretrain),
-            **_circumstances(trial, started),
+            benchmark=job.label or job.row.rpartition(":")[2],
+            protocol=_measured(job, benchmark, rules),
+            framework=benchmark.framework,
+            checkpoint=_described(job, digest, proof),
+            **_circumstances(job, started),
             **evaluation,
         )
-        results.write(folder / results.FILE, result)
+        results.write(job.out / results.FILE, result)
         weights.unlink()  # the command above makes it again; proof.json keeps its sha256
         return result
 
 
-def _check_given(checkpoint: Path, trial: int) -> None:
-    if trial < 0:
-        raise InputError(f"trial is {trial}; trials count from 0")
-    if not checkpoint.is_file():
-        raise InputError(f"no checkpoint at {checkpoint}; check the path")
+def _claim(job: Job, digest: str, rules: str) -> None:
+    """Note what the folder is for; refuse one made for another checkpoint, protocol, trial or number of devices."""
+    identity = {"checkpoint": digest, "protocol": rules, "trial": job.trial, "number of devices": job.devices}
+    path = job.out / CLAIM
+    kept = {"number of devices": 1, **json.loads(path.read_text())} if path.exists() else None
+    run_folder.open_folder(
+        job.out, identity, False, "folder", begun=kept is not None, kept=kept, file=CLAIM, can_resume=False
+    )
 
 
-def _circumstances(trial: int, started: str) -> dict[str, Any]:
+def _measured(job: Job, benchmark: Benchmark, rules: str) -> MeasuredProtocol:
+    """Describe the protocol as it was run; its title tells a short run or a sweep from the real thing."""
+    values = benchmark.model_dump(include={"title", "config", "train", "test", "metrics", "headline"})
+    said = [word for word, there in (("tiny", job.tiny), ("lr sweep", job.lr_sweep)) if there]
+    if said:
+        values["title"] += f" ({', '.join(said)})"
+    if job.tiny:
+        values["train"] = values["test"] = job.tiny
+    return MeasuredProtocol(name=job.row, hash=rules, options=tuple(job.said), **values)
+
+
+def _circumstances(job: Job, started: str) -> dict[str, Any]:
     """Return which trial it was, when it ran and on what."""
-    what = {"trial": trial, "seed": seed_of(trial), "command": _own_command()}
+    what = {"trial": job.trial, "seed": seed_of(job.trial), "command": shlex.join(job.command())}
     return {**what, "environment": provenance.environment(), "started": started, "finished": _now()}
 
 
-def _check_able(framework: Framework, departure: Departure) -> None:
-    """Raise InputError before anything is written when the framework knows no such departure."""
-    factor = 0.5 if departure.lr_sweep else 1.0
-    framework.vary(["python", "tool"], Variation(departure.devices, departure.tiny, factor))
+def _converted(job: Job, framework: Framework) -> tuple[Path, dict[str, Any]]:
+    """Return the framework's weights file and the proof of its conversion, made now unless both are there."""
+    weights, proof = job.out / f"weights{framework.suffix}", job.out / "proof.json"
+    if not (weights.exists() and proof.exists()):
+        from transfer.convert import convert  # here: it imports torch, which --help and planning need not wait for
 
-
-def _locked(folder: Path) -> Any:
-    try:
-        return FileLock(folder / ".trial.lock").acquire(timeout=60)  # a killed predecessor may still be saving
-    except Timeout as error:
-        raise InputError(f"{folder} is in use by another process; wait for it, or choose another folder") from error
-
-
-def _claim(folder: Path, identity: Mapping[str, Any], devices: int) -> None:
-    """Note what the folder is for; refuse one made for another checkpoint, protocol, trial or number of devices."""
-    path = folder / "trial.json"
-    identity = {**identity, "number of devices": devices}
-    if not path.exists():
-        files.write_json(path, identity)
-        return
-    saved = {"number of devices": 1, **json.loads(path.read_text())}
-    if other := [key for key, value in identity.items() if saved.get(key) != value]:
-        raise InputError(f"{folder} holds a trial of another {' and '.join(other)}; remove it or choose another folder")
-
-
-def _converted(checkpoint: Path, folder: Path, framework: Framework, dialect: str) -> tuple[Path, dict[str, Any]]:
-    from transfer.convert import convert, recipe  # here: they import torch, which --help and planning need not wait for
-
-    weights = folder / f"weights{framework.suffix}"
-    if not (weights.exists() and (folder / "proof.json").exists()):
-        proof = convert.convert(checkpoint, weights, target=framework.target, dialect=dialect)
-        files.write_json(folder / "proof.json", proof.to_dict())
-    found = recipe.read(weights)
-    return weights, {} if found is None else found.pretrain
+        made = convert.convert(job.checkpoint, weights, target=framework.target, dialect=job.source)
+        files.write_json(proof, made.to_dict())
+    values: dict[str, Any] = json.loads(proof.read_text())
+    return weights, values
 
 
 @dataclass(frozen=True)
-class _Job:
+class _Runs:
     """What every run of a trial has in common."""
 
-    protocol: Protocol
+    job: Job
+    benchmark: Benchmark
     framework: Framework
     weights: Path
-    folder: Path
-    trial: int
-    options: Sequence[str]
 
-    def run(self, name: str, variation: Variation) -> float:
+    def run(self, name: str, departure: Departure) -> float:
         """Train and test in the folder ``name`` unless that is done; return the wall seconds spent now."""
-        run, log = self.folder / name, self.folder / LOG
+        job = self.job
+        run, log = job.out / name, job.out / LOG
         if (run / "evaluation.json").exists():
             return 0.0
-        if run.exists() and not (run / "last_checkpoint").exists():
+        if run.exists() and not (run / run_folder.CHECKPOINT).exists():
             shutil.rmtree(run)  # stopped before its first checkpoint: its journal would be written twice
         run.mkdir(parents=True, exist_ok=True)
         places = (self.weights.absolute(), run.absolute())
-        command = self.framework.command(self.protocol, *places, seed_of(self.trial), self.options)
-        command = self.framework.vary(command, variation)
+        command = self.framework.command(self.benchmark, *places, seed_of(job.trial), job.options, departure)
         begin = time.monotonic()
         code = process.run(command, log, process.threads(None))
         if code != 0:
-            raise TrialError(f"{self.protocol.framework} failed with {process.explain(code, log)}; the log is {log}")
+            raise TrialError(f"{self.benchmark.framework} failed with {process.explain(code, log)}; the log is {log}")
         if not (run / "evaluation.json").exists():
-            raise TrialError(f"{self.protocol.framework} ended without {run / 'evaluation.json'}; the log is {log}")
+            raise TrialError(f"{self.benchmark.framework} ended without {run / 'evaluation.json'}; the log is {log}")
         return time.monotonic() - begin
 
 
-def _measure(job: _Job, departure: Departure) -> dict[str, Any]:
+def _measure(runs: _Runs) -> dict[str, Any]:
     """Run what the trial consists of, the lr sweep first if asked for, and return the result's numbers."""
-    variation = Variation(devices=departure.devices, tiny=departure.tiny)
+    folder, departure = runs.job.out, replace(runs.job.departure, lr_sweep=())
     sweep = None
-    if departure.lr_sweep:
+    if runs.job.lr_sweep:
         held = lr_sweep.HOLD_OUT_TINY if departure.tiny else lr_sweep.HOLD_OUT
 
         def score(factor: float) -> dict[str, Any]:
             name = f"{SWEEP}/lr-{factor:g}"
-            job.run(name, replace(variation, lr_factor=factor, hold_out=held))
-            for checkpoint in (job.folder / name).glob("*.pth"):
+            runs.run(name, replace(departure, lr_factor=factor, hold_out=held))
+            for checkpoint in (folder / name).glob("*.pth"):
                 checkpoint.unlink()  # only its score is wanted, and each is as large as the detector
-            evaluation: dict[str, Any] = json.loads((job.folder / name / "evaluation.json").read_text())
+            evaluation: dict[str, Any] = json.loads((folder / name / "evaluation.json").read_text())
             return evaluation
 
-        sweep = lr_sweep.sweep(departure.lr_sweep, score, job.protocol.headline, held)
-        variation = replace(variation, lr_factor=sweep["chosen"])
-    evaluation = _evaluation(job.folder / RUN / "evaluation.json", job.run(RUN, variation))
+        sweep = lr_sweep.sweep(runs.job.lr_sweep, score, runs.benchmark.headline, held)
+        departure = replace(departure, lr_factor=sweep["chosen"])
+    evaluation = _evaluation(folder / RUN / "evaluation.json", runs.run(RUN, departure))
     if sweep is not None:
         evaluation["recipe"] = {**evaluation.get("recipe", {}), "lr_sweep": sweep}
     return evaluation
@@ -259,21 +223,16 @@ def _evaluation(path: Path, seconds: float) -> dict[str, Any]:
     return {**found, "cost": cost}
 
 
-def _described(checkpoint: Path, digest: str, description: Description, pretrain: dict[str, Any]) -> Checkpoint:
+def _described(job: Job, digest: str, proof: Mapping[str, Any]) -> Checkpoint:
+    pretrain = proof.get("recipe", {}).get("pretrain") or {}
     return Checkpoint(
-        name=description.name or checkpoint.stem,
+        name=job.name or job.checkpoint.stem,
         sha256=digest,
-        method=description.method or pretrain.get("method") or "",
-        branches=description.branches or tuple(pretrain.get("branches") or ()),
+        method=job.method or pretrain.get("method") or "",
+        branches=job.branches or tuple(pretrain.get("branches") or ()),
         pretrain=pretrain,
-        notes=description.notes,
+        notes=job.notes,
     )
-
-
-def _own_command() -> str:
-    script = Path(sys.argv[0])
-    inside = script.is_absolute() and script.is_relative_to(provenance.ROOT)
-    return shlex.join(["python", str(script.relative_to(provenance.ROOT) if inside else script), *sys.argv[1:]])
 
 
 def _now() -> str:

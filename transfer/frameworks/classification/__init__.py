@@ -7,8 +7,8 @@ from pathlib import Path
 import yaml
 
 from core.provenance import ROOT
-from transfer.benchmarks import Protocol
-from transfer.frameworks import Framework, partial_run
+from transfer.benchmarks import Benchmark
+from transfer.frameworks import PUBLISHED, Departure, Framework, partial_run
 
 
 class Classification(Framework):
@@ -18,13 +18,18 @@ class Classification(Framework):
     suffix = ".pth"
 
     def command(
-        self, protocol: Protocol, weights: Path, folder: Path, seed: int, options: Sequence[str] = ()
+        self,
+        benchmark: Benchmark,
+        weights: Path,
+        folder: Path,
+        seed: int,
+        options: Sequence[str] = (),
+        departure: Departure = PUBLISHED,
     ) -> list[str]:
         """Return the command of one measurement."""
-        resume = ["--resume"] if partial_run(folder) else []
         tool = str(ROOT / "tools" / "train_classifier.py")
-        given = [str(ROOT / protocol.config), "--weights", str(weights), "--work-dir", str(folder), "--seed", str(seed)]
-        return [sys.executable, tool, *given, *resume, *options]
+        given = [str(benchmark.config_file), "--weights", str(weights), "--work-dir", str(folder), "--seed", str(seed)]
+        return [sys.executable, tool, *given, *partial_run(folder), *options]
 
     def bases(self, config: Path) -> list[Path]:
         """Read ``_base_``: a path or a list of paths relative to the file (``core.config``'s rule)."""

@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from core.provenance import ROOT
-from transfer.benchmarks import Protocol
-from transfer.frameworks import Framework, Variation, partial_run
+from transfer.benchmarks import Benchmark
+from transfer.frameworks import PUBLISHED, Departure, Framework, partial_run
 
 
 class Detectron2(Framework):
@@ -17,20 +17,23 @@ class Detectron2(Framework):
 
     target = "detectron2"
     suffix = ".pkl"
+    varies = ("devices", "tiny", "lr_sweep")
 
     def command(
-        self, protocol: Protocol, weights: Path, folder: Path, seed: int, options: Sequence[str] = ()
+        self,
+        benchmark: Benchmark,
+        weights: Path,
+        folder: Path,
+        seed: int,
+        options: Sequence[str] = (),
+        departure: Departure = PUBLISHED,
     ) -> list[str]:
         """Return the command of one fine-tuning."""
-        resume = ["--resume"] if partial_run(folder) else []
         keys = ["MODEL.WEIGHTS", str(weights), "OUTPUT_DIR", str(folder), "SEED", str(seed)]
         tool = str(ROOT / "tools" / "train_net.py")
-        return [sys.executable, tool, "--config-file", str(ROOT / protocol.config), *resume, *keys, *options]
-
-    def vary(self, command: list[str], variation: Variation) -> list[str]:
-        """Put options before the ``KEY VALUE`` pairs; Detectron2 starts the processes itself."""
-        devices = ["--num-gpus", str(variation.devices)] if variation.devices != 1 else []
-        return [*command[:2], *devices, *variation.options(), *command[2:]]
+        devices = ["--num-gpus", str(departure.devices)] if departure.devices != 1 else []
+        flags = [*devices, *departure.options(), "--config-file", str(benchmark.config_file), *partial_run(folder)]
+        return [sys.executable, tool, *flags, *keys, *options]
 
     def summary(self, config: Path) -> dict[str, Any]:
         """Read the published protocol from a config."""

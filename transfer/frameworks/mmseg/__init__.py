@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from core.provenance import ROOT
-from transfer.benchmarks import Protocol
-from transfer.frameworks import Framework, Variation, partial_run
+from transfer.benchmarks import Benchmark
+from transfer.frameworks import PUBLISHED, Departure, Framework, partial_run
 
 
 class Mmseg(Framework):
@@ -16,24 +16,25 @@ class Mmseg(Framework):
 
     target = "mmsegmentation"
     suffix = ".pth"
+    varies = ("devices", "tiny", "lr_sweep")
 
     def command(
-        self, protocol: Protocol, weights: Path, folder: Path, seed: int, options: Sequence[str] = ()
+        self,
+        benchmark: Benchmark,
+        weights: Path,
+        folder: Path,
+        seed: int,
+        options: Sequence[str] = (),
+        departure: Departure = PUBLISHED,
     ) -> list[str]:
         """Return the command of one fine-tuning."""
-        resume = ["--resume"] if partial_run(folder) else []
-        tool = str(ROOT / "tools" / "train_seg.py")
-        given = [str(ROOT / protocol.config), "--weights", str(weights), "--work-dir", str(folder), "--seed", str(seed)]
-        return [sys.executable, tool, *given, *resume, *(["--cfg-options", *options] if options else [])]
-
-    def vary(self, command: list[str], variation: Variation) -> list[str]:
-        """Put options first, since ``--cfg-options`` takes all that follows; several devices are started by torchrun."""
-        python, tool, *rest = command
-        launch, launcher = [python, tool], []
-        if variation.devices != 1:
-            processes = ["--standalone", "--nproc_per_node", str(variation.devices)]
-            launch, launcher = [python, "-m", "torch.distributed.run", *processes, tool], ["--launcher", "pytorch"]
-        return [*launch, *launcher, *variation.options(), *rest]
+        launch = [sys.executable, str(ROOT / "tools" / "train_seg.py")]
+        if departure.devices != 1:  # they are started by torchrun
+            processes = ["--standalone", "--nproc_per_node", str(departure.devices)]
+            launch = [launch[0], "-m", "torch.distributed.run", *processes, launch[1], "--launcher", "pytorch"]
+        given = [str(benchmark.config_file), "--weights", str(weights), "--work-dir", str(folder), "--seed", str(seed)]
+        rest = ["--cfg-options", *options] if options else []  # it takes all that follows
+        return [*launch, *departure.options(), *given, *partial_run(folder), *rest]
 
     def summary(self, config: Path) -> dict[str, Any]:
         """Read the published protocol from a config."""

@@ -1,15 +1,19 @@
-"""Execute items as jobs of a Slurm cluster, in job arrays that submitit (MIT licence) writes and submits.
+"""Execute items as jobs of a Slurm cluster, in job arrays that submitit (MIT licence) writes and submits; what a job does there.
 
 Jobs go on when the suite is stopped, and the next start adopts them: the name of a job array leads to the list of its
 items in ``RESULTS/slurm/NAME/items.json``, which is written before the array is submitted. Were an item submitted
 twice all the same (a kill in the middle of a submission), its lock keeps it from being done twice.
 """
 
+import dataclasses
 import json
 import secrets
 import shutil
+import signal
+import subprocess
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,16 +22,89 @@ from pydantic import Field
 
 from core import files
 from core.errors import InputError
-from transfer.suite import process, slurm
-from transfer.suite.execution import FAILURE, Limits, Work, record_failure
+from transfer.suite import process
+from transfer.suite.execution import FAILURE, Attempt, Limits, Status, Work, record_failure
 from transfer.suite.items import Item, finished
 from transfer.suite.launchers import Launcher, LauncherSettings
-from transfer.suite.slurm import Job, Place
 
 FOLDER = "slurm"
 LIST = "items.json"
 LARGEST = 500  # items of one array; Slurm's default limit is 1001
 PATIENCE = 3  # looks at the queue before a job without a result is given up: network file systems lag behind
+
+# states after which Slurm does nothing more for a job; a pre-empted one that is requeued soon shows as pending
+ENDED = frozenset(
+    ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT")
+)
+WAITING = frozenset(("CONFIGURING", "PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"))
+PAUSE = 0.2  # seconds between looks at the running processes
+_TERMINATED = (-signal.SIGTERM, 128 + signal.SIGTERM)
+_WORD_COMES = 5.0  # seconds within which Slurm's SIGTERM reaches all processes of a job
+
+Place = tuple[str, int]  # where an item is in the queue: the name of its job array, and its index there
+
+
+@dataclass
+class Job:
+    """One attempt at one item; submitit carries it to a node and calls it there.
+
+    ``attempt_number`` counts from 1; ``minutes`` and ``timeouts`` are what the user allowed, for the message.
+    """
+
+    item: Item
+    environment: dict[str, str]
+    memory_gib: float | None
+    attempt_number: int
+    minutes: int
+    timeouts: int
+
+    def __post_init__(self) -> None:
+        self._attempt: Attempt | None = None
+
+    def __call__(self) -> None:
+        """Execute the item unless it is finished; exit with 1 if it fails, so that Slurm knows too."""
+        from submitit.core.utils import UncompletedJobError
+
+        try:
+            with process.sigterm_ends_cleanly():
+                state = self._execute()
+        except UncompletedJobError:  # from submitit's handler of the warning before the time limit
+            limit = f"the time limit of {self.minutes} minutes"
+            record_failure(self.item, f"reached {limit} {self.timeouts + 1} times", self.attempt_number)
+            state = "failed"
+        if state == "failed":
+            raise SystemExit(1)
+
+    def checkpoint(self) -> Any:
+        """Stop before the time limit, so that the item saves its state; return what is to be requeued."""
+        from submitit.core.utils import DelayedSubmission
+
+        if self._attempt is not None:
+            self._attempt.stop()
+        return DelayedSubmission(dataclasses.replace(self))
+
+    def _execute(self) -> str:
+        status = Status(attempts=self.attempt_number - 1)
+        work = Work([self.item], {self.item.name: status}, lambda item: None, Limits(0, self.memory_gib))
+        while status.state == "waiting":
+            self._attempt = work.take(self.item, self.environment)
+            if self._attempt is None:
+                time.sleep(1.0)  # another runner holds it
+        if self._attempt is not None:
+            self._wait(self._attempt)
+            work.settle(self._attempt)
+        return status.state
+
+    def _wait(self, attempt: Attempt) -> None:
+        """Wait for the end; a job that Slurm ends was stopped, it did not fail."""
+        try:
+            while not attempt.over():
+                time.sleep(PAUSE)
+            if attempt.code in _TERMINATED:
+                time.sleep(_WORD_COMES)
+        except BaseException:
+            attempt.stop()
+            raise
 
 
 class Slurm(Launcher):
@@ -64,7 +141,7 @@ class Slurm(Launcher):
                 raise InputError(
                     f"no {program} here; start the suite on a machine of the cluster, or set launcher.name=local"
                 )
-        slurm.queue()
+        queue()
 
     @property
     def width(self) -> int:
@@ -79,7 +156,7 @@ class Slurm(Launcher):
         (self.folder / FOLDER).mkdir(parents=True, exist_ok=True)
         while work.unfinished():
             try:
-                states = slurm.queue()
+                states = queue()
             except InputError:
                 states = None  # Slurm is being restarted: its jobs go on
             if states is not None:
@@ -98,7 +175,7 @@ class Slurm(Launcher):
             names = json.loads(path.read_text()) if path.exists() else []
             for index, name in enumerate(names):
                 place = (path.parent.name, index)
-                if name in waiting and place not in self.tasks and states.get(place, "COMPLETED") not in slurm.ENDED:
+                if name in waiting and place not in self.tasks and states.get(place, "COMPLETED") not in ENDED:
                     self.tasks[place] = waiting.pop(name)
                     self.adopted.add(place)
                     work.statuses[self.tasks[place].name].attempts = 1
@@ -107,7 +184,7 @@ class Slurm(Launcher):
     def _note_changes(self, work: Work, states: dict[Place, str]) -> None:
         for place, item in list(self.tasks.items()):
             state = states.get(place, "")
-            if state and state not in slurm.ENDED:
+            if state and state not in ENDED:
                 self.missed[place] = 0
                 self._note_alive(work, item, state)
             elif self._note_ended(work, place, item, state):
@@ -116,7 +193,7 @@ class Slurm(Launcher):
     @staticmethod
     def _note_alive(work: Work, item: Item, state: str) -> None:
         status = work.statuses[item.name]
-        if state in slurm.WAITING:
+        if state in WAITING:
             if status.state != "queued":
                 work.note(item, "queued")
         elif status.state != "running":
@@ -149,7 +226,7 @@ class Slurm(Launcher):
             return
         with FileLock(self.folder / FOLDER / ".lock"):
             try:
-                self._adopt(work, slurm.queue())
+                self._adopt(work, queue())
             except InputError:
                 return
             ready = work.ready()
@@ -225,3 +302,24 @@ def _reason(item: Item) -> str:
         return str(json.loads(path.read_text())["reason"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
+
+
+def queue() -> dict[Place, str]:
+    """Return the state of each of our jobs that Slurm knows; raise InputError if it does not answer."""
+    command = ["squeue", "--me", "--noheader", "--array", "--states=all", "--format=%j|%K|%T"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise InputError(f"squeue does not answer ({error}); is this a machine of the cluster?") from error
+    if done.returncode != 0:
+        raise InputError(f"squeue does not answer: {done.stderr.strip()}")
+    return read_queue(done.stdout)
+
+
+def read_queue(text: str) -> dict[Place, str]:
+    """Read squeue's lines ``name|array index|state``; a job outside an array has index 0."""
+    found = {}
+    for line in text.splitlines():
+        name, index, state = line.rsplit("|", 2)
+        found[name, int(index) if index.isdigit() else 0] = state
+    return found
