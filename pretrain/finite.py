@@ -25,9 +25,10 @@ class NotFinite(InputError):
 
 
 def check(tensors: Mapping[str, Tensor], step: int, folder: Path, precision: str) -> None:
-    """Raise NotFinite naming the first tensor with a NaN or an infinity in it."""
-    for name, tensor in tensors.items():
-        if not tensor.isfinite().all():
+    """Raise NotFinite naming the first tensor with a NaN or an infinity in it; a GPU is asked once for all of them."""
+    bad = torch.stack([tensor.isfinite().logical_not_().any() for tensor in tensors.values()]).tolist()
+    for name, found in zip(tensors, bad, strict=True):
+        if found:
             raise NotFinite(f"{name} is not finite after step {step}", folder, precision)
 
 

@@ -67,8 +67,13 @@ def embedding_std(embeddings: Float[Tensor, "rows dim"]) -> float:
 
 @torch.no_grad()
 def effective_rank(embeddings: Float[Tensor, "rows dim"]) -> float:
-    """Return exp of the entropy of the normalised singular values (Roy and Vetterli, EUSIPCO 2007); 1 is one direction."""
-    values = torch.linalg.svdvals(F.normalize(embeddings.float(), dim=1))
+    """Return exp of the entropy of the normalised singular values (Roy and Vetterli, EUSIPCO 2007); 1 is one direction.
+
+    They are the roots of the smaller Gram matrix's eigenvalues, on the CPU: a GPU's own decomposition is slow for so few rows.
+    """
+    unit = F.normalize(embeddings.double(), dim=1)
+    gram = unit @ unit.T if unit.shape[0] <= unit.shape[1] else unit.T @ unit
+    values = torch.linalg.eigvalsh(gram.cpu()).clamp(min=0).sqrt()
     share = values / values.sum()
     return torch.special.entr(share).sum().exp().item()
 

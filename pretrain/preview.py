@@ -1,5 +1,7 @@
 """A picture of what a run's branches do: for a few images the view, mask, partner, mixed view with lam, and what it meets."""
 
+from typing import Any
+
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
@@ -22,7 +24,7 @@ def contact_sheet(
     """
     batch = collate([pairs[(0, index % len(pairs))] for index in range(max(images, 2))])
     query, key = (colour(crops, colours, views) for crops, colours in zip(batch.crops, batch.colours, strict=True))
-    lines = mixtures(objective, query, key)
+    lines = {label: _shown(mixed) for label, mixed in mixtures(objective, query, key).items()}
     cells = {label: _cells(mixed, query, key, views, side, label == "clean") for label, mixed in lines.items()}
     used = [name for name in COLUMNS if any(line[name] is not None for line in cells.values())]
     return _grid(cells, used, images, side)
@@ -36,6 +38,12 @@ def mixtures(objective: Objective, query: Tensor, key: Tensor) -> dict[str, Mixe
     for label, branch in objective.branches.items():
         lines[label] = branch.mix(query, key, Draws(objective.seed, 0, f"{label}/0"), objective.features)
     return lines
+
+
+def _shown(mixed: Mixed) -> Mixed:
+    """Return a mixture that lies where pictures are drawn, beside the clean views."""
+    moved: dict[str, Any] = {name: part.cpu() for name, part in mixed._asdict().items() if isinstance(part, Tensor)}
+    return mixed._replace(**moved)
 
 
 Cells = dict[str, list[Image.Image] | None]  # the pictures of one line, an image each, by column
@@ -75,12 +83,12 @@ def _grid(lines: dict[str, Cells], columns: list[str], images: int, side: int) -
 
 def _pictures(images: Tensor, views: ViewSettings) -> list[Image.Image]:
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (views.mean, views.std))
-    pixels = ((images.cpu() * std + mean).clamp(0, 1) * 255).byte()
+    pixels = ((images * std + mean).clamp(0, 1) * 255).byte()
     return [Image.fromarray(row.permute(1, 2, 0).numpy()) for row in pixels]
 
 
 def _masks(mask: Tensor) -> list[Image.Image]:
-    pixels = (~mask.cpu()).byte().mul(255).expand(-1, 3, -1, -1)
+    pixels = (~mask).byte().mul(255).expand(-1, 3, -1, -1)
     return [Image.fromarray(row.permute(1, 2, 0).contiguous().numpy()) for row in pixels]
 
 

@@ -1,0 +1,17 @@
+// What the null runtime counts, in the order of NAMES in nullcuda.py.
+#pragma once
+#define EX __attribute__((visibility("default")))
+#define HIDDEN __attribute__((visibility("hidden")))
+typedef struct {
+  long kernels, gemms, convs, bns, h2d, d2h, d2d, memset_, h2d_bytes, d2h_bytes, sync, event_sync, malloc_, malloc_bytes, cur_bytes,
+      peak_bytes, hostalloc, hostalloc_bytes, nccl, graphs;
+} Counts;
+extern Counts c HIDDEN;
+void spin(void) HIDDEN;
+// A call whose arguments do not matter: no prototype, so that the headers of cuDNN and NCCL are not needed.
+#define COUNTED(name, what)                                                                                                                \
+  EX int name() {                                                                                                                          \
+    c.what++;                                                                                                                              \
+    spin();                                                                                                                                \
+    return 0;                                                                                                                              \
+  }

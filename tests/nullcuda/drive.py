@@ -1,0 +1,82 @@
+"""Run pretrain/run.py's own ``main`` many times in one process on the null runtime: drive.py FOLDER STOP < CONFIGS.
+
+CONFIGS is JSON, by name. Each run is sent SIGTERM in step STOP and started again. Prints one JSON object a run: how its two
+starts ended, and what was counted in every stretch between two log lines.
+"""
+
+import functools
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+
+import nullcuda  # noqa: E402
+import yaml  # noqa: E402
+
+from core.data import shapes  # noqa: E402
+from pretrain import run  # noqa: E402
+from pretrain.trainer import Trainer  # noqa: E402
+
+stretches: list[dict[str, int]] = []
+shapes.render = functools.cache(shapes.render)  # all runs have the same images
+STOP = int(sys.argv[2])
+
+
+def watched(trainer: type[Trainer]) -> None:
+    """Count between log lines, and ask a run to end in the midst of its first start."""
+    step, values = trainer._step, trainer._values
+
+    def counting_step(self: Trainer, batch: Any) -> Any:
+        if self.step + 1 == STOP:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, batch)
+
+    def counting_values(self: Trainer, outcome: Any) -> dict[str, float]:
+        if nullcuda.counted()["kernels"]:  # a run that is stopped looks once more at what it logged
+            stretches.append(nullcuda.counted() | {"until": self.step})
+        return values(self, outcome)
+
+    def then_anew(plain: Callable) -> Callable:
+        @functools.wraps(plain)
+        def call(*given: Any) -> None:
+            plain(*given)
+            nullcuda.reset()
+
+        return call
+
+    trainer._step, trainer._values = counting_step, counting_values  # type: ignore[method-assign]
+    for name in ("_prepare", "_log", "save"):
+        setattr(trainer, name, then_anew(getattr(trainer, name)))
+
+
+def start(config: Path, folder: Path) -> int | str:
+    """Return the exit code of one start, or what it died of."""
+    sys.argv = ["run.py", str(config), f"run.folder={folder}"]
+    try:
+        return run.main()
+    except Exception:
+        return traceback.format_exc()
+
+
+def main() -> None:
+    """Run all configs."""
+    folder = Path(sys.argv[1])
+    watched(Trainer)
+    for name, settings in json.load(sys.stdin).items():
+        config = folder / f"{name}.yaml"
+        config.write_text(yaml.safe_dump(settings))
+        stretches.clear()
+        ends = [start(config, folder / name) for _ in range(2)]
+        print(json.dumps({"name": name, "ends": ends, "stretches": stretches}), flush=True)
+    sys.stderr.flush()
+    os._exit(0)  # CUDA's own shutdown would call the runtime after it is gone
+
+
+main()
