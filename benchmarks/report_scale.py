@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import figures
 from PIL import Image, ImageDraw
 
-from transfer.report import cache
+from transfer.report import curves
 
 CHECKPOINTS, TRIALS = 40, 5
 BENCHMARKS = {f"benchmark{index}": classes for index, classes in enumerate((80, 80, 20, 20, 20, 20, 21, 21, 0, 0))}
@@ -53,7 +53,7 @@ def main() -> int:
         firsts, nexts = [], []
         for place in wanted[given.trials :]:
             shutil.rmtree(folder / "report", ignore_errors=True)
-            (folder / cache.FILE).unlink(missing_ok=True)
+            (folder / curves.FILE).unlink(missing_ok=True)
             firsts.append(report(folder))
             make(folder, *place)
             nexts.append(report(folder))

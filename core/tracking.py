@@ -1,10 +1,14 @@
-"""Curves outside the run folder: TensorBoard, W&B, MLflow; none is imported unless it is asked for."""
+"""Numbers outside their folder: TensorBoard, W&B, MLflow; none is imported unless it is asked for.
+
+Where they go, the services' own environment variables say (``WANDB_MODE``, ``MLFLOW_TRACKING_URI``, ...).
+"""
 
 import importlib
 import importlib.util
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,18 +19,43 @@ Name = Literal["tensorboard", "wandb", "mlflow"]
 PROJECT = "masktransfer"  # the W&B project and MLflow experiment, unless their environment variables name another
 
 
+@dataclass(frozen=True)
+class Run:
+    """What a service is told of a run; one with a ``folder`` goes on with the run that it had there before."""
+
+    name: str
+    config: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+    project: str = ""
+    group: str | None = None
+
+    def before(self, service: str) -> str | None:
+        """Return the service's name of the run that the folder had there."""
+        path = self.folder / f".{service}_run" if self.folder else None
+        return path.read_text().strip() if path and path.exists() else None
+
+    def keep(self, service: str, name: str) -> None:
+        """Write down the service's name of the run, to go on with it."""
+        if self.folder:
+            write_atomic(self.folder / f".{service}_run", f"{name}\n")
+
+    def project_in(self, variable: str) -> str | None:
+        """Return the project to name, None where an environment variable does."""
+        return self.project or (None if os.environ.get(variable) else PROJECT)
+
+
 class Tracker(ABC):
     """One service that draws curves."""
 
     package: str
 
     @abstractmethod
-    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
-        """Open the run of ``folder`` there, going on with the one it had before."""
+    def __init__(self, run: Run) -> None:
+        """Open the run there."""
 
     @abstractmethod
-    def log(self, step: int, values: dict[str, float]) -> None:
-        """Send one step's numbers."""
+    def log(self, values: dict[str, float], step: int | None = None) -> None:
+        """Send numbers, those of a step or of the whole run."""
 
     @abstractmethod
     def close(self) -> None:
@@ -38,12 +67,12 @@ class TensorBoard(Tracker):
 
     package = "tensorboard"
 
-    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
+    def __init__(self, run: Run) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer: Any = SummaryWriter(str(folder))
+        self._writer: Any = SummaryWriter(str(run.folder))
 
-    def log(self, step: int, values: dict[str, float]) -> None:
+    def log(self, values: dict[str, float], step: int | None = None) -> None:
         """Add scalars."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
@@ -54,19 +83,19 @@ class TensorBoard(Tracker):
 
 
 class Wandb(Tracker):
-    """Weights & Biases; its own environment variables (``WANDB_MODE=offline``, ``WANDB_PROJECT``) hold."""
+    """Weights & Biases."""
 
     package = "wandb"
 
-    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
+    def __init__(self, run: Run) -> None:
         wandb: Any = importlib.import_module(self.package)
-        project = None if _set("WANDB_PROJECT") else PROJECT
+        place = {"dir": str(run.folder), "id": run.before("wandb"), "resume": "allow"} if run.folder else {}
         self._run = wandb.init(
-            project=project, name=folder.name, dir=str(folder), config=config, id=_kept(folder, "wandb"), resume="allow"
+            project=run.project_in("WANDB_PROJECT"), name=run.name, group=run.group, config=run.config, **place
         )
-        _keep(folder, "wandb", self._run.id)
+        run.keep("wandb", self._run.id)
 
-    def log(self, step: int, values: dict[str, float]) -> None:
+    def log(self, values: dict[str, float], step: int | None = None) -> None:
         """Send scalars."""
         self._run.log(values, step=step)
 
@@ -76,23 +105,26 @@ class Wandb(Tracker):
 
 
 class Mlflow(Tracker):
-    """MLflow; its own environment variables (``MLFLOW_TRACKING_URI``, ``MLFLOW_EXPERIMENT_NAME``) hold."""
+    """MLflow; the config of a run folder is a file there, that of any other run its parameters."""
 
     package = "mlflow"
 
-    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
+    def __init__(self, run: Run) -> None:
         self._mlflow: Any = importlib.import_module(self.package)
-        if not _set("MLFLOW_EXPERIMENT_NAME"):
-            self._mlflow.set_experiment(PROJECT)
-        before = _kept(folder, "mlflow")
-        run = self._mlflow.start_run(run_id=before, run_name=None if before else folder.name)
-        if before is None:
-            self._mlflow.log_dict(config, "config.json")
-            _keep(folder, "mlflow", run.info.run_id)
+        if project := run.project_in("MLFLOW_EXPERIMENT_NAME"):
+            self._mlflow.set_experiment(project)
+        before = run.before("mlflow")
+        opened = self._mlflow.start_run(run_id=before, run_name=None if before else run.name)
+        if run.folder is None:
+            self._mlflow.log_params({key: str(value)[:500] for key, value in run.config.items()})
+        elif before is None:
+            self._mlflow.log_dict(run.config, "config.json")
+        run.keep("mlflow", opened.info.run_id)
 
-    def log(self, step: int, values: dict[str, float]) -> None:
-        """Send scalars."""
-        self._mlflow.log_metrics(values, step=step)
+    def log(self, values: dict[str, float], step: int | None = None) -> None:
+        """Send scalars, under names that MLflow admits."""
+        names = {key: "".join(c if c.isalnum() or c in "_-. :/" else "_" for c in key) for key in values}
+        self._mlflow.log_metrics({names[key]: value for key, value in values.items()}, step=step)
 
     def close(self) -> None:
         """End the run there."""
@@ -102,30 +134,17 @@ class Mlflow(Tracker):
 TRACKERS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "wandb": Wandb, "mlflow": Mlflow}
 
 
-def check(names: Sequence[str]) -> None:
+def check(names: Sequence[str], asked: str = "run.track names") -> None:
     """Raise InputError for a tracker whose package is not installed; import none."""
     for name in names:
         if importlib.util.find_spec(TRACKERS[name].package) is None:
             raise InputError(
-                f"run.track names {name}, which is not installed; install it (pip install 'masktransfer[tracking]') "
-                "or leave it out; journal.jsonl holds the same numbers"
+                f"{asked} {name}, which is not installed; install it (pip install 'masktransfer[tracking]') "
+                "or leave it out; the files in the folder hold the same numbers"
             )
 
 
-def start(names: Sequence[str], folder: Path, config: dict[str, Any]) -> list[Tracker]:
-    """Open the named trackers for a run folder."""
+def start(names: Sequence[str], run: Run) -> list[Tracker]:
+    """Open a run with the named trackers."""
     check(names)
-    return [TRACKERS[name](folder, config) for name in names]
-
-
-def _kept(folder: Path, name: str) -> str | None:
-    path = folder / f".{name}_run"
-    return path.read_text().strip() if path.exists() else None
-
-
-def _keep(folder: Path, name: str, run: str) -> None:
-    write_atomic(folder / f".{name}_run", f"{run}\n")
-
-
-def _set(variable: str) -> bool:
-    return bool(os.environ.get(variable))
+    return [TRACKERS[name](run) for name in names]

@@ -191,8 +191,9 @@ class Trainer:
 
     def _journal(self) -> Journal:
         """Open the journal where the run stands, with the alarms its lines have raised so far."""
-        names, config = self.settings.run.trackers, self.settings.model_dump(mode="json")
-        journal = Journal(self.folder, self.total, start=self.step, trackers=tracking.start(names, self.folder, config))
+        run = tracking.Run(self.folder.name, self.settings.model_dump(mode="json"), self.folder)
+        trackers = tracking.start(self.settings.run.trackers, run)
+        journal = Journal(self.folder, self.total, start=self.step, trackers=trackers)
         for line in read(journal.path):
             self.alarms.see(line)
         return journal

@@ -1,4 +1,4 @@
-"""Write report.md, report.html, report.csv and report.tex from a results folder, and print the main table."""
+"""Write report.md, report.html, report.csv and report.tex from a results folder or a packed file, and print the main table."""
 
 import argparse
 from pathlib import Path
@@ -10,28 +10,44 @@ from core.errors import cli
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("results", type=Path, metavar="RESULTS", help="folder with result.json files, at any depth")
-    parser.add_argument("--baseline", metavar="NAME", help="checkpoint to compare with; the suite's own by default")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="RESULTS/report by default")
-    parser.add_argument(
-        "--export", type=Path, metavar="DIR", help="also results as Parquet, CSV, JSON, COCO detections"
+    add = parser.add_argument
+    add("results", type=Path, metavar="RESULTS", help="folder with result.json files at any depth, or a packed file")
+    add("--baseline", metavar="NAME", help="checkpoint to compare with; the suite's own by default")
+    add("--out", type=Path, metavar="DIR", help="RESULTS/report by default, ./report for a packed file")
+    add("--export", type=Path, metavar="DIR", help="also results as Parquet, CSV, JSON, COCO detections")
+    add("--page", type=Path, metavar="PAGE.md", help="also the numbers of a page's own tables (docs/report.md)")
+    add(
+        "--pack",
+        type=Path,
+        metavar="FILE",
+        help="only pack what reports need, pictures aside, into FILE.jsonl or .jsonl.gz",
     )
-    parser.add_argument("--log", metavar="SERVICE", help="also send every trial to mlflow or wandb")
-    parser.add_argument("--project", default="", metavar="NAME", help="of --log; the report's title by default")
+    add("--log", metavar="SERVICE", help="also send every trial to mlflow or wandb")
+    add("--project", default="", metavar="NAME", help="of --log; the report's title by default")
     given = parser.parse_args()
-    from transfer.report import assembly, terminal, write  # here: they load for a second, --help must not
+    from transfer import results  # here, and below: they load for a second, --help must not
 
-    report = assembly.build(given.results, given.baseline)
-    paths = write(report, given.out or given.results / "report")
+    if given.pack is not None:
+        print(f"{results.pack(given.results, given.pack)} files packed into {given.pack}")
+        return
+    with results.opened(given.results) as folder:
+        write(given, folder)
+
+
+def write(given: argparse.Namespace, folder: Path) -> None:
+    """Write what was asked for."""
+    from transfer.report import assembly, export, markdown, terminal, write
+
+    report = assembly.build(folder, given.baseline, given.results)
+    paths = write(report, given.out or (folder if folder is given.results else Path()) / "report")
     if given.export is not None:
-        from transfer.report import export
-
-        paths += export.write(report, given.export)
+        paths += export.everything(report, given.export)
+    if given.page is not None:
+        markdown.refill(report, given.page)
+        paths.append(given.page)
     terminal.show(report, paths)
     if given.log is not None:
-        from transfer.report import tracking
-
-        print(f"{tracking.log(report, given.log, given.project)} trial(s) sent to {given.log}")
+        print(f"{export.log(report, given.log, given.project)} trial(s) sent to {given.log}")
 
 
 if __name__ == "__main__":

@@ -1,24 +1,33 @@
 """One JSON file per trial, written once and never edited; hand-made ones of the same form are read like any other.
 
 ``result.schema.json`` beside this file is the form as JSON Schema; ``python -m transfer.results`` writes it again.
+A packed file holds what a report needs of a results folder, one text file a line of JSON: ``{"file": PATH, "text": TEXT}``.
 """
 
+import contextlib
+import gzip
+import io
 import json
 import math
 import os
+import tempfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from core.errors import InputError
-from core.files import write_atomic, write_json
+from core.files import FileError, write_atomic, write_json
 
 SCHEMA_VERSION = 1
 FILE = "result.json"
 SCHEMA = Path(__file__).parent / "result.schema.json"
+OF_A_TRIAL = (FILE, "failure.json", "run/journal.jsonl", "run/curves.json")  # what a report reads of an item's folder
+OF_A_RUN = ("summary.json", "config.yaml", "journal.jsonl")  # and of a pre-training's
+LARGEST = 2**30  # characters that a packed file may unpack to
 
 
 class _Part(BaseModel):
@@ -181,24 +190,86 @@ def _result_files(folder: Path) -> Iterator[Path]:
                 folders.clear()
 
 
+def pack(folder: Path, path: Path) -> int:
+    """Write what a report reads of a results folder, pictures aside, as JSON Lines (gzip for ``.gz``); return the files."""
+    if not folder.is_dir():
+        raise InputError(f"no results folder at {folder}; run a suite first, or check the path")
+    names = list(_packable(folder))
+    entries = [{"file": name, "text": (folder / name).read_text(encoding="utf-8", errors="replace")} for name in names]
+    data = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries).encode()
+    write_atomic(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+    return len(names)
+
+
+def _packable(folder: Path) -> Iterator[str]:
+    for parent, folders, files in os.walk(folder):
+        folders.sort()
+        wanted = ["suite.json"] if "suite.json" in files else []
+        if FILE in files or "failure.json" in files:
+            wanted += OF_A_TRIAL
+            if Path(parent) != folder:
+                folders.clear()
+        elif "summary.json" in files:
+            wanted += OF_A_RUN
+        yield from (
+            Path(parent, name).relative_to(folder).as_posix() for name in wanted if Path(parent, name).is_file()
+        )
+
+
+def unpack(path: Path, folder: Path) -> None:
+    """Write the files that a packed file holds below ``folder``; raise FileError for a line that is no such file."""
+    left = LARGEST
+    try:
+        with open(path, "rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            lines = io.TextIOWrapper(gzip.GzipFile(fileobj=file) if packed else file, encoding="utf-8")
+            number = 0
+            while line := lines.readline(left):
+                number, left = number + 1, left - len(line)
+                if left <= 0:
+                    raise FileError(f"{path} unpacks to more than {LARGEST} characters; it is no file of results")
+                _unpack_line(line, folder, f"{path}, line {number}")
+    except (OSError, EOFError, UnicodeError, zlib.error) as error:
+        raise FileError(
+            f"{path} is damaged or not a packed file of results ({error}); copy or pack it again"
+        ) from error
+
+
+@contextlib.contextmanager
+def opened(given: Path) -> Iterator[Path]:
+    """Give the folder that is named, or one that holds what a packed file holds while the ``with`` block runs.
+
+    ``FILE.jsonl/inside`` is a folder inside a packed file.
+    """
+    packed = next((path for path in (given, *given.parents) if path.is_file()), None)
+    if packed is None:
+        yield given
+        return
+    with tempfile.TemporaryDirectory(prefix="results.") as folder:
+        unpack(packed, Path(folder))
+        yield Path(folder) / given.relative_to(packed)
+
+
+def _unpack_line(line: str, folder: Path, where: str) -> None:
+    try:
+        entry = json.loads(line)
+        name, text = PurePosixPath(entry["file"]), entry["text"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise FileError(f'{where} is not {{"file": PATH, "text": TEXT}}; pack the folder again') from error
+    known = name.name in {Path(known).name for known in ("suite.json", *OF_A_TRIAL, *OF_A_RUN)}
+    if name.is_absolute() or ".." in name.parts or "\0" in str(name) or not known or not isinstance(text, str):
+        raise FileError(f"{where} names {str(name)!r}, which is no file of a results folder; pack the folder again")
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(text, encoding="utf-8")
+
+
 def schema() -> str:
     """Return the form of a result file as JSON Schema (draft 2020-12)."""
     values = Result.model_json_schema()
     values["required"] = ["schema_version", *values["required"]]
     described = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "masktransfer/result.schema.json"}
     return json.dumps(described | values, indent=2) + "\n"
-
-
-def duration(seconds: float | None) -> str:
-    """Write ``42 s``, ``3 min 05 s`` or ``2 h 10 min``; a dash for None."""
-    if seconds is None:
-        return "–"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    return (
-        f"{whole // 60} min {whole % 60:02d} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ class Masked(Branch):
     """
 
     class Config(BranchSettings):
-        """``sides`` says which views are masked; masking the query only measured best (REFERENCE-NUMBERS, table 3)."""
+        """``sides`` says which views are masked; masking the query only measured best (poster of arXiv 2309.12757)."""
 
         name: Literal["masked"] = "masked"
         mask: choice("pretrain.masks")

@@ -51,7 +51,7 @@ def two_term_loss(
     lam: np.ndarray,
     weight: float,
 ) -> float:
-    """Return mean_i L(q, k) + weight * [lam L(q_m, k) + (1 - lam) L(q_m, k[partner])] (MixMask, METHODS.md step 5)."""
+    """Return mean_i L(q, k) + weight * [lam L(q_m, k) + (1 - lam) L(q_m, k[partner])] (MixMask, arXiv 2210.11456)."""
     plain = info_nce(query, key, negatives, temperature)
     own = info_nce(mixed_query, key, negatives, temperature)
     other = info_nce(mixed_query, np.stack([key[p] for p in partner]), negatives, temperature)
@@ -121,7 +121,7 @@ def gaussian_blur(image: np.ndarray, size: int, sigma: float) -> np.ndarray:
 
 
 def high_pass(image: np.ndarray, size: int = 11, sigma: float = 5.0) -> np.ndarray:
-    """Return x - GaussianBlur(x) (MSCN, METHODS.md)."""
+    """Return x - GaussianBlur(x) (MSCN, arXiv 2206.07700)."""
     return image - gaussian_blur(image, size, sigma)
 
 

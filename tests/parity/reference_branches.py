@@ -105,7 +105,7 @@ def blur(image: np.ndarray, size: int, sigma: float) -> np.ndarray:
 
 
 def high_pass(image: np.ndarray, size: int = 11, sigma: float = 5.0) -> np.ndarray:
-    """Return [3, h, w]: the image less its blur (MSCN, arXiv 2206.07700; 11 and 5 from METHODS, not from the paper)."""
+    """Return [3, h, w]: the image less its blur (MSCN, arXiv 2206.07700; 11 and 5 are the configs, not the paper's)."""
     return np.asarray(image, dtype=np.float64) - blur(image, size, sigma)
 
 
@@ -141,7 +141,7 @@ def split_ratio(count_hidden: int, foreground_cells: int, background_cells: int)
 def hard_negative_count(r: float, fg_cells: int) -> int:
     """Return how many of the foreground cells a hard negative hides: r * fg_cells to the nearest whole number, halves up.
 
-    At least one, as no mask may be empty (METHODS, "Beyond the papers"); r ~ U[0.4, 0.7] (Chin et al., arXiv 2309.12757).
+    At least one, as no mask may be empty (beyond the papers); r ~ U[0.4, 0.7] (Chin et al., arXiv 2309.12757).
     """
     return max(1, math.floor(r * fg_cells + 0.5))
 

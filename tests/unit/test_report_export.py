@@ -2,9 +2,9 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
-import types
 
 import pyarrow.parquet
 import pytest
@@ -13,7 +13,8 @@ from pycocotools.coco import COCO
 
 from core.errors import InputError
 from core.provenance import ROOT
-from transfer.report import assembly, export, tidy, tracking
+from transfer import results
+from transfer.report import assembly, export, markdown
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def made(tmp_path_factory):
 @pytest.fixture(scope="module")
 def exported(made, tmp_path_factory):
     folder = tmp_path_factory.mktemp("out")
-    return folder, export.write(made, folder)
+    return folder, export.everything(made, folder)
 
 
 def test_parquet_and_csv_hold_the_same_tidy_rows_with_types(exported):
@@ -38,7 +39,7 @@ def test_parquet_and_csv_hold_the_same_tidy_rows_with_types(exported):
     assert [path.name for path in paths[:3]] == ["results.parquet", "results.csv", "results.json"]
     table = pyarrow.parquet.read_table(folder / "results.parquet")
     rows = list(csv.DictReader((folder / "results.csv").read_text().splitlines()))
-    assert tuple(table.column_names) == tidy.FIELDS == tuple(rows[0])
+    assert tuple(table.column_names) == export.FIELDS == tuple(rows[0])
     assert table.num_rows == len(rows) == 3 * 3 * (4 + 3)
     assert {str(table.schema.field(name).type) for name in ("trial", "seed", "epochs")} == {"int64"}
     assert [str(v) for v in table["value"].to_pylist()] == [row["value"] for row in rows]
@@ -79,7 +80,7 @@ def test_names_that_are_paths_become_plain_file_names(tmp_path):
     place = write(tmp_path / "results" / "a", result("../../up", "b/c")).parent / "run" / "inference"
     place.mkdir(parents=True)
     (place / "coco_instances_results.json").write_text("[]")
-    paths = export.write(assembly.build(tmp_path / "results"), tmp_path / "out")
+    paths = export.everything(assembly.build(tmp_path / "results"), tmp_path / "out")
     assert paths[3].parent == tmp_path / "out" / "detections"
     assert paths[3].name == "up--b-c--trial0.json"
 
@@ -95,95 +96,46 @@ def test_the_tool_exports_on_request_and_refuses_a_file(tmp_path):
     assert (done.returncode, "is a file; give --export a folder" in done.stderr) == (2, True)
 
 
-class _Mlflow(types.ModuleType):
-    """Record what a real one would be asked."""
-
-    def __init__(self):
-        super().__init__("mlflow")
-        self.experiments, self.runs = [], []
-
-    def set_experiment(self, name):
-        self.experiments.append(name)
-
-    def start_run(self, run_name):
-        self.runs.append({"name": run_name})
-        return self
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.runs[-1]["closed"] = True
-
-    def log_params(self, values):
-        self.runs[-1]["params"] = values
-
-    def log_metrics(self, values):
-        self.runs[-1]["metrics"] = values
-
-
-class _Wandb(types.ModuleType):
-    """Record what a real one would be asked."""
-
-    def __init__(self):
-        super().__init__("wandb")
-        self.runs = []
-
-    def init(self, **given):
-        self.runs.append(given | {"finished": False})
-        return self
-
-    def log(self, values):
-        self.runs[-1]["logged"] = values
-
-    def finish(self):
-        self.runs[-1]["finished"] = True
-
-
-def test_mlflow_gets_one_closed_run_a_trial_with_admissible_names(tmp_path, monkeypatch):
-    write(tmp_path / "a", result("A", metrics={"bbox/AP": 1.5, "bbox/AP-a(b)": 2.0, "bbox/APs": None}))
-    write(tmp_path / "b", result("A", trial=1, metrics={"bbox/AP": 2.5}))
-    service = _Mlflow()
-    monkeypatch.setitem(sys.modules, "mlflow", service)
-    assert tracking.log(assembly.build(tmp_path), "mlflow", "mine") == 2
-    assert set(service.experiments) == {"mine"}
-    first = service.runs[0]
-    assert (first["name"], first["closed"]) == ("A · Shapes detection · trial 0", True)
-    assert first["metrics"] == {
-        "bbox/AP": 1.5,
-        "bbox/AP-a_b_": 2.0,
-        "cost/seconds": 61.5,
-        "cost/peak_memory_mib": 900.0,
-    }
-    assert (first["params"]["trial"], first["params"]["seed"]) == ("0", "1000")
-
-
-def test_wandb_gets_one_finished_run_a_trial_grouped_by_cell(made, monkeypatch):
-    service = _Wandb()
-    monkeypatch.setitem(sys.modules, "wandb", service)
-    assert tracking.log(made, "wandb") == 18
-    assert {run["project"] for run in service.runs} == {"demo"}
-    assert len({run["group"] for run in service.runs}) == 6
-    assert all(run["finished"] and run["logged"] for run in service.runs)
-
-
-def test_a_service_that_is_missing_unknown_or_fails_is_named_with_the_next_step(made, monkeypatch):
-    with pytest.raises(InputError, match="no tracking service 'tensorbored'; there are: mlflow, wandb"):
-        tracking.log(made, "tensorbored")
-    monkeypatch.setitem(sys.modules, "wandb", None)  # what a missing package looks like to import
-    with pytest.raises(InputError, match=r"wandb cannot be imported .*pip install -e .\[tracking\]"):
-        tracking.log(made, "wandb")
-    broken = _Wandb()
-    monkeypatch.setattr(broken, "log", lambda values: 1 / 0)
-    monkeypatch.setitem(sys.modules, "wandb", broken)
-    with pytest.raises(InputError, match="wandb failed after 0 of 18 trials: division by zero"):
-        tracking.log(made, "wandb")
-
-
 def test_no_report_imports_a_tracking_service_or_pyarrow_unasked():
     code = (
-        "import sys; from transfer.report import assembly, export, page, tracking; "
+        "import sys; from transfer.report import assembly, export, page; "
         "print(sorted({'mlflow', 'wandb', 'pyarrow', 'torch', 'scipy.stats'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout == "[]\n", done.stderr
+
+
+PAGES = sorted(page for page in (ROOT / "docs").rglob("*.md") if "<!-- from " in page.read_text())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_tables_of_a_page_are_made_again_from_the_file_behind_it(page, tmp_path):
+    text = page.read_text()
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "results").symlink_to(ROOT / "docs" / "results")
+    copy = tmp_path / "docs" / page.name
+    blank = re.sub(r"(?<= )−?\d+\.\d+( ± \d+\.\d+)?(?= \|)", "?", text)  # every number that is not a whole one
+    assert blank.count("?") > 20 + text.count("?")
+    copy.write_text(blank)
+    for source in sorted({copy.parent / name for name in re.findall(r"<!-- from (\S+): ", text)}):
+        with results.opened(source) as folder:
+            markdown.refill(assembly.build(folder, source=source), copy)
+    assert copy.read_text() == text
+
+
+def test_a_page_whose_lines_or_file_are_unknown_is_refused_and_stays(tmp_path):
+    write(tmp_path / "made" / "a", result("A", metrics={"bbox/AP": 1.0}))
+    report, page = assembly.build(tmp_path / "made"), tmp_path / "page.md"
+    lines = "<!-- from made: row, shapes_detection:bbox/AP .1, trials -->\n| a | b | c |\n|---|---|---|\n"
+    for text, reason in (
+        ("| no comment |\n", "has no table of"),
+        (f"{lines}| B | 1 | 2 |\n", "have no 'B'; there are: A"),
+        (f"{lines}| A | 1 |\n", "has 2 cells, its comment 3 fields"),
+    ):
+        page.write_text(text)
+        with pytest.raises(InputError, match=reason):
+            markdown.refill(report, page)
+        assert page.read_text() == text
+    page.write_text(f"{lines}| A | ? | ? |\n")
+    assert markdown.refill(report, page) == 1
+    assert page.read_text() == f"{lines}| A | 1.0 | 1 |\n"

@@ -1,11 +1,14 @@
 """Result files are read strictly, folders tolerantly: a bad file is named with its reason and stops nothing."""
 
+import gzip
 import json
 
 import pytest
-from made_results import result, write
+from made_results import result, suite, write
 
 from core.errors import InputError
+from core.files import FileError
+from core.provenance import ROOT
 from transfer import results
 from transfer.results import Result
 
@@ -115,3 +118,72 @@ def test_a_file_that_is_not_utf8_is_named(tmp_path):
     (tmp_path / "result.json").write_bytes(b'{"schema_version": 1, "benchmark": "\xff"}')
     with pytest.raises(InputError, match="not JSON, perhaps truncated"):
         results.read(tmp_path / "result.json")
+
+
+def test_a_packed_folder_holds_what_reports_read_byte_for_byte_and_nothing_else(tmp_path):
+    folder = suite(tmp_path / "a", trials=2, pictures=True, curves=True)
+    write(folder / "x--shapes_detection--trial0--00000000" / "run", "the framework's own", "config.yaml")
+    (folder / "failed").mkdir()
+    (folder / "failed" / "failure.json").write_text('{"reason": "no memory"}')
+    for name in ("packed.jsonl", "packed.jsonl.gz"):
+        assert results.pack(folder, tmp_path / name) == 1 + 2 * 12 + 6 + 2 * 3 + 1
+        with results.opened(tmp_path / name) as unpacked:
+            found = {path.relative_to(unpacked): path.read_bytes() for path in unpacked.rglob("*") if path.is_file()}
+            assert len(found) == results.pack(folder, tmp_path / name)
+            assert found == {path: (folder / path).read_bytes() for path in found}
+        assert not unpacked.exists()
+    assert gzip.decompress((tmp_path / "packed.jsonl.gz").read_bytes()) == (tmp_path / "packed.jsonl").read_bytes()
+
+
+def test_a_folder_inside_a_packed_file_is_named_like_one_on_the_disk(tmp_path):
+    write(tmp_path / "both" / "first" / "a", result("A"))
+    write(tmp_path / "both" / "second" / "b", result("B"))
+    results.pack(tmp_path / "both", tmp_path / "both.jsonl")
+    with results.opened(tmp_path / "both.jsonl" / "second") as folder:
+        assert [r.checkpoint.name for r in results.read_folder(folder).results.values()] == ["B"]
+    with (
+        results.opened(tmp_path / "both.jsonl" / "third") as folder,
+        pytest.raises(InputError, match="no results folder"),
+    ):
+        results.read_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{", "line 1 is not"),
+        ("[]", "line 1 is not"),
+        ('{"file": 3, "text": ""}', "line 1 is not"),
+        ('{"file": "result.json", "text": 3}', "no file of a results folder"),
+        ('{"file": "/tmp/result.json", "text": ""}', "no file of a results folder"),
+        ('{"file": "a/../../result.json", "text": ""}', "no file of a results folder"),
+        ('{"file": "a\\u0000/result.json", "text": ""}', "no file of a results folder"),
+        ('{"file": "sitecustomize.py", "text": ""}', "no file of a results folder"),
+        ('{"file": "a/result.json", "text": "\\ud800"}', "damaged or not a packed file"),
+        ('{"file": "result.json", "text": ""}\n{"file": "result.json/result.json", "text": ""}', "damaged or not"),
+        (b"\xff\xfe", "damaged or not a packed file"),
+        (b"\x1f\x8b\x08 cut off", "damaged or not a packed file"),
+        (gzip.compress(b'{"file": "result.json", "text": "' + b"x" * 3000), "unpacks to more than"),
+    ],
+)
+def test_a_packed_file_of_a_stranger_writes_nothing_outside_and_is_named(tmp_path, monkeypatch, text, reason):
+    monkeypatch.setattr(results, "LARGEST", 2000)
+    (tmp_path / "bad.jsonl").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(FileError, match=rf"bad\.jsonl.*{reason}"), results.opened(tmp_path / "bad.jsonl"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonl"]
+
+
+def test_the_results_behind_the_pages_are_read_as_when_they_were_written():
+    found = {}
+    for path in sorted((ROOT / "docs" / "results").glob("*.jsonl*")):
+        with results.opened(path) as folder:
+            collection = results.read_folder(folder)
+            assert collection.skipped == []
+            means = [r.metrics[r.protocol.headline] for r in collection.results.values()]
+            found[path.name.partition(".")[0]] = (len(means), round(sum(means) / len(means), 4))
+    assert found == {
+        "cifar10-comparison": (132, 37.0765),
+        "example-report": (60, 32.2039),
+        "transfer-real-run": (30, 9.894),
+    }

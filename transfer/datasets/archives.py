@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from core.errors import InputError
-from transfer.datasets.progress import Meter
+from core.meter import Meter
 
 Select = Callable[[str], str | None]  # a member's name -> its path below the folder, or None to leave it out
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.errors import InputError
+from core.meter import track
 from transfer.datasets import Counts
 from transfer.datasets.images import require_files, require_image
-from transfer.datasets.progress import track
 
 TINY_NEXT = "unpack it again with: python tools/prepare_data.py tiny-imagenet ROOT"
 IMAGENET_NEXT = (

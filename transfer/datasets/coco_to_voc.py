@@ -9,9 +9,9 @@ import numpy as np
 
 from core.errors import InputError
 from core.files import sha256
+from core.meter import track
 from transfer.datasets import Counts, coco, folders, voc
 from transfer.datasets.images import require_image
-from transfer.datasets.progress import track
 
 VERSION = 1
 RENAMED = {

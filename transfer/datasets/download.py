@@ -20,7 +20,7 @@ from typing import BinaryIO, NamedTuple
 from urllib.parse import urlsplit
 
 from core.errors import InputError
-from transfer.datasets.progress import Meter
+from core.meter import Meter
 
 BLOCK = 2**20
 TIMEOUT = 30.0  # seconds without a byte

@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 
 from core.errors import InputError
+from core.meter import track
 from transfer.datasets.images import require_image, size
-from transfer.datasets.progress import track
 
 LabelOf = Callable[[Path], Path]  # image file -> its label file, both below their folders
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from core.meter import track
 from core.shapes import CLASSES, Scene, render
 from transfer.datasets import Counts, coco, folders, voc
-from transfer.datasets.progress import track
 
 VERSION = 3  # raise it with every change of what is rendered or how it is written
 DIGEST = "4087695b03875b66b235a0788783acc509c335eb87da3f646025dd93d20c3e62"  # of all files of PLAN

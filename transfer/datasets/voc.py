@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from core.errors import InputError
+from core.meter import track
 from transfer.datasets import Counts
 from transfer.datasets.faults import Faults
 from transfer.datasets.images import require_files, require_image, size
-from transfer.datasets.progress import track
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",

@@ -13,8 +13,8 @@ import numpy as np
 
 from core.errors import InputError
 from core.files import write_atomic
+from core.meter import track
 from transfer.datasets import archives, voc
-from transfer.datasets.progress import track
 
 FOLDER = "SegmentationClassAug"
 

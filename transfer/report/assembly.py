@@ -14,8 +14,12 @@ from transfer.results import Result, Skipped
 PAIRS = 3  # fewer leave the paired test next to nothing to estimate a spread from; Welch's stays valid
 
 
-def build(folder: Path, baseline: str | None = None) -> Report:
-    """Read a results folder and compare; ``baseline`` is a checkpoint's name or suite label, or the suite's own."""
+def build(folder: Path, baseline: str | None = None, source: Path | None = None) -> Report:
+    """Read a results folder and compare; ``baseline`` is a checkpoint's name or suite label, or the suite's own.
+
+    ``source`` is what the user named, where the folder was unpacked from a file.
+    """
+    source = source or folder
     collection = results.read_folder(folder)
     skipped = list(collection.skipped)
     suite = _suite(folder, skipped)
@@ -28,7 +32,7 @@ def build(folder: Path, baseline: str | None = None) -> Report:
     columns += _explain_missing(cells, rows, columns, suite, folder)
     chosen = [row for row in rows if row.baseline]
     report = Report(
-        title=suite.name or folder.resolve().name,
+        title=suite.name or source.resolve().name.partition(".")[0],
         folder=folder,
         rows=rows,
         columns=columns,
@@ -36,6 +40,7 @@ def build(folder: Path, baseline: str | None = None) -> Report:
         baseline=chosen[0] if len(chosen) == 1 else None,
         notices=[],
         skipped=skipped,
+        source=source,
     )
     _compare(report)
     report.ranks = _rank(report)
@@ -99,9 +104,9 @@ Key = tuple[str, str]  # a checkpoint's name and file; the file is empty for tho
 
 
 def _keys(found: dict[Path, Result], suite: _Suite, folder: Path) -> dict[Path, Key]:
-    """Tell which checkpoint each result is of: a suite may pre-train once a trial, which makes many files of one."""
+    """Tell which checkpoint each result is of: a suite may pre-train, and anyone may draw random weights, once a trial."""
     folders = {folder / item.folder for item in suite.items}
-    made = {_of(result) for path, result in found.items() if path.parent in folders}
+    made = {_of(r) for path, r in found.items() if path.parent in folders or r.checkpoint.method == "random"}
     return {path: (r.checkpoint.name, "" if _of(r) in made else r.checkpoint.sha256) for path, r in found.items()}
 
 
@@ -126,7 +131,7 @@ def _rows(
         checkpoint = mine[0].checkpoint if mine else None
         entry = said.get(name, _Checkpoint(label=name, name=name))
         files = tuple(dict.fromkeys(result.checkpoint.sha256 for result in mine))
-        piece = digest[:8] or ("the suite's" if name in said else "unknown file")
+        piece = digest[:8] or ("the suite's" if name in said else "drawn anew" if len(mine) > 1 else "unknown file")
         rows.append(
             Row(
                 label=name if names.count(name) == 1 else f"{name} @{piece}",
@@ -249,7 +254,7 @@ def _notices(report: Report, wanted: str | None, chosen: int) -> list[str]:
     names = ", ".join(row.label for row in report.rows) or "none"
     shown = "so no differences are shown"
     if not report.rows:
-        notices.append(f"No results in {report.folder}.")
+        notices.append(f"No results in {report.source}.")
     elif wanted is None:
         notices.append(f"No baseline was named, {shown}; there are: {names}.")
     elif chosen == 0:

@@ -1,13 +1,16 @@
-"""Place numbers on small charts; the page draws them as inline SVG so that colours follow dark and light."""
+"""Lay out what the page draws as inline SVG (so that colours follow dark and light): lines, dots, differences, ranks, classes."""
 
 import itertools
 import math
+import re
 import statistics
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from transfer.report.model import Column, Row
+from transfer.report import wording
+from transfer.report.model import Column, Report, Row, short
+from transfer.report.statistics import Difference
 
 WIDTH, HEIGHT = 360, 220
 LEFT, RIGHT, TOP, BOTTOM = 44, 14, 10, 32
@@ -215,3 +218,232 @@ def thinned(points: Sequence[T], most: int) -> list[T]:
         return list(points)
     last = len(points) - 1
     return [points[round(index * last / (most - 1))] for index in range(most)]
+
+
+@dataclass(frozen=True)
+class GapStrip:
+    """One difference: positions of the point, of the plain and of the corrected interval, and where they are cut off.
+
+    A point that the scale leaves out has no position, only the arrow of its side.
+    """
+
+    row: Row
+    style: int
+    found: Difference
+    point: float | None
+    plain: Span | None
+    corrected: Span | None
+    cut: tuple[bool, bool]
+    text: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Forest:
+    """The strips of one benchmark and its scale; ticks are (position, text)."""
+
+    column: Column
+    zero: float
+    strips: list[GapStrip]
+    ticks: list[tuple[float, str]]
+
+
+def forests(report: Report) -> list[Forest]:
+    """Lay out every benchmark that has a difference to the baseline."""
+    found = [_forest(report, column) for column in report.columns]
+    return [forest for forest in found if forest.strips]
+
+
+def _forest(report: Report, column: Column) -> Forest:
+    shown = [(row, d) for row in report.rows if (d := report.cell(row, column).difference) is not None]
+    edges = [max(abs(v) for v in (d.mean, d.low, d.high) if v is not None) for _, d in shown]
+    edge = without_outliers(edges)[-1] if edges else 1.0
+    marks = ticks(-edge * 1.04, edge * 1.04, 6)
+    low, high = marks[0], marks[-1]
+
+    def place(value: float) -> float:
+        return round(100 * (min(max(value, low), high) - low) / (high - low), 2)
+
+    def span(start: float | None, end: float | None) -> Span | None:
+        return None if start is None or end is None else (place(start), place(end))
+
+    strips = [
+        GapStrip(
+            row=row,
+            style=report.styles[row],
+            found=d,
+            point=place(d.mean) if low <= d.mean <= high else None,
+            plain=span(d.low, d.high),
+            corrected=span(d.corrected_low, d.corrected_high),
+            cut=(min(d.corrected_low or 0, d.mean) < low, max(d.corrected_high or 0, d.mean) > high),
+            text=wording.compared(d),
+            detail=wording.detail(d),
+        )
+        for row, d in shown
+    ]
+    return Forest(column, place(0.0), strips, [(place(tick), text(tick)) for tick in marks])
+
+
+@dataclass(frozen=True)
+class Place:
+    """A checkpoint's line: its average rank, and where that lies in percent of the strip's width."""
+
+    row: Row
+    rank: float
+    at: float
+
+
+@dataclass(frozen=True)
+class Diagram:
+    """The lines in order; bars are (first line, last line), counted from 1; the ruler is one critical difference wide.
+
+    The axis goes on beyond the last rank where the critical difference is wider than the ranks.
+    """
+
+    places: list[Place]
+    bars: list[tuple[int, int]]
+    ruler: float
+    ticks: list[tuple[float, str]]
+
+
+def diagram(report: Report) -> Diagram | None:
+    """Lay out the report's ranks, None without any."""
+    if report.ranks is None:
+        return None
+    found, rows = report.ranks.found, report.ranks.rows
+    last = len(rows) - 1
+    width = max(last, found.critical)
+    order = sorted(range(len(rows)), key=lambda index: found.ranks[index])
+    line = {index: number for number, index in enumerate(order, start=1)}
+    every = max(1, round(last / 8))
+
+    def at(rank: float) -> float:
+        return round(100 * (rank - 1) / width, 2)
+
+    return Diagram(
+        places=[Place(rows[index], found.ranks[index], at(found.ranks[index])) for index in order],
+        bars=[(min(lines), max(lines)) for group in found.groups if (lines := [line[index] for index in group])],
+        ruler=round(100 * found.critical / width, 2),
+        ticks=[(at(rank), str(rank)) for rank in range(1, len(rows) + 1, every)],
+    )
+
+
+SIZES = {"s": "small", "m": "medium", "l": "large"}
+MOST = 12_000  # cells of class tables in one page; beyond it they are in the CSV form only
+
+
+@dataclass(frozen=True)
+class SizeDot:
+    """A backbone's mean on a strip, in percent of its width."""
+
+    row: Row
+    style: int
+    at: float
+    text: str
+
+
+@dataclass(frozen=True)
+class SizeStrip:
+    """One object size of one metric."""
+
+    name: str
+    dots: list[SizeDot]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Strips of one benchmark on a common scale; ticks are (position, text)."""
+
+    column: Column
+    strips: list[SizeStrip]
+    ticks: list[tuple[float, str]]
+
+
+@dataclass(frozen=True)
+class ClassCell:
+    """A backbone's mean on one class; ``gap`` is to the baseline, ``shade`` from -1 to 1 is how large that is here."""
+
+    row: Row
+    mean: float | None
+    gap: str = ""
+    shade: float = 0.0
+
+
+@dataclass(frozen=True)
+class Classes:
+    """One metric of one benchmark for every class; ``left_out`` where the page would become too large."""
+
+    column: Column
+    metric: str
+    rows: list[Row]
+    lines: list[tuple[str, list[ClassCell]]]
+    left_out: bool = False
+
+
+def sizes(report: Report) -> list[Sizes]:
+    """Lay out the metrics that end in the s, m and l of COCO's areas."""
+    found = []
+    for column in report.columns:
+        names = [m for m in column.overall if m[-1] in SIZES and m[:-1] in column.metrics]
+        means = {
+            name: [(row, s.mean) for row in report.ran(column) if (s := report.cell(row, column).summary(name))]
+            for name in names
+        }
+        values = [value for pairs in means.values() for _, value in pairs]
+        if values:
+            found.append(_sizes(report, column, means, ticks(min(values), max(values), 6)))
+    return found
+
+
+def _sizes(report: Report, column: Column, means: dict[str, list[tuple[Row, float]]], marks: list[float]) -> Sizes:
+    low, high = marks[0], marks[-1]
+
+    def place(value: float) -> float:
+        return round(100 * (value - low) / (high - low), 2)
+
+    strips = [
+        SizeStrip(
+            f"{short(name[:-1])}, {SIZES[name[-1]]}",
+            [SizeDot(row, report.styles[row], place(value), f"{row.label}: {value:.2f}") for row, value in pairs],
+        )
+        for name, pairs in means.items()
+        if pairs
+    ]
+    return Sizes(column, strips, [(place(tick), text(tick)) for tick in marks])
+
+
+def classes(report: Report) -> list[Classes]:
+    """Tabulate every class of every benchmark that has them, with the gap to the baseline."""
+    found, left = [], MOST
+    for column in report.columns:
+        groups: dict[str, list[str]] = {}
+        for metric in column.metrics:
+            if metric in column.classes:
+                groups.setdefault(metric[: -len(class_of(metric)) - 1], []).append(metric)
+        rows = report.ran(column)
+        for name, metrics in groups.items():
+            left -= len(rows) * len(metrics)
+            lines = [(class_of(m), _line(report, column, m, rows)) for m in metrics] if left >= 0 else []
+            found.append(Classes(column, name, rows, [line for line in lines if line[1]], left_out=left < 0))
+    return [table for table in found if table.lines or table.left_out]
+
+
+def class_of(metric: str) -> str:
+    """Return ``traffic light`` of ``bbox/AP-traffic light``."""
+    return re.sub(r"^[^-]*-", "", metric.rpartition("/")[2])
+
+
+def _line(report: Report, column: Column, metric: str, rows: list[Row]) -> list[ClassCell]:
+    means = {row: s.mean if (s := report.cell(row, column).summary(metric)) else None for row in rows}
+    if all(mean is None for mean in means.values()):
+        return []  # a class that the test images lack
+    base = means.get(report.baseline) if report.baseline is not None else None
+    found = []
+    for row, mean in means.items():
+        if mean is None or base is None or row is report.baseline:
+            found.append(ClassCell(row, mean))
+        else:
+            found.append(
+                ClassCell(row, mean, f"{mean - base:+.1f}".replace("-", "−"), max(-1.0, min(1.0, (mean - base) / 10)))
+            )
+    return found

@@ -87,6 +87,16 @@ def forwards_per_step(values: dict[str, Any]) -> float | None:
     return batch * ((1 + BACKWARD) * query + key)
 
 
+def an_image(report: Report, row: Row) -> dict[str, float | None]:
+    """Return a checkpoint's epochs, forwards an image (a backward pass is two), and their product; 0 untrained."""
+    if row.method == "random":
+        return {"epochs": 0, "forwards": None, "cost": 0}
+    values = _known(report, row)
+    epochs, batch, step = _number(values.get("epochs")), _number(values.get("batch")), forwards_per_step(values)
+    each = step / batch if step and batch else None
+    return {"epochs": epochs, "forwards": each, "cost": each * epochs if each and epochs else None}
+
+
 def _known(report: Report, row: Row) -> dict[str, Any]:
     """Return what the weights file, the run's config and its summary say; the later ones win."""
     values: dict[str, Any] = {}
@@ -164,3 +174,19 @@ def settings_but_length(row: Row) -> str:
     train = {key: value for key, value in _section(config, "train").items() if key not in LENGTH}
     rest = {key: value for key, value in config.items() if key not in ("run", "schedule", "monitor")}
     return json.dumps(rest | {"train": train}, sort_keys=True, default=str)
+
+
+def environments(report: Report) -> list[tuple[dict[str, Any], int]]:
+    """Return the distinct environments, flattened, with the number of trials made in each."""
+    found: dict[str, tuple[dict[str, Any], int]] = {}
+    for cell in report.cells.values():
+        for _, result in cell.trials:
+            flat: dict[str, Any] = {}
+            for name, value in result.environment.items():
+                if name == "command" or value is None:
+                    continue
+                parts = value if isinstance(value, dict) else {name: value}
+                flat |= {key: part for key, part in parts.items() if part is not None}
+            key = json.dumps(flat, sort_keys=True, default=str)
+            found[key] = flat, found.get(key, (flat, 0))[1] + 1
+    return [pair for pair in found.values() if pair[0]]

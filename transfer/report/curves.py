@@ -1,20 +1,21 @@
-"""Curves: losses and kNN accuracy from the journals of runs, and whatever curves a benchmark's evaluation wrote."""
+"""Curves: losses and kNN accuracy from journals, whatever an evaluation wrote; and the cache that keeps them between reports."""
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.errors import InputError
+from core.files import write_atomic
 from transfer.report import cost
-from transfer.report.cache import Cache
 from transfer.report.charts import Chart, Series, line_chart, smoothed, thinned
 from transfer.report.model import Column, Report, short
 
 # In a trial's run folder: {"recall": [...], "bbox": {"50": [...], ...}, ...} as detection writes it, or any other
 # curves as {"curves": [{"name", "x", "y", "points": [[x, y], ...]}, ...]}.
-FILE = "curves.json"
+CURVES = "curves.json"
 TRIALS = 3  # lines a cell; more cannot be told apart
 LINES = 48  # a chart: with more backbones fewer trials of each
 KEPT = 200  # points of a line
@@ -22,6 +23,8 @@ POINTS = 40_000  # of a whole page
 SHORTEST = 16
 
 Points = list[tuple[float, float]]
+FILE = ".report-cache.json"
+VERSION = 2  # of what is kept: other ones are thrown away
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,46 @@ class Curve:
     x: str
     y: str
     points: Points
+
+
+class Cache:
+    """Values of files; what was not asked for since it was opened is dropped when it is saved."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FILE
+        self._root = str(folder) + "/"
+        self._old, self._new = self._read(), {}  # type: dict[str, Any], dict[str, Any]
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            values = json.loads(self._path.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return {}
+        usable = isinstance(values, dict) and values.get("version") == VERSION
+        return values["values"] if usable and isinstance(values.get("values"), dict) else {}
+
+    def get(self, kind: str, path: Path, make: Callable[[Path], Any], usable: Callable[[Any], bool]) -> Any:
+        """Return what ``make(path)`` gives, kept or made now; None for a file that is not there.
+
+        ``kind`` names what is made, with its settings; a kept value that is not ``usable`` is made again.
+        """
+        try:
+            state = path.stat()
+        except OSError:
+            return None
+        key = f"{kind} {str(path).removeprefix(self._root)} {state.st_mtime_ns} {state.st_size}"
+        if key not in self._new:
+            kept = self._old.get(key)
+            self._new[key] = kept if kept is not None and usable(kept) else make(path)
+        return self._new[key]
+
+    def save(self) -> None:
+        """Write what was used this time, if it changed; a folder that cannot be written keeps nothing."""
+        if self._new.keys() != self._old.keys():
+            try:
+                write_atomic(self._path, json.dumps({"version": VERSION, "values": self._new}))
+            except InputError:
+                return
 
 
 def losses(report: Report, cache: Cache) -> list[Chart]:
@@ -56,7 +99,7 @@ def evaluations(report: Report, cache: Cache) -> list[Chart]:
     for column in report.columns:
         for row in report.ran(column):
             path, _ = report.cell(row, column).trials[0]
-            for curve in _evaluation(path.parent / "run" / FILE, cache):
+            for curve in _evaluation(path.parent / "run" / CURVES, cache):
                 series = groups.setdefault((column, curve.name, curve.x, curve.y), [])
                 series.append(Series(row.label, report.styles[row], curve.points, row))
     share = _share(sum(map(len, groups.values())))
@@ -96,12 +139,22 @@ def _finetuning(report: Report, column: Column, cache: Cache) -> Iterator[Series
             yield Series(f"{row.label}, trial {result.trial}", report.styles[row], points, row)
 
 
+def last(path: Path, value: str, lines: int = 10) -> float | None:
+    """Return the mean of a value over the last lines of a journal that have it, None without any."""
+    found = _points(path, value)[-lines:]
+    return sum(y for _, y in found) / len(found) if found else None
+
+
 def journal(path: Path, cache: Cache, value: str = "loss") -> Points:
     """Return a journal's smoothed (step, value) points, at most ``KEPT``."""
     return cache.get(f"journal {value} {KEPT}", path, lambda file: _journal(file, value), _are_points) or []
 
 
 def _journal(path: Path, value: str) -> Points:
+    return [(x, float(f"{y:.5g}")) for x, y in thinned(smoothed(_points(path, value)), KEPT)]
+
+
+def _points(path: Path, value: str) -> Points:
     """Read (step, value) of every line that has both; a last line may be cut short."""
     points = []
     try:
@@ -116,7 +169,7 @@ def _journal(path: Path, value: str) -> Points:
             continue
         if all(map(math.isfinite, point)):
             points.append(point)
-    return [(x, float(f"{y:.5g}")) for x, y in thinned(smoothed(points), KEPT)]
+    return points
 
 
 def _are_points(kept: Any) -> bool:

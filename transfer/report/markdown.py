@@ -1,15 +1,16 @@
 """The report as Markdown."""
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from core.errors import InputError
 from core.files import write_atomic
+from core.meter import duration
 from transfer.report import cost as costs
-from transfer.report import wording
-from transfer.report.environments import environments
-from transfer.report.model import Column, Report, short
-from transfer.results import duration
+from transfer.report import curves, statistics, wording
+from transfer.report.model import Column, Report, Row, short
 
 
 def write(report: Report, path: Path) -> None:
@@ -126,13 +127,16 @@ def _missing(report: Report) -> Iterator[str]:
         yield ""
     if report.skipped:
         yield from ("## Skipped files", "")
-        yield from (f"- {code(str(skipped.path))}: {escape(skipped.reason)}" for skipped in report.skipped)
+        yield from (
+            f"- {code(report.named(skipped.path))}: {escape(report.named(skipped.reason))}"
+            for skipped in report.skipped
+        )
         yield ""
 
 
 def _remake(report: Report) -> Iterator[str]:
     yield from ("## Commands and environment", "")
-    for values, trials in environments(report):
+    for values, trials in costs.environments(report):
         facts = ", ".join(f"{name} {wording.plain(value)}" for name, value in values.items())
         yield escape(f"- {trials} trial(s): {facts}")
     yield ""
@@ -140,7 +144,7 @@ def _remake(report: Report) -> Iterator[str]:
         for column in report.columns:
             for path, result in report.cell(row, column).trials:
                 what = escape(f"{row.label}, {column.label}, trial {result.trial}")
-                yield f"- {what}: {code(wording.command(path, result))}"
+                yield f"- {what}: {code(wording.command(report, path, result))}"
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
@@ -163,3 +167,67 @@ def code(text: str) -> str:
     fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
     pad = " " if "`" in text else ""
     return f"{fence}{pad}{' '.join(text.split())}{pad}{fence}"
+
+
+COMMENT = re.compile(r"<!-- from (\S+): (.+?) -->\n((?:\|.*\n)+)")
+
+
+def refill(report: Report, page: Path) -> int:
+    """Write the numbers of a page's own tables again; return how many tables are of this report.
+
+    Above such a table stands ``<!-- from FILE: FIELD, FIELD, ... -->``, FILE relative to the page, a field a column: ``row``
+    and ``benchmark`` name what the line is about, ``text`` stays, ``epochs``, ``forwards``, ``cost``, ``trials``, ``seconds``
+    and ``GiB`` are what they say, ``last NAME`` is the mean of a journal's last ten lines, any other one a metric,
+    behind ``BENCHMARK:`` or the line's own benchmark; `` .1`` at its end is the number of digits.
+    """
+    found = []
+
+    def again(match: re.Match[str]) -> str:
+        name, fields, lines = match[1], match[2].split(", "), match[3].splitlines()
+        if (page.parent / name).resolve() != report.source.resolve():
+            return match[0]
+        found.append(name)
+        filled = [" | ".join(_line_again(report, fields, line.strip("| ").split(" | "))) for line in lines[2:]]
+        return "\n".join([f"<!-- from {name}: {match[2]} -->", *lines[:2], *(f"| {line} |" for line in filled)]) + "\n"
+
+    text = COMMENT.sub(again, page.read_text())
+    if not found:
+        raise InputError(f"{page} has no table of {report.source}; name it above one: <!-- from FILE: row, METRIC -->")
+    write_atomic(page, text)
+    return len(found)
+
+
+def _line_again(report: Report, fields: Sequence[str], cells: Sequence[str]) -> Iterator[str]:
+    if len(fields) != len(cells):
+        raise InputError(f"the line '{' | '.join(cells)}' has {len(cells)} cells, its comment {len(fields)} fields")
+    label = cells[fields.index("row")]
+    row = next((row for row in report.rows if row.label == label), None)
+    if row is None:
+        raise InputError(f"the results have no {label!r}; there are: {', '.join(row.label for row in report.rows)}")
+    benchmark = cells[fields.index("benchmark")] if "benchmark" in fields else ""
+    for field, cell in zip(fields, cells, strict=True):
+        yield cell if field in ("row", "benchmark", "text") else _field(report, row, benchmark, field)
+
+
+def _field(report: Report, row: Row, benchmark: str, field: str) -> str:
+    said, _, digits = field.partition(" .")
+    about, _, name = said.rpartition(":")
+    columns = [c for c in report.columns if c.benchmark == (about or benchmark) or not (about or benchmark)]
+    trials = [result for column in columns for _, result in report.cell(row, column).trials]
+    if name == "trials":
+        return str(max((len(report.cell(row, column).trials) for column in columns), default=0))
+    if name in ("epochs", "forwards", "cost"):
+        return wording.large(costs.an_image(report, row)[name])
+    if name in ("seconds", "GiB"):
+        taken = [r.cost.seconds if name == "seconds" else (r.cost.peak_memory_mib or 0) / 1024 for r in trials]
+        ends = (f"{end:.{int(digits or 0)}f}" for end in (min(map(_real, taken)), max(map(_real, taken))))
+        return " to ".join(dict.fromkeys(ends))
+    if name.startswith("last "):
+        values = [value for run in row.runs if (value := curves.last(run / "journal.jsonl", name[5:])) is not None]
+    else:
+        values = [value for result in trials if (value := result.metrics.get(name)) is not None]
+    return wording.measured(statistics.summarise(values) if values else None, int(digits or 2))
+
+
+def _real(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -128,7 +128,12 @@ class Report:
     baseline: Row | None
     notices: list[str]
     skipped: list[Skipped]
+    source: Path = Path()  # what the user named: the folder, or the packed file that was unpacked there
     ranks: Ranks | None = None
+
+    def named(self, path: Path | str) -> str:
+        """Write a path, or a text that names one, as it lies in what the user named."""
+        return str(path).replace(str(self.folder), str(self.source))
 
     @functools.cached_property
     def styles(self) -> dict[Row, int]:

@@ -92,11 +92,12 @@ def detail(found: Difference) -> str:
     return " · ".join([*parts, f"detectable {found.detectable:.2g}"])
 
 
-def measured(summary: Summary | None) -> str:
+def measured(summary: Summary | None, digits: int = 2) -> str:
     """Write ``57.08 ± 0.19``; a single trial has no spread, and no value is a dash."""
     if summary is None:
         return "–"
-    return f"{summary.mean:.2f}" if summary.std is None else f"{summary.mean:.2f} ± {summary.std:.2f}"
+    spread = "" if summary.std is None else f" ± {summary.std:.{digits}f}"
+    return f"{summary.mean:.{digits}f}{spread}".replace("-", "−")
 
 
 def interval(low: float | None, high: float | None) -> str:
@@ -179,6 +180,6 @@ def plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
 
 
-def command(path: Path, result: Result) -> str:
+def command(report: Report, path: Path, result: Result) -> str:
     """Return the command that makes a trial again, as recorded; hand-made results may have none."""
-    return result.command or f"not recorded in {shlex.quote(str(path))}"
+    return result.command or f"not recorded in {shlex.quote(report.named(path))}"

@@ -16,8 +16,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from core.meter import duration
 from transfer import results
-from transfer.results import duration
 from transfer.suite import process
 from transfer.suite.execution import State, Statuses
 from transfer.suite.items import Item

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from core import files, plugins, run_folder
-from transfer.results import duration
+from core.meter import duration
 from transfer.suite import execution, items, process
 from transfer.suite.execution import Limits, Work
 from transfer.suite.launchers import Launcher
