@@ -19,6 +19,7 @@ LENGTH = (
     "checkpoint_every",
     "keep_every",
 )  # may differ between runs of the same settings
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same, eight times as fast
 BACKWARD = 2  # forwards that a backward pass costs; only the query encoder has one
 
 
@@ -122,7 +123,7 @@ def of_run(folder: Path) -> dict[str, Any]:
 
 def _config(folder: Path) -> dict[str, Any]:
     try:
-        found = yaml.safe_load((folder / "config.yaml").read_text())
+        found = yaml.load((folder / "config.yaml").read_text(), Loader=LOADER)
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
