@@ -16,7 +16,7 @@ import figures
 from transfer.convert import convert, random_init
 
 GOAL = 5.0  # seconds
-TARGETS = {"detectron2": ".pkl", "mmsegmentation": ".pth", "torchvision": ".pth", "timm": ".pth"}
+TARGETS = {"detectron2": ".pkl", "mmseg": ".pth", "torchvision": ".pth", "timm": ".pth"}
 TENSORS = 265  # of a ResNet-50: 53 convolutions, and four tensors of each of 53 norms
 
 

@@ -35,7 +35,7 @@ PLUGINS = {
         class Proof:
             def to_dict(self):
                 return {{"arch": "fake", "recipe": {{"pretrain": {{"method": "moco", "branches": ["mscn"]}}}}}}
-        def convert(source, output, *, target, dialect):
+        def convert(source, output, *, target, dialect, source_sha256):
             output.write_bytes(source.read_bytes())
             return Proof()
         made = types.ModuleType("transfer.convert.convert")

@@ -11,7 +11,7 @@ from core.errors import cli
 def arguments() -> argparse.Namespace:
     """Add the target to what all converters share."""
     shared = parser("any framework", "what the target reads: .pkl, .pth, .safetensors")
-    shared.add_argument("--target", required=True, metavar="NAME", help="one of the files of transfer/targets")
+    shared.add_argument("--target", required=True, metavar="NAME", help="a row of transfer/convert/targets.py")
     return shared.parse_args()
 
 

@@ -27,8 +27,7 @@ def parser(target: str, suffixes: str) -> argparse.ArgumentParser:
 def run(target: str, arguments: argparse.Namespace) -> None:
     """Convert, print what was proven, and write the proof if asked."""
     from core.files import write_json
-    from transfer.convert.convert import convert
-    from transfer.convert.proof_table import table
+    from transfer.convert.convert import convert, table
 
     proof = convert(arguments.input, arguments.output, target=target, dialect=arguments.source, arch=arguments.arch)
     print(

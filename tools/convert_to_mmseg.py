@@ -6,4 +6,4 @@ from convert_to_d2 import parser, run
 from core.errors import cli
 
 if __name__ == "__main__":
-    cli(lambda: run("mmsegmentation", parser("MMSegmentation", ".pth").parse_args()))
+    cli(lambda: run("mmseg", parser("MMSegmentation", ".pth").parse_args()))

@@ -31,7 +31,7 @@ TIMM: Rules = [
     (r"block\.5\.", "mlp.fc2."),
 ]
 # mmpretrain's ConvNeXt; ``transfer/frameworks/mmseg/backbones.py`` registers one with the same names for MMSegmentation
-MMSEGMENTATION: Rules = [
+MMSEG: Rules = [
     (r"^features\.([0246])\.", lambda match: f"downsample_layers.{int(match[1]) // 2}."),
     (r"^features\.([1357])\.", lambda match: f"stages.{int(match[1]) // 2}."),
     (r"layer_scale$", "gamma"),
@@ -52,7 +52,7 @@ DETECTRON2: Rules = [
     (r"block\.3\.", "expand."),
     (r"block\.5\.", "reduce."),
 ]
-WRITTEN = {"detectron2": DETECTRON2, "mmsegmentation": MMSEGMENTATION, "timm": TIMM}
+WRITTEN = {"detectron2": DETECTRON2, "mmseg": MMSEG, "timm": TIMM}
 
 
 def residual(
@@ -102,7 +102,7 @@ READINGS: dict[str, tuple[str, Rules]] = {
         r"stages\.0\.0\.dwconv\.weight$",
         [*LISTED, *_block("dwconv", "norm", "pwconv1", "pwconv2", "gamma")],
     ),
-    "mmsegmentation": (
+    "mmseg": (
         r"stages\.0\.0\.depthwise_conv\.weight$",
         [*LISTED, *_block("depthwise_conv", "norm", "pointwise_conv1", "pointwise_conv2", "gamma")],
     ),

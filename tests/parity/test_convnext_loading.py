@@ -69,7 +69,7 @@ def test_features_are_equal_in_detectron2(slim: Any) -> None:
 
 def test_features_are_equal_in_mmsegmentation(slim: Any) -> None:
     theirs = segmentation.FAMILIES["convnext"].build_network(Recipe(**Convnext.facts(slim_config()))).eval()
-    theirs.load_state_dict(Convnext.export(slim.state_dict(), "mmsegmentation"), strict=True)
+    theirs.load_state_dict(Convnext.export(slim.state_dict(), "mmseg"), strict=True)
     with torch.no_grad():
         found, expected = theirs(IMAGES), slim.stages(IMAGES)
     assert [largest(a, b) < 1e-5 for a, b in zip(expected, found, strict=True)] == [True] * 4
@@ -129,12 +129,12 @@ def test_the_shipped_segmenter_is_convnext_tiny_and_takes_a_converted_file(slim:
         network = MODELS.build(copy.deepcopy(cfg.model))
     assert network.decode_head.conv_seg.out_channels == 150
     save_backbone(tmp_path / "a.pth", slim.state_dict(), {"backbone": SIZES})
-    convert(tmp_path / "a.pth", tmp_path / "mm.pth", target="mmsegmentation")
+    convert(tmp_path / "a.pth", tmp_path / "mm.pth", target="mmseg")
     init = {"type": "Pretrained", "checkpoint": str(tmp_path / "mm.pth")}
     backbone = segmentation.ConvNeXt(SIZES["blocks"], SIZES["width"], init_cfg=init)
     with compat.quiet():
         backbone.init_weights()
-    expected = Convnext.export(slim.state_dict(), "mmsegmentation")
+    expected = Convnext.export(slim.state_dict(), "mmseg")
     state = backbone.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in expected.items())
     assert {name.split(".")[0] for name in state if name not in expected} == {"norm0", "norm1", "norm2", "norm3"}

@@ -153,7 +153,7 @@ def test_detectron2_alone_loads_every_tensor_and_trains(checkpoint: Path) -> Non
 
 
 def test_mmengines_runner_alone_loads_every_tensor_and_trains(checkpoint: Path) -> None:
-    convert(checkpoint / "ours.pth", checkpoint / "backbone.pth", target="mmsegmentation")
+    convert(checkpoint / "ours.pth", checkpoint / "backbone.pth", target="mmseg")
     said = alone(MMENGINE, checkpoint)
     assert len(torch.load(checkpoint / "backbone.pth", weights_only=True)["state_dict"]) == 100
     assert (said["held"], said["ours"]) == (100, [])

@@ -56,7 +56,7 @@ def population(inputs: list[np.ndarray], channel: int) -> tuple[float, float]:
 def test_the_converted_file_holds_the_statistics_of_clean_views_of_the_next_epoch(trained, tmp_path):
     trainer = trained("run", "train.precise_bn=2")
     last = tmp_path / "run" / "checkpoints" / "last.pth"
-    convert(last, tmp_path / "out.pth", target="mmsegmentation")
+    convert(last, tmp_path / "out.pth", target="mmseg")
     written = torch.load(tmp_path / "out.pth", weights_only=True)
     tensors = written.get("state_dict", written)
 

@@ -1,5 +1,6 @@
 """Conversion: every tensor or nothing, and equal features in the frameworks' own networks."""
 
+import dataclasses
 import hashlib
 import json
 
@@ -10,10 +11,11 @@ import torchvision
 from core.backbones.resnet import ResNet
 from core.checkpoint import save_backbone
 from core.files import FileError, read_weights_file
-from transfer.convert.convert import convert
+from transfer.convert import write
+from transfer.convert.convert import convert, table
 from transfer.convert.load_check import LoadError, compare
-from transfer.convert.proof_table import table
 from transfer.convert.recipe import Recipe, read
+from transfer.convert.targets import TARGETS
 
 
 def moco_release(depth: int) -> dict:
@@ -70,7 +72,7 @@ def test_a_moco_release_becomes_the_usual_detectron2_tensors_with_equal_features
 def test_mmsegmentation_takes_torchvisions_names_and_gives_equal_features(tmp_path, depth):
     checkpoint = moco_release(depth)
     torch.save(checkpoint, tmp_path / "moco.pth")
-    proof = convert(tmp_path / "moco.pth", tmp_path / "out.pth", target="mmsegmentation")
+    proof = convert(tmp_path / "moco.pth", tmp_path / "out.pth", target="mmseg")
     tensors = torch.load(tmp_path / "out.pth", weights_only=True)["state_dict"]
     assert torch.equal(
         tensors["layer4.1.conv2.weight"], checkpoint["state_dict"]["module.encoder_q.layer4.1.conv2.weight"]
@@ -81,7 +83,7 @@ def test_mmsegmentation_takes_torchvisions_names_and_gives_equal_features(tmp_pa
 def test_the_recipe_inside_the_file_tells_how_to_use_it(tmp_path):
     network = ResNet(ResNet.Config(depth=18, width=8))
     save_backbone(tmp_path / "a.pth", network.state_dict(), {"backbone": {"name": "resnet", "depth": 18, "width": 8}})
-    for name, target in (("a.pkl", "detectron2"), ("b.pth", "detectron2"), ("c.pth", "mmsegmentation")):
+    for name, target in (("a.pkl", "detectron2"), ("b.pth", "detectron2"), ("c.pth", "mmseg")):
         proof = convert(tmp_path / "a.pth", tmp_path / name, target=target)
         recipe = read(tmp_path / name)
         assert recipe == Recipe(
@@ -180,8 +182,10 @@ def test_a_wrong_dialect_or_suffix_is_refused(tmp_path):
     torch.save(backbone(), tmp_path / "a.pth")
     with pytest.raises(ValueError, match="is not in the layout of moco"):
         convert(tmp_path / "a.pth", tmp_path / "a.pkl", target="detectron2", dialect="moco")
-    with pytest.raises(ValueError, match=r"must end in \.pth for mmsegmentation"):
+    with pytest.raises(ValueError, match=r"no target 'mmsegmentation'.*did you mean 'mmseg'"):
         convert(tmp_path / "a.pth", tmp_path / "a.pkl", target="mmsegmentation")
+    with pytest.raises(ValueError, match=r"must end in \.pth for mmseg"):
+        convert(tmp_path / "a.pth", tmp_path / "a.pkl", target="mmseg")
 
 
 @pytest.mark.parametrize("target", ["torchvision", "timm"])
@@ -229,21 +233,20 @@ def test_the_table_shows_every_stage_what_was_dropped_and_the_hashes(tmp_path):
 
 
 def test_a_network_that_computes_something_else_is_not_written(tmp_path, monkeypatch):
-    from transfer.convert.targets.detectron2 import Detectron2
-
     torch.save(backbone(), tmp_path / "a.pth")
-    honest = Detectron2.stages
-    monkeypatch.setattr(Detectron2, "stages", lambda *args: [features * 1.001 for features in honest(*args)])
+    honest = TARGETS["detectron2"].stages
+    altered = dataclasses.replace(
+        TARGETS["detectron2"], stages=lambda *args: [features * 1.001 for features in honest(*args)]
+    )
+    monkeypatch.setitem(TARGETS, "detectron2", altered)
     with pytest.raises(FileError, match=r"features of layer1 differ by .*; nothing was written"):
         convert(tmp_path / "a.pth", tmp_path / "out" / "a.pkl", target="detectron2")
     assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_file_that_is_written_wrongly_is_not_kept(tmp_path, monkeypatch):
-    from transfer.convert.targets.safetensors import Safetensors
-
     torch.save(backbone(), tmp_path / "a.pth")
-    monkeypatch.setattr(Safetensors, "unpack", lambda file: file["state_dict"] | {"layer4.1.bn2.bias": torch.ones(64)})
+    monkeypatch.setattr(write, "unpack", lambda _, file: file["state_dict"] | {"layer4.1.bn2.bias": torch.ones(64)})
     with pytest.raises(FileError, match=r"layer4\.1\.bn2\.bias is not the same when read back"):
         convert(tmp_path / "a.pth", tmp_path / "out" / "a.safetensors", target="safetensors")
     assert list((tmp_path / "out").iterdir()) == []
@@ -257,7 +260,7 @@ def test_an_output_that_cannot_be_written_is_one_line(tmp_path):
         with pytest.raises(FileError, match=r"cannot write .*choose another output"):
             convert(tmp_path / "a.pth", output, target="detectron2")
     with pytest.raises(ValueError, match="is the input itself"):
-        convert(tmp_path / "a.pth", tmp_path / "a.pth", target="mmsegmentation")
+        convert(tmp_path / "a.pth", tmp_path / "a.pth", target="mmseg")
     assert {path.name for path in tmp_path.iterdir()} == {"a.pth", "file", "taken.pkl"}
 
 

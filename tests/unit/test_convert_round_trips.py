@@ -38,7 +38,7 @@ SLIM = {
 @pytest.mark.parametrize("family", SLIM)
 @pytest.mark.parametrize(
     ("target", "name"),
-    [("detectron2", "x.pkl"), ("detectron2", "x.pth"), ("mmsegmentation", "x.pth"), ("safetensors", "x.safetensors")],
+    [("detectron2", "x.pkl"), ("detectron2", "x.pth"), ("mmseg", "x.pth"), ("safetensors", "x.safetensors")],
 )
 def test_there_and_back_is_exact(tmp_path, family, target, name):
     config, network = SLIM[family]
@@ -88,14 +88,14 @@ def test_torchvision_takes_a_file_that_came_back_from_each_framework(tmp_path, n
     model = randomised(theirs("torchvision", name))
     torch.save(model.state_dict(), tmp_path / "a.pth")
     convert(tmp_path / "a.pth", tmp_path / "d2.pkl", target="detectron2")
-    convert(tmp_path / "d2.pkl", tmp_path / "mm.pth", target="mmsegmentation")
+    convert(tmp_path / "d2.pkl", tmp_path / "mm.pth", target="mmseg")
     proof = convert(tmp_path / "mm.pth", tmp_path / "tv.pth", target="torchvision")
     state = torch.load(tmp_path / "tv.pth", weights_only=True)
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in state.items())
     missing, unexpected = theirs("torchvision", name).load_state_dict(state, strict=False)
     assert unexpected == []
     assert {key.split(".")[0] for key in missing if "num_batches" not in key} <= {"fc", "classifier"}
-    assert [proof.source, proof.target] == ["mmsegmentation", "torchvision"]
+    assert [proof.source, proof.target] == ["mmseg", "torchvision"]
 
 
 @pytest.mark.parametrize(("name", "file"), [("resnet18", "x.pth"), ("convnext", "x.safetensors")])

@@ -15,7 +15,7 @@ from pretrain.batchnorm import Auxiliary, add_auxiliary, split, through_auxiliar
 from pretrain.branches import Branch
 from pretrain.encoding import Encoding
 from pretrain.objective import Objective
-from transfer.convert.sources.ours import Ours
+from transfer.convert import read
 
 
 def statistics(network: nn.Module) -> dict[str, Tensor]:
@@ -117,7 +117,7 @@ def test_an_exported_backbone_has_the_plain_names_and_the_clean_statistics(norm:
     assert any(".auxiliary." in name for name in state["method"]) == (norm == "auxiliary")
     taken = query_backbone(state)
     Tiny().load_state_dict(taken)
-    backbone, dropped = Ours.split(state)
+    backbone, dropped = read.split(read.Contents(state, "run.pth"), read.find("ours"), "ours")
     assert backbone.keys() == taken.keys()
     assert backbone.keys() | dropped.keys() == taken.keys() | {
         name for name in state["method"] if name.removeprefix("query_encoder.backbone.") not in taken

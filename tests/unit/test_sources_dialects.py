@@ -1,20 +1,19 @@
 """Every dialect's layout, built from its documentation, is recognised by its content and gives back its query backbone."""
 
 import argparse
+import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from core.backbones.resnet import ResNet
 from core.errors import InputError
-from core.files import read_weights_file
-from core.plugins import find, names
-from transfer.convert import sources
-from transfer.convert.recognition import recognise
+from transfer.convert.dialects import DIALECTS, Dialect, Mark
+from transfer.convert.read import Contents, detect, find, read, split
 
 State = dict[str, Any]
 
@@ -201,11 +200,11 @@ FILES: dict[str, Callable[[], State]] = {
     },
     "torchvision": lambda: QUERY | mlp("", "fc"),
     "torchvision, in a container": lambda: {**RUN, "state_dict": under("module.") | mlp("module.", "fc")},
-    "mmsegmentation": lambda: {
+    "mmseg": lambda: {
         **META,
         "state_dict": under("backbone.") | mlp("decode_head.", "conv_seg") | mlp("auxiliary_head.", "conv_seg"),
     },
-    "mmsegmentation, converted": lambda: {"state_dict": QUERY, "meta": {}, "recipe": {"pretrain": {"method": "moco"}}},
+    "mmseg, converted": lambda: {"state_dict": QUERY, "meta": {}, "recipe": {"pretrain": {"method": "moco"}}},
     "plain": lambda: {"net": under("model.student.encoder.") | mlp("model.student.", "head")},
 }
 
@@ -213,24 +212,19 @@ FILES: dict[str, Callable[[], State]] = {
 @pytest.mark.parametrize("layout", FILES)
 def test_a_dialect_is_detected_by_content_and_gives_the_query_backbone(layout: str, tmp_path: Any) -> None:
     torch.save(FILES[layout](), tmp_path / "checkpoint.pth")
-    checkpoint = read_weights_file(tmp_path / "checkpoint.pth")
-    dialect = sources.detect(checkpoint, "checkpoint.pth")
-    assert dialect == layout.partition(",")[0]
-    backbone, dropped = find("transfer.convert.sources", dialect).split(checkpoint)
-    found = recognise(backbone, "checkpoint.pth")
+    found = read(tmp_path / "checkpoint.pth")
+    assert found.dialect == layout.partition(",")[0]
     expected = {name: tensor for name, tensor in QUERY.items() if not name.endswith("num_batches_tracked")}
     assert found.tensors.keys() == expected.keys()
     assert all(torch.equal(found.tensors[name], tensor) for name, tensor in expected.items())
-    assert (found.arch, found.naming) == (
-        "resnet18-width8",
-        "sequential" if any(name.startswith("0.") for name in backbone) else "torchvision",
-    )
-    assert all(dropped.values()), "every dropped tensor has a reason"
+    assert found.arch == "resnet18-width8"
+    assert all(found.dropped.values()), "every dropped tensor has a reason"
+    assert read(tmp_path / "checkpoint.pth", found.dialect).dialect == found.dialect
 
 
 def test_every_dialect_has_a_layout_here_or_in_the_tests_of_names() -> None:
     tested = {layout.partition(",")[0] for layout in FILES} | {"ours", "timm", "huggingface", "detectron2"}
-    assert tested == set(names("transfer.convert.sources"))
+    assert tested == set(DIALECTS)
 
 
 @pytest.mark.parametrize(
@@ -242,22 +236,27 @@ def test_every_dialect_has_a_layout_here_or_in_the_tests_of_names() -> None:
         ("dino", {"method": "dino", "epochs": 100}),
     ],
 )
-def test_what_the_file_says_about_its_pre_training_is_kept(layout: str, summary: State) -> None:
-    assert find("transfer.convert.sources", layout).pretrain(FILES[layout]()) == summary
+def test_what_the_file_says_about_its_pre_training_is_kept(layout: str, summary: State, tmp_path: Any) -> None:
+    torch.save(FILES[layout](), tmp_path / "file.pth")
+    assert read(tmp_path / "file.pth").pretrain == summary
+
+
+def dropped_from(layout: str) -> dict[str, str]:
+    return split(Contents(FILES[layout](), "file"), find(layout.partition(",")[0]), layout.partition(",")[0])[1]
 
 
 def test_reasons_tell_a_head_from_a_momentum_network() -> None:
-    _, dropped = find("transfer.convert.sources", "solo_learn").split(FILES["solo_learn"]())
+    dropped = dropped_from("solo_learn")
     assert dropped["momentum_backbone.conv1.weight"] == "of the momentum networks"
     assert dropped["projector.0.weight"] == dropped["classifier.weight"] == "projector or classifier"
-    _, dropped = find("transfer.convert.sources", "openselfsup").split(FILES["openselfsup"]())
+    dropped = dropped_from("openselfsup")
     assert dropped["encoder_q.0.conv1.weight"] == "the same tensors as backbone.*"
     assert dropped["queue"] == "not of the query backbone"
 
 
-def test_dinos_teacher_is_taken_and_said() -> None:
-    notes = find("transfer.convert.sources", "dino").notes(FILES["dino"]())
-    assert notes == [
+def test_dinos_teacher_is_taken_and_said(tmp_path: Any) -> None:
+    torch.save(FILES["dino"](), tmp_path / "file.pth")
+    assert read(tmp_path / "file.pth").notes == [
         "the teacher is taken, as in DINO's evaluation; --source plain:student.backbone. takes the student"
     ]
 
@@ -265,12 +264,22 @@ def test_dinos_teacher_is_taken_and_said() -> None:
 def test_a_file_that_two_dialects_claim_names_both_and_asks() -> None:
     both = {"state_dict": under("module.encoder_q.") | under("module.base_encoder.") | under("momentum_encoder.", KEY)}
     with pytest.raises(InputError, match=r"both\.pth could be of moco or moco_v3; choose with --source$"):
-        sources.detect(both, "both.pth")
+        detect(Contents(both, "both.pth"))
 
 
-def test_detectron2s_arrays_are_read_as_tensors() -> None:
-    renamed = ResNet.export(QUERY, "detectron2")
-    file = {"model": {name: np.asarray(tensor) for name, tensor in renamed.items()}, "__author__": "torchvision"}
-    assert sources.detect(file, "x.pkl") == "detectron2"
-    backbone, _ = find("transfer.convert.sources", "detectron2").split(file)
-    assert torch.equal(recognise(backbone, "x.pkl").tensors["layer4.1.bn2.bias"], QUERY["layer4.1.bn2.bias"])
+def test_a_dialect_of_ones_own_is_named_by_its_module(tmp_path: Any, monkeypatch: Any) -> None:
+    module = types.ModuleType("my_dialects")
+    module.MINE = Dialect("mine", "my code", (Mark((r"eyes\.",)),), (r"eyes\.",), method="looking")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "my_dialects", module)
+    torch.save({"net": {"a": 1}} | under("eyes.") | under("ears.", KEY), tmp_path / "file.pth")
+    found = read(tmp_path / "file.pth", "my_dialects:MINE")
+    assert torch.equal(found.tensors["conv1.weight"], QUERY["conv1.weight"])
+    assert (found.dialect, found.pretrain) == ("my_dialects:MINE", {"method": "looking"})
+    for name, message in {
+        "my_dialects:OTHER": "OTHER must be a Dialect",
+        "no_such:X": "is its folder on PYTHONPATH",
+        "mocco": r"no dialect 'mocco'; .*did you mean 'moco'",
+        "mmsegmentation": "did you mean 'mmseg'",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            read(tmp_path / "file.pth", name)

@@ -15,10 +15,8 @@ from core.backbones.convnext import Convnext
 from core.backbones.resnet import ResNet
 from core.errors import InputError
 from core.files import FileError
-from core.plugins import find, names
-from transfer.convert import sources
-from transfer.convert.convert import _split
-from transfer.convert.recognition import Recognised, recognise
+from transfer.convert.dialects import DIALECTS
+from transfer.convert.read import Contents, Recognised, detect, find, recognise, split
 
 SMALL = {
     "resnet18": ResNet(ResNet.Config(depth=18, width=8)),
@@ -31,17 +29,21 @@ def weights(network: Any) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in network.state_dict().items() if not name.endswith("num_batches_tracked")}
 
 
+def dialect_of(checkpoint: dict[str, Any]) -> str:
+    return detect(Contents(checkpoint, "file"))
+
+
 def found_in(checkpoint: dict[str, Any], dialect: str = "auto") -> Recognised:
-    name = sources.detect(checkpoint, "file") if dialect == "auto" else dialect
-    backbone, _ = _split(checkpoint, name, "file")  # type: ignore[arg-type]
-    return recognise(backbone, "file")
+    contents = Contents(checkpoint, "file")
+    name = detect(contents) if dialect == "auto" else dialect
+    return recognise(split(contents, find(name), name)[0], "file")
 
 
 def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
     return found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-@pytest.mark.parametrize("framework", ["detectron2", "mmsegmentation", "timm", "torchvision"])
+@pytest.mark.parametrize("framework", ["detectron2", "mmseg", "timm", "torchvision"])
 @pytest.mark.parametrize("network", SMALL.values(), ids=SMALL)
 def test_a_family_reads_back_exactly_what_it_writes_for_each_framework(network: Backbone, framework: str) -> None:
     written = type(network).export(weights(network), framework)
@@ -58,7 +60,7 @@ def test_timms_resnets_have_torchvisions_names_and_shapes(name: str) -> None:
         ours = timm.create_model(name, pretrained=False).state_dict()
         theirs = getattr(torchvision.models, name)().state_dict()
     assert {key: value.shape for key, value in ours.items()} == {key: value.shape for key, value in theirs.items()}
-    assert sources.detect(dict(ours), "file") == "torchvision"
+    assert dialect_of(dict(ours)) == "torchvision"
 
 
 def test_a_timm_resnet_is_carried_whole() -> None:
@@ -72,7 +74,7 @@ def test_a_timm_resnet_is_carried_whole() -> None:
 def test_timms_deep_stem_is_refused_with_the_reason(name: str) -> None:
     with torch.device("meta"):
         state = dict(timm.create_model(name, pretrained=False).state_dict())
-    assert sources.detect(state, "file") == "timm"
+    assert dialect_of(state) == "timm"
     with pytest.raises(FileError, match=r"file: it has a deep stem \(conv1\.0\.weight: three 3x3 .*stay random"):
         found_in(state)
 
@@ -100,7 +102,7 @@ def test_timms_and_torchvisions_convnext_are_the_same_network_under_two_names() 
 def test_timms_convnext_is_carried_without_its_head() -> None:
     network = timm.create_model("convnext_tiny", pretrained=False, depths=(1, 1, 2, 1), dims=(8, 16, 32, 64))
     found = found_in(dict(network.state_dict()))
-    assert (sources.detect(dict(network.state_dict()), "file"), found.naming) == ("timm", "timm")
+    assert (dialect_of(dict(network.state_dict())), found.naming) == ("timm", "timm")
     assert found.config == Convnext.Config(blocks=(1, 1, 2, 1), width=8)
     assert torch.equal(found.tensors["features.5.1.layer_scale"].flatten(), network.stages[2].blocks[1].gamma)
 
@@ -166,7 +168,7 @@ def test_hugging_faces_resnet_is_read(name: str, prefix: str) -> None:
     expected = weights(SMALL[name])
     state = {f"{prefix}{key}": tensor for key, tensor in huggingface_resnet(expected).items()}
     state |= {"classifier.1.weight": torch.ones(2, 2), "classifier.1.bias": torch.ones(2)}
-    assert sources.detect(state, "file") == "huggingface"
+    assert dialect_of(state) == "huggingface"
     found = found_in(state)
     assert (found.naming, same(found.tensors, expected)) == ("huggingface", True)
 
@@ -176,7 +178,7 @@ def test_hugging_faces_convnext_is_read(prefix: str) -> None:
     expected = weights(SMALL["convnext"])
     state = {f"{prefix}{key}": tensor for key, tensor in huggingface_convnext(expected).items()}
     state |= {f"{prefix}layernorm.weight": torch.ones(64), "classifier.weight": torch.ones(2, 64)}
-    assert sources.detect(state, "file") == "huggingface"
+    assert dialect_of(state) == "huggingface"
     assert same(found_in(state).tensors, expected)
 
 
@@ -189,11 +191,11 @@ def test_the_papers_convnext_is_read_from_its_release() -> None:
 
 @pytest.mark.parametrize("network", SMALL.values(), ids=SMALL)
 def test_a_whole_segmentation_network_gives_its_backbone_back(network: Any) -> None:
-    exported = type(network).export(weights(network), "mmsegmentation")
+    exported = type(network).export(weights(network), "mmseg")
     state = {f"backbone.{name}": tensor for name, tensor in exported.items()}
     state |= {"decode_head.conv_seg.weight": torch.ones(2, 2, 1, 1), "backbone.norm3.weight": torch.ones(2)}
     file = {"state_dict": state, "meta": {}}
-    assert sources.detect(file, "file") == "mmsegmentation"
+    assert dialect_of(file) == "mmseg"
     assert same(found_in(file).tensors, weights(network))
 
 
@@ -210,7 +212,7 @@ def test_a_whole_detector_gives_its_backbone_back(network: Any, neck: str) -> No
         "proposal_generator.rpn_head.conv.weight": np.ones((2, 2, 3, 3)),
     }
     model |= {"backbone.bottom_up.out_norms.res2.weight": np.ones(2), "backbone.fpn_lateral2.weight": np.ones(2)}
-    assert sources.detect({"model": model, "iteration": 9}, "file") == "detectron2"
+    assert dialect_of({"model": model, "iteration": 9}) == "detectron2"
     assert same(found_in({"model": model, "iteration": 9}).tensors, weights(network))
 
 
@@ -255,9 +257,5 @@ def test_averaged_weights_beside_the_trained_ones_are_not_chosen_silently() -> N
         found_in(file)
 
 
-@pytest.mark.parametrize("name", names("transfer.convert.sources"))
-def test_every_dialect_says_where_its_layout_is_documented(name: str) -> None:
-    source = find("transfer.convert.sources", name)
-    documented = __import__(source.__module__, fromlist=["x"]).__doc__
-    assert name in ("ours", "plain") or "/" in documented, f"{name} cites no repository"
-    assert source.__doc__
+def test_every_dialect_says_where_its_layout_is_documented() -> None:
+    assert [row.name for row in DIALECTS.values() if "/" not in row.layout] == ["plain"]

@@ -67,7 +67,7 @@ recipe = {"effective": {"lr": 0.02 * factor}, "published": {"lr": 0.02}}
 @pytest.fixture
 def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(frameworks, "of", lambda benchmark: Pretend())
-    proof = type("Proof", (), {"to_dict": lambda self: {}})()
+    proof = type("Proof", (), {"to_dict": lambda self: {"recipe": {"pretrain": {}}}})()
     monkeypatch.setattr(convert, "convert", lambda _, output, **__: output.write_bytes(b"x") and proof)
     file = tmp_path / "last.pth"
     file.write_bytes(b"weights")

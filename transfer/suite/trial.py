@@ -106,7 +106,7 @@ def run_trial(job: Job) -> Result:
         if (job.out / results.FILE).exists():
             return results.read(job.out / results.FILE)
         started = _now()
-        weights, proof = _converted(job, framework)
+        weights, proof = _converted(job, framework, digest)
         evaluation = _measure(_Runs(job, benchmark, framework, weights))
         result = Result(
             benchmark=job.label or job.row.rpartition(":")[2],
@@ -148,13 +148,15 @@ def _circumstances(job: Job, started: str) -> dict[str, Any]:
     return {**what, "environment": provenance.environment(), "started": started, "finished": _now()}
 
 
-def _converted(job: Job, framework: Framework) -> tuple[Path, dict[str, Any]]:
+def _converted(job: Job, framework: Framework, digest: str) -> tuple[Path, dict[str, Any]]:
     """Return the framework's weights file and the proof of its conversion, made now unless both are there."""
     weights, proof = job.out / f"weights{framework.suffix}", job.out / "proof.json"
     if not (weights.exists() and proof.exists()):
         from transfer.convert import convert  # here: it imports torch, which --help and planning need not wait for
 
-        made = convert.convert(job.checkpoint, weights, target=framework.target, dialect=job.source)
+        made = convert.convert(
+            job.checkpoint, weights, target=framework.target, dialect=job.source, source_sha256=digest
+        )
         files.write_json(proof, made.to_dict())
     values: dict[str, Any] = json.loads(proof.read_text())
     return weights, values

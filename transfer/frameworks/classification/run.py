@@ -13,7 +13,7 @@ from core.errors import InputError
 from core.files import read_weights_file, sha256
 from transfer.convert.load_check import compare
 from transfer.convert.recipe import Recipe
-from transfer.convert.targets.classification import build_network
+from transfer.convert.targets import ours as build_network
 from transfer.frameworks._protocol import write_evaluation
 from transfer.frameworks.classification import job as reading
 from transfer.frameworks.classification.data import Data

@@ -14,7 +14,7 @@ from transfer.frameworks import PUBLISHED, Departure, Framework, partial_run
 class Mmseg(Framework):
     """Train with ``CONFIG --weights FILE --work-dir DIR [--resume]``; options are ``key=value`` of the config."""
 
-    target = "mmsegmentation"
+    target = "mmseg"
     suffix = ".pth"
     varies = ("devices", "tiny", "lr_sweep")
 

@@ -1,0 +1,348 @@
+"""Read a checkpoint: which dialect it is written in, where its backbone is, which network that is, and that it is whole."""
+
+import dataclasses
+import difflib
+import importlib
+import re
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from core.backbones import Backbone, families
+from core.errors import InputError
+from core.files import FileError, read_weights_file
+from transfer.convert.dialects import DIALECTS, FORMER, HEAD, Dialect, Mark
+
+WRAPPERS = ("module", "_orig_mod")  # of data-parallel training and torch.compile; they may stand anywhere in a name
+COUNTER = "num_batches_tracked"  # a counter, not a weight; no framework's file carries it
+TRANSFORMER = re.compile(r"cls_token|pos_embed|\.attn\.|self_attn|attention")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recognised:
+    """A whole backbone in fp32 under our names, in our order; what was dropped and why; what the user should know."""
+
+    family: type[Backbone]
+    config: Any
+    naming: str
+    tensors: dict[str, Tensor]
+    dropped: dict[str, str]
+    notes: list[str]
+    dialect: str = ""
+    pretrain: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def arch(self) -> str:
+        """Return the network's short name."""
+        return self.family.arch(self.config)
+
+
+class Contents:
+    """What a checkpoint holds, as dialects look at it."""
+
+    def __init__(self, checkpoint: Mapping[str, Any], path: Path | str) -> None:
+        self.checkpoint, self.path = checkpoint, path
+        self._views: dict[str, Tensors] = {}
+
+    def within(self, places: Iterable[str]) -> "Tensors":
+        """Return the tensors in the first of the entries that is there, or in the whole file."""
+        place = next((place for place in places if isinstance(self.entry(place), Mapping)), "")
+        if place not in self._views:
+            self._views[place] = Tensors(self.entry(place) if place else self.checkpoint)
+        return self._views[place]
+
+    @cached_property
+    def whole(self) -> "Tensors":
+        """Return all tensors of the file."""
+        return self.within(())
+
+    def entry(self, place: str) -> Any:
+        """Return what stands at a dotted place, or None."""
+        if place in self.checkpoint:
+            return self.checkpoint[place]
+        found: Any = self.checkpoint
+        for key in place.split("."):
+            found = found.get(key) if isinstance(found, Mapping) else None
+        return found
+
+    def claimed(self, row: Dialect) -> bool:
+        """Tell whether the file is of this dialect."""
+        backbones = len(self.whole.prefixes) if row.fallback or row.alone else 1
+        if (row.fallback and backbones == 0) or (row.alone and backbones > 1):
+            return False
+        return any(self._marked(mark, row) for mark in row.marks)
+
+    def _marked(self, mark: Mark, row: Dialect) -> bool:
+        if any(key in self.checkpoint for key in mark.absent):
+            return False
+        for key, values in mark.keys.items():
+            if key not in self.checkpoint or (values and self.checkpoint[key] not in values):
+                return False
+        tensors = self.within(row.within)
+        return all(map(tensors.has, mark.names)) and not any(map(tensors.has, mark.never))
+
+
+class Tensors:
+    """Tensors by their dotted names without wrappers; expressions are matched at the beginning of a name."""
+
+    def __init__(self, tree: Mapping[Any, Any]) -> None:
+        self.items = [(key, unwrapped(key), value) for key, value in flattened(tree).items()]
+        self._text = "".join(f"{name}\n" for _, name, _ in self.items)
+
+    def has(self, expression: str) -> bool:
+        """Tell whether a tensor's name begins so."""
+        return re.search(f"(?m)^(?:{expression})", self._text) is not None
+
+    @cached_property
+    def prefixes(self) -> list[str]:
+        """Return what stands before the first block of each backbone, sorted."""
+        return prefixes(name for _, name, _ in self.items)
+
+
+def read(path: Path | str, dialect: str = "auto") -> Recognised:
+    """Read the backbone of a checkpoint; raise InputError (FileError for the file itself) with the reason and the next step."""
+    contents = Contents(read_weights_file(path), path)
+    name = detect(contents) if dialect == "auto" else dialect
+    row = find(name)
+    backbone, dropped = split(contents, row, name)
+    found = recognise(backbone, path)
+    return dataclasses.replace(
+        found,
+        dialect=name,
+        dropped=dropped | found.dropped,
+        notes=found.notes + ([row.note] if row.note else _unsaid(row, contents)),
+        pretrain=_pretrain(contents, row),
+    )
+
+
+def detect(contents: Contents) -> str:
+    """Return the one dialect that claims the file; raise InputError when none does or several do."""
+    claimed = [row for row in DIALECTS.values() if not row.fallback and contents.claimed(row)]
+    names = {row.name for row in claimed}
+    claimed = [row for row in claimed if not names & set(row.yields_to)]
+    claimed = claimed or [row for row in DIALECTS.values() if row.fallback and contents.claimed(row)]
+    if len(claimed) == 1:
+        return claimed[0].name
+    if claimed:
+        raise InputError(
+            f"{contents.path} could be of {' or '.join(row.name for row in claimed)}; choose with --source"
+        )
+    raise InputError(
+        f"{contents.path} holds no backbone in a known layout ({describe(contents)}); known: {', '.join(DIALECTS)}. "
+        "Is it a projector or another network?"
+    )
+
+
+def find(dialect: str) -> Dialect:
+    """Return the row of ``NAME``, ``plain:PREFIX`` or ``package.module:NAME``; raise InputError listing what there is."""
+    name, colon, rest = dialect.partition(":")
+    if name in DIALECTS:
+        if colon and name != "plain":
+            raise InputError(f"--source {dialect}: only plain takes a prefix, as in plain:{rest}")
+        return DIALECTS[name]
+    if not colon:
+        close = FORMER.get(name) or "".join(difflib.get_close_matches(name, DIALECTS, n=1))
+        hint = f" (did you mean {close!r}?)" if close else ""
+        raise InputError(f"no dialect {name!r}; there are: {', '.join(DIALECTS)}, and package.module:NAME{hint}")
+    try:
+        row = getattr(importlib.import_module(name), rest, None)
+    except ImportError as error:
+        raise InputError(f"--source {dialect}: {error}; is its folder on PYTHONPATH?") from error
+    if not isinstance(row, Dialect):
+        raise InputError(f"--source {dialect}: {rest} must be a Dialect of transfer.convert.dialects in {name}")
+    return row
+
+
+def split(contents: Contents, row: Dialect, asked: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the wanted backbone under whatever names it has, and every other tensor's name with why it is dropped.
+
+    ``asked`` is the dialect as the user named it, with ``plain``'s prefix. Raises InputError when the file is of another layout
+    or the choice is open.
+    """
+    if not contents.claimed(row):
+        raise InputError(f"{contents.path} is not in the layout of {row.name}; leave --source out to have it detected")
+    tensors = contents.within(row.within)
+    for expression, why in row.refused.items():
+        if tensors.has(expression):
+            raise FileError(f"{contents.path}: {why}")
+    if row.fallback:
+        return _taken(contents, tensors, row, re.escape(_chosen(contents, asked)))
+    return _taken(contents, tensors, row, next((p for p in row.prefix if tensors.has(p)), row.prefix[-1]))
+
+
+def _chosen(contents: Contents, asked: str) -> str:
+    """Return the prefix of the one backbone, or of the one that was asked for."""
+    there = contents.whole.prefixes
+    _, colon, choice = asked.partition(":")
+    if colon:
+        wanted = unwrapped(choice).strip(".") + "."
+        wanted = "" if wanted == "." else wanted
+        if wanted not in there:
+            raise InputError(f"{contents.path} has no backbone under {wanted}; there are: {', '.join(there)}")
+        return wanted
+    if len(there) > 1:
+        options = " or ".join(f"plain:{prefix or '.'}" for prefix in there)
+        raise InputError(f"{contents.path} holds {len(there)} backbones; choose with --source {options}")
+    return there[0]
+
+
+def _taken(contents: Contents, tensors: Tensors, row: Dialect, prefix: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    inside: dict[str, tuple[str, Tensor]] = {}
+    dropped: dict[str, str] = {}
+    for key, full, value in tensors.items:
+        if reason := next((why for start, why in row.drops.items() if re.match(start, full)), None):
+            dropped[key] = reason
+        elif (match := re.match(prefix, full)) is None:
+            dropped[key] = row.rest
+        elif (name := full[match.end() :]) in inside:
+            raise FileError(
+                f"{contents.path}: {key} is there twice, with and without a wrapper; save one backbone only"
+            )
+        else:
+            inside[name] = (key, value)
+    heads = (
+        row.heads + tuple({h for family in families().values() for h in family.heads}) if row.fallback else row.heads
+    )
+    deeper = prefixes(name for name in inside if not name.startswith(heads))
+    inner = deeper[0] if len(deeper) == 1 else ""
+    backbone = {}
+    for name, (key, value) in inside.items():
+        rest = name.removeprefix(inner)
+        if name.startswith(heads) or rest.startswith(heads):
+            dropped[key] = HEAD
+        elif not name.startswith(inner):
+            dropped[key] = "beside the backbone"
+        else:
+            backbone[rest] = value
+    return backbone, dropped
+
+
+def _pretrain(contents: Contents, row: Dialect) -> dict[str, Any]:
+    """Return what the file says about its pre-training; a converted file's recipe remembers it."""
+    if callable(row.pretrain):
+        return row.pretrain(contents.checkpoint)
+    if not row.method:
+        earlier = contents.entry("recipe.pretrain")
+        return dict(earlier) if isinstance(earlier, Mapping) else {}
+    said = {ours: contents.entry(theirs) for ours, theirs in row.pretrain.items()}
+    return {"method": row.method} | {key: value for key, value in said.items() if isinstance(value, int | float | str)}
+
+
+def _unsaid(row: Dialect, contents: Contents) -> list[str]:
+    """Say what the tensors cannot tell."""
+    if row.name != "detectron2" or "recipe" in contents.checkpoint:
+        return []
+    return ["a Detectron2 file does not tell where its stride is: taken as STRIDE_IN_1X1 False, and RGB"]
+
+
+def describe(contents: Contents) -> str:
+    """Say in a few words what a file holds: a transformer, only vectors and matrices, or its first keys."""
+    tensors = contents.whole.items
+    keys = ", ".join(key for key, _, _ in tensors[:3]) or ", ".join(map(str, list(contents.checkpoint)[:3])) or "none"
+    if any(TRANSFORMER.search(key) for key, _, _ in tensors):
+        return f"a transformer, first keys: {keys}; only ConvNets are carried"
+    if tensors and not any(value.ndim == 4 for _, _, value in tensors):
+        return f"no convolution, only a projector or classifier, first keys: {keys}"
+    return f"first keys: {keys}"
+
+
+def unwrapped(name: str) -> str:
+    """Take the wrappers off a tensor's name, wherever they stand."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
+def flattened(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Tensor]:
+    """Return the tensors and arrays of nested mappings under dotted names, arrays as tensors."""
+    found: dict[str, Tensor] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            found |= flattened(value, f"{prefix}{key}.")
+        elif isinstance(value, Tensor):
+            found[f"{prefix}{key}"] = value
+        elif isinstance(value, np.ndarray):
+            found[f"{prefix}{key}"] = torch.as_tensor(value.astype(value.dtype.newbyteorder("="), copy=False))
+    return found
+
+
+def prefixes(names: Iterable[str]) -> list[str]:
+    """Return what stands before the first block of each backbone among the names, sorted."""
+    marks = [mark for family in families().values() for mark, _ in family.readings().values()]
+    known = re.compile(rf"^((?:.*\.)?)(?:{'|'.join(marks)})")
+    return sorted({match[1] for name in names if (match := known.match(name))})
+
+
+def recognise(backbone: Mapping[str, Tensor], source: Path | str) -> Recognised:
+    """Recognise and check the tensors of one backbone; raise FileError saying what is wrong with them."""
+    family, naming, tensors = _native(backbone, source)
+    dropped = {name: "after the four stages" for name in tensors if name.startswith(family.heads)}
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in dropped}
+    try:
+        config = family.recognise(tensors)
+    except ValidationError as error:
+        raise FileError(f"{source}: its sizes fit no network of ours: {error.errors()[0]['msg']}") from error
+    except InputError as error:
+        raise FileError(f"{source}: {error}") from error
+    assert config is not None, "a naming was found that the family does not recognise"
+    dropped |= dict.fromkeys((name for name in tensors if name.endswith(COUNTER)), "a counter, not a weight")
+    whole, notes = _checked(tensors, family, config, source)
+    return Recognised(family, config, naming, whole, dropped, notes)
+
+
+def _native(backbone: Mapping[str, Tensor], source: Path | str) -> tuple[type[Backbone], str, dict[str, Tensor]]:
+    for family in families().values():
+        try:
+            found = family.native(backbone)
+        except InputError as error:
+            raise FileError(f"{source}: {error}") from error
+        if found is not None:
+            return family, *found
+    if not backbone:
+        raise FileError(f"{source} holds no backbone, only a projector or classifier; save the whole network")
+    if any(name.startswith(("conv1.", "layer")) for name in backbone):
+        raise FileError(
+            f"{source} lacks the first block of a ResNet (layer1.0.conv1.weight); is it a part of one, or renamed?"
+        )
+    raise FileError(
+        f"{source} holds no network of a known family ({describe(Contents(backbone, source))}); known: {', '.join(families())}. "
+        "Is it a projector, a ViT or another architecture?"
+    )
+
+
+def _checked(
+    tensors: Mapping[str, Tensor], family: type[Backbone], config: Any, source: Path | str
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Return exactly the network's tensors in fp32; refuse missing, extra, misshapen, whole-numbered and non-finite ones."""
+    with torch.device("meta"):
+        expected = {k: v for k, v in family(config).state_dict().items() if not k.endswith(COUNTER)}
+    found = {name: tensor for name, tensor in tensors.items() if not name.endswith(COUNTER)}
+    extra = [name for name in found if name not in expected]
+    if missing := [name for name in expected if name not in found]:
+        unknown = f", and has {len(extra)} unknown, first {extra[0]}: are they renamed?" if extra else ""
+        raise FileError(
+            f"{source} lacks {len(missing)} of {len(expected)} backbone tensors, first {missing[0]}{unknown}"
+        )
+    if extra:
+        raise FileError(f"{source} has {len(extra)} tensors that a {family.arch(config)} has not, first {extra[0]}")
+    for name, tensor in found.items():
+        _check_one(name, tensor, expected[name], source)
+    notes = []
+    for dtype in sorted({str(tensor.dtype).removeprefix("torch.") for tensor in found.values()} - {"float32"}):
+        change = "narrowed (values are rounded)" if dtype == "float64" else "widened"
+        notes.append(f"{dtype} tensors {change} to float32")
+    return {name: found[name].detach().float().contiguous() for name in expected}, notes
+
+
+def _check_one(name: str, tensor: Tensor, expected: Tensor, source: Path | str) -> None:
+    if tensor.shape != expected.shape:
+        turned = " (transposed?)" if sorted(tensor.shape) == sorted(expected.shape) else ""
+        raise FileError(f"{source}: {name} has shape {tuple(tensor.shape)}, expected {tuple(expected.shape)}{turned}")
+    if not tensor.is_floating_point():
+        raise FileError(f"{source}: {name} is {tensor.dtype}, not floating point; give the weights before quantisation")
+    if not torch.isfinite(tensor).all():
+        raise FileError(f"{source}: {name} holds NaN or infinite values; take an earlier checkpoint")
