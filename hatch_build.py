@@ -12,5 +12,5 @@ class CheckoutOnly(BuildHookInterface):
         """See hatchling; ``version`` is ``editable`` or ``standard``."""
         if version != "editable":
             sys.exit(
-                "MaskTransfer runs from its checkout: git clone it and run `make setup` there, or `pip install --editable .`"
+                "MaskTransfer runs from its checkout: git clone it, then `make setup` there, or `pip install --editable .`"
             )

@@ -20,5 +20,5 @@ def test_a_wheel_without_configs_and_tools_is_refused_with_how_to_install(monkey
     built = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(built)
     assert built.CheckoutOnly().initialize("editable", {}) is None
-    with pytest.raises(SystemExit, match="git clone it and run `make setup` there, or `pip install --editable"):
+    with pytest.raises(SystemExit, match="git clone it, then `make setup` there, or `pip install --editable"):
         built.CheckoutOnly().initialize("standard", {})
