@@ -11,7 +11,7 @@ from core import backbones, config, distributed, tracking
 from core.checkpoint import load as load_checkpoint
 from core.errors import InputError
 from core.files import write_atomic, write_json
-from core.plugins import build
+from core.plugins import build, none_imported
 from core.provenance import derive, environment
 from pretrain.config import PretrainSettings
 from pretrain.form import check_bf16
@@ -107,7 +107,7 @@ def build_parts(settings: PretrainSettings) -> tuple[Objective, Pairs]:
     images = build("core.data", settings.data)
     if len(images) < batch:
         raise InputError(f"{len(images)} images are fewer than one batch of {batch}; lower train.batch_size")
-    pairs = Pairs(images, settings.views, settings.run.seed, settings.data.damaged == "skip")
+    pairs = Pairs(images, settings.views, settings.run.seed, getattr(settings.data, "damaged", "refuse") == "skip")
     return Objective(method, branches, settings.plain_weight, settings.run.seed, settings.mixed_norm), pairs
 
 
@@ -115,7 +115,8 @@ def open_folder(folder: Path, settings: PretrainSettings) -> Path | None:
     """Return the checkpoint to go on from, or None for a new run; refuse a folder of another config."""
     kept, last = folder / "config.yaml", folder / "checkpoints" / "last.pth"
     if kept.exists() and not settings.run.overwrite:
-        before = config.parse(PretrainSettings, config.load(kept), kept)
+        with none_imported():
+            before = config.parse(PretrainSettings, config.load(kept), kept)
         changed = _differences(_what(before), _what(settings))
         if changed:
             raise InputError(

@@ -52,11 +52,6 @@ def mix(maker: Branch, query: Tensor, key: Tensor, seed: int, first_row: int = 0
     return maker.mix(query, key, Draws(seed, 1, "b/0", first_row, groups), features)
 
 
-def test_the_tables_name_every_mask_and_fill() -> None:
-    assert sorted(MASK_SETTINGS) == names("pretrain.masks")
-    assert sorted(FILL_SETTINGS) == names("pretrain.fills")
-
-
 @given(MASKS, st.integers(2, 6), SEEDS, st.sampled_from(["reverse", "shuffle"]), st.booleans())
 def test_each_pixel_is_the_anchors_or_the_partners_and_lam_is_the_share(
     mask: dict, count: int, seed: int, order: str, free: bool
