@@ -26,7 +26,8 @@ class Benchmark(Settings):
 
     ``about`` says in a sentence what is measured, with its source, and ``note`` what it must not be mixed up with. ``config``
     is a config of ``framework``, in the row relative to its file; here below the repository's root, or absolute. ``train`` and
-    ``test`` name the data, ``trials`` is how often the field repeats it.
+    ``test`` name the data, ``trials`` is how often the field repeats it. ``devices`` is how many the published run used and
+    ``hours`` the hours of one of them that it took, for estimates only.
     """
 
     title: str
@@ -39,6 +40,8 @@ class Benchmark(Settings):
     metrics: tuple[str, ...] = Field(min_length=1)
     headline: str
     trials: int = Field(5, ge=1)
+    devices: int = Field(1, ge=1)
+    hours: float | None = Field(None, gt=0)
     written: str = Field("", description="the config as the row has it: its place on this machine is no rule")
 
     @model_validator(mode="after")

@@ -1,5 +1,6 @@
 """Launchers fill their slots, keep items apart, end what takes too much, and lose nothing when Slurm stumbles."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -56,30 +57,41 @@ def test_every_launcher_is_a_class_named_like_its_file_with_settings_that_name_i
     assert launcher.__doc__
 
 
-def test_a_slot_has_a_device_of_its_own_and_its_share_of_the_cores(monkeypatch):
+def local(**config):
+    return Local(Local.Config(**config), threads=None, folder=Path())
+
+
+def test_an_item_sees_its_own_devices_and_its_share_of_the_cores(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 12)
-    slots = Local(Local.Config(devices=("0", "3")), threads=None, folder=Path()).slots()
-    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in slots] == ["0", "3"]
-    assert {slot["OMP_NUM_THREADS"] for slot in slots} == {"6"}
-    slots = Local(Local.Config(devices=("0", "3"), jobs=3), threads=5, folder=Path()).slots()
-    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in slots] == ["0", "3", "0"]
-    assert {slot["OMP_NUM_THREADS"] for slot in slots} == {"5"}
+    two = local(devices=("0", "3"))
+    assert (two.slots(), two.available, two.width) == (["0", "3"], 2, 2)
+    assert two.environment(["0"], 1) == {"CUDA_VISIBLE_DEVICES": "0", **dict.fromkeys(process.THREADS, "6")}
+    assert two.environment(["0", "3"], 2)["CUDA_VISIBLE_DEVICES"] == "0,3"
+    assert local(devices=("0", "3"), jobs=3).slots() == ["0", "3", "0"]  # two items share the first
+    assert local(jobs=1).environment([""], 4)["OMP_NUM_THREADS"] == "3"  # an item of four processes on the CPU
 
 
 def test_slots_follow_the_devices_that_the_environment_shows_or_use_the_cpu(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
-    local = Local(Local.Config(), threads=1, folder=Path())
-    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in local.slots()] == ["2", "5"]
-    assert local.width == 2
-    hidden = Local(Local.Config(devices=(), jobs=2), threads=1, folder=Path()).slots()
-    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in hidden] == ["", ""]
+    assert (local().slots(), local().width) == (["2", "5"], 2)
+    assert local(devices=(), jobs=2).environment([""], 1)["CUDA_VISIBLE_DEVICES"] == ""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert [slot.get("CUDA_VISIBLE_DEVICES") for slot in local.slots()] == [None]
+    assert "CUDA_VISIBLE_DEVICES" not in local().environment([""], 1)
 
 
 def test_threads_that_the_user_set_are_left_alone(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert Local(Local.Config(jobs=2), threads=None, folder=Path()).slots() == [{}, {}]
+    assert local(jobs=2).environment([""], 1) == {}
+
+
+def test_an_item_of_several_devices_waits_for_them_and_is_not_overtaken(monkeypatch):
+    note = "open('seen', 'a').write(sys.argv[0] + '=' + os.environ['CUDA_VISIBLE_DEVICES'] + ' '); time.sleep(0.2)"
+    items = [_item(name, note) for name in ("small", "large", "late")]
+    items[1] = dataclasses.replace(items[1], devices=2)
+    statuses = execution.standing(items)
+    local(devices=("4", "7")).run(Work(items, statuses, lambda item: None, Limits()))
+    assert {status.state for status in statuses.values()} == {"done"}
+    assert Path("seen").read_text().split() == ["small.py=4", "large.py=4,7", "late.py=4"]
 
 
 def test_as_many_items_as_asked_run_at_the_same_time():
@@ -258,6 +270,21 @@ def test_settings_reach_sbatch_and_large_suites_are_cut_into_arrays(run_slurm, m
         assert f"#SBATCH --{line}\n" in script
     assert script.count("#SBATCH --array=") == 2
     assert script.count("#SBATCH --requeue\n") == 3
+
+
+def test_jobs_of_several_devices_are_arrays_of_their_own_with_time_after_the_estimate(run_slurm):
+    items = [_item("one"), _item("more"), *(dataclasses.replace(_item(name), devices=4, expected=7200.0) for name in ("two", "three"))]
+
+    def clock(launcher, statuses):
+        Path("queue").write_text("".join(_line(place, "COMPLETED") for place in launcher.tasks))
+        _make(items)
+
+    run_slurm(items, clock, devices=8, cpus=3)
+    small, large = Path("submitted").read_text().split("#!/bin/bash")[1:]
+    for line in ("array=0-1%16", "gpus-per-task=1", "cpus-per-task=3", "time=1440"):
+        assert f"#SBATCH --{line}\n" in small
+    for line in ("array=0-1%16", "gpus-per-task=4", "cpus-per-task=12", "time=360"):
+        assert f"#SBATCH --{line}\n" in large
 
 
 def test_a_limit_on_jobs_in_the_queue_is_waited_for_but_a_refusal_of_all_is_told(run_slurm, monkeypatch):

@@ -186,3 +186,30 @@ def test_a_random_backbone_is_the_same_file_for_the_same_seed(home, monkeypatch)
     random_init.make(Path("again.pth"), entry["random"]["backbone"], 3)
     again = files.read_weights_file(Path("again.pth"))["backbone"]
     assert all((again[name] == tensor).all() for name, tensor in weights["backbone"].items())
+
+
+@pytest.mark.parametrize(
+    ("asked", "available", "found"),
+    [
+        ("auto", 8, (8, 4, 1, 8)),
+        ("auto", 3, (3, 3, 1, 3)),
+        ("auto", 0, (1, 1, 1, 1)),
+        (2, 8, (2, 2, 2, 2)),
+        (2, 0, (2, 2, 2, 2)),
+    ],
+)
+def test_an_item_gets_as_many_devices_as_published_or_as_there_are_or_as_asked(home, asked, available, found):
+    names = ["voc0712_detection", "voc12_segmentation", "cifar10_knn"]
+    config = str(ROOT / "configs/pretrain/imagenet/mocov2_r50_8xb32-200ep_imagenet.yaml")
+    settings = _suite(
+        home, benchmarks=names, devices=asked, trials=1, checkpoints={"p": {"pretrain": {"config": config}}}
+    )
+    pretrain, *wanted = items.plan(settings, Path("out"), available)
+    assert (*(item.devices for item in wanted), pretrain.devices) == found
+    assert all(item.job.devices == item.devices for item in wanted)
+    assert ("torch.distributed.run" in pretrain.command) == (pretrain.devices > 1)
+
+
+def test_more_devices_than_an_item_can_have_are_refused(home):
+    with pytest.raises(InputError, match=r"benchmarks\.fake_task\.devices: 4, but the launcher has 2 .* or say auto"):
+        items.plan(_suite(home, benchmarks={"fake_task": {"file": "rows.yaml", "devices": 4}}), Path("out"), 2)

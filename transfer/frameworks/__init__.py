@@ -77,8 +77,11 @@ class Framework(ABC):
     def bases(self, config: Path) -> list[Path]:
         """Return the files that ``config`` names as its bases, in the framework's own config language."""
 
-    def summary(self, config: Path) -> dict[str, Any]:
-        """Return what ``config`` says of ``devices``, ``batch``, ``lr``, ``warm_up``, ``steps``, ``iterations`` and ``norm``."""
+    def summary(self, config: Path, devices: int | None = None) -> dict[str, Any]:
+        """Return ``devices``, ``batch``, ``lr``, ``warm_up``, ``steps``, ``iterations`` and ``norm`` of a run of ``config``.
+
+        On ``devices`` GPUs, or as published; empty where nothing depends on devices.
+        """
         return {}
 
     def check(self, departure: Departure) -> None:

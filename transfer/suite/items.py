@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core import config, files
+from core.errors import InputError
 from core.provenance import ROOT
 from transfer import results
 from transfer.frameworks import protocol_hash
@@ -41,6 +42,8 @@ class Item:
     after: str = ""
     checkpoint_file: Path = field(default_factory=Path)
     job: Job | None = None
+    devices: int = 1
+    expected: float | None = None  # seconds, from the published run's
 
     @property
     def sort(self) -> str:
@@ -48,9 +51,10 @@ class Item:
         return self.benchmark or self.kind
 
 
-def plan(suite: Suite, folder: Path | None = None) -> list[Item]:
+def plan(suite: Suite, folder: Path | None = None, available: int = 0) -> list[Item]:
     """Return every work item of a suite, pre-training before what depends on it.
 
+    ``available`` is how many devices one item may have; 0: none, it runs on the CPU.
     All cells come once before their next trial, so that a stopped suite has something of everything.
     """
     folder = folder or suite.folder
@@ -58,17 +62,19 @@ def plan(suite: Suite, folder: Path | None = None) -> list[Item]:
     rules = {label: protocol_hash(of.benchmark, of.options) for label, of in suite.benchmarks.items()}
     items: dict[str, Item] = {}
     for trial in max(numbers.values(), key=len):
-        sources = {label: _source(suite, label, folder, trial) for label in suite.checkpoints}
+        sources = {label: _source(suite, label, folder, trial, available) for label in suite.checkpoints}
         made = [item for item, _, _ in sources.values() if item is not None]
         measured = {name: rules[name] for name, wanted in numbers.items() if trial in wanted}
-        items |= {item.name: item for item in [*made, *_measurements(suite, folder, measured, trial, sources)]}
+        items |= {
+            item.name: item for item in [*made, *_measurements(suite, folder, measured, trial, sources, available)]
+        }
     return list(items.values())
 
 
 Source = tuple[Item | None, Path, str]  # the item that makes the checkpoint, if any; its file; the key of its content
 
 
-def _source(suite: Suite, label: str, folder: Path, trial: int) -> Source:
+def _source(suite: Suite, label: str, folder: Path, trial: int, available: int) -> Source:
     """Return where a trial's checkpoint comes from; without ``repeat`` the same for all trials."""
     entry, shown = suite.checkpoints[label], suite.shown(label)
     if entry.path is not None:
@@ -81,9 +87,22 @@ def _source(suite: Suite, label: str, folder: Path, trial: int) -> Source:
     home = folder / CHECKPOINTS / f"{label}--{key[:8]}"
     file = home / "checkpoints" / "last.pth"
     script = str(ROOT / "pretrain" / "run.py")
-    command = (sys.executable, script, str(pretrain.config), *pretrain.overrides, f"run.folder={home}")
+    devices = _devices(pretrain.devices or suite.devices, pretrain.published_devices, available, f"checkpoints.{label}")
+    several = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(devices)) if devices > 1 else ()
+    command = (sys.executable, *several, script, str(pretrain.config), *pretrain.overrides, f"run.folder={home}")
     name = f"{label} (pre-training{f' {trial}' if pretrain.repeat else ''})"
-    return Item(name, "pretrain", shown, home, command, checkpoint_file=file), file, key
+    return Item(name, "pretrain", shown, home, command, checkpoint_file=file, devices=devices), file, key
+
+
+def _devices(asked: int | str, published: int, available: int, what: str) -> int:
+    """Return how many devices an item gets: as many as asked for, or as published as far as they are there."""
+    if asked == "auto":
+        return min(published, available) if available else 1
+    if available and int(asked) > available:
+        raise InputError(
+            f"{what}.devices: {asked}, but the launcher has {available} for an item; lower it, or say auto"
+        )
+    return int(asked)
 
 
 def _random_source(label: str, shown: str, settings: RandomInit, folder: Path, trial: int) -> Source:
@@ -98,10 +117,13 @@ def _random_source(label: str, shown: str, settings: RandomInit, folder: Path, t
 
 
 def _measurements(
-    suite: Suite, folder: Path, rules: dict[str, str], trial: int, sources: dict[str, Source]
+    suite: Suite, folder: Path, rules: dict[str, str], trial: int, sources: dict[str, Source], available: int
 ) -> Iterator[Item]:
     for benchmark, label in itertools.product(rules, suite.checkpoints):
         maker, file, key = sources[label]
+        measure = suite.benchmarks[benchmark]
+        row = measure.benchmark
+        devices = _devices(measure.devices or suite.devices, row.devices, available, f"benchmarks.{benchmark}")
         home = folder / f"{label}--{benchmark}--trial{trial}--{_key([key, rules[benchmark], trial])[:8]}"
         yield Item(
             name=f"{label} · {benchmark} · trial {trial}",
@@ -109,7 +131,9 @@ def _measurements(
             checkpoint=suite.shown(label),
             folder=home,
             command=(sys.executable, str(ROOT / "tools" / "run_benchmark.py"), "--job", str(home / JOB)),
-            job=_job(suite, label, benchmark, file, trial, home),
+            job=_job(suite, label, benchmark, file, trial, home, devices),
+            devices=devices,
+            expected=row.hours * 3600 / devices if row.hours and available else None,
             benchmark=benchmark,
             trial=trial,
             after=maker.name if maker is not None else "",
@@ -117,7 +141,7 @@ def _measurements(
         )
 
 
-def _job(suite: Suite, label: str, benchmark: str, file: Path, trial: int, home: Path) -> Job:
+def _job(suite: Suite, label: str, benchmark: str, file: Path, trial: int, home: Path, devices: int) -> Job:
     measure, entry = suite.benchmarks[benchmark], suite.checkpoints[label]
     return Job(
         checkpoint=file,
@@ -130,6 +154,7 @@ def _job(suite: Suite, label: str, benchmark: str, file: Path, trial: int, home:
         branches=entry.branches,
         notes=entry.notes,
         options=measure.options,
+        devices=devices,
     )
 
 

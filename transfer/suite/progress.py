@@ -176,9 +176,12 @@ class Durations:
             self.known.setdefault(place, []).append(seconds)
 
     def estimate(self, item: Item) -> float | None:
-        """Return the mean seconds of the same sort of item, of the same checkpoint if there was one; None if unknown."""
+        """Return the mean seconds of the same sort of item, of the same checkpoint if there was one.
+
+        Before that: what the published run took; None if unknown.
+        """
         known = self.known.get((item.sort, item.checkpoint)) or self.known.get((item.sort, ""))
-        return fmean(known) if known else None
+        return fmean(known) if known else item.expected
 
     def remaining(self, statuses: Statuses, width: int) -> tuple[float, int]:
         """Return the seconds that what is left takes, ``width`` at a time, and the number of items not counted."""

@@ -8,8 +8,10 @@ from rich.table import Table
 
 from core import files, plugins, run_folder
 from core.meter import duration
+from transfer import frameworks
 from transfer.suite import execution, items, process
 from transfer.suite.execution import Limits, Work
+from transfer.suite.items import Item
 from transfer.suite.launchers import Launcher
 from transfer.suite.progress import Durations, Progress
 from transfer.suite.settings import Suite
@@ -19,10 +21,10 @@ UNLIMITED = 10_000  # columns
 
 def run(settings: Suite, folder: Path, console: Console) -> int:
     """Execute all items and return how many did not end well; SIGTERM and Ctrl-C stop the running ones first."""
-    wanted = items.plan(settings, folder)
+    launcher, limits = _launcher(settings, folder), Limits(settings.retries, settings.memory_gib)
+    wanted = items.plan(settings, folder, launcher.available)
     statuses = execution.standing(wanted)
     _claim(settings, folder)
-    launcher, limits = _launcher(settings, folder), Limits(settings.retries, settings.memory_gib)
     launcher.check(limits)
     files.write_json(folder / items.FILE, items.manifest(settings, wanted, folder))
     progress = Progress(wanted, statuses, folder / "suite.log", console, launcher.width)
@@ -48,10 +50,12 @@ def _launcher(settings: Suite, folder: Path) -> Launcher:
 
 
 def print_plan(settings: Suite, folder: Path, console: Console) -> None:
-    """Print every item, whether it is done, how long similar ones took, and, as far as they fit, what it needs and its folder."""
-    wanted = items.plan(settings, folder)
+    """Print each benchmark's recipe on the devices at hand, and every item: its state, its cost, what it needs, its folder."""
+    launcher = _launcher(settings, folder)
+    wanted = items.plan(settings, folder, launcher.available)
     statuses = execution.standing(wanted)
     durations = Durations(wanted, statuses)
+    console.print(_recipes(settings, wanted, launcher.available))
     lines = []
     for item in wanted:
         about = durations.estimate(item)
@@ -65,8 +69,21 @@ def print_plan(settings: Suite, folder: Path, console: Console) -> None:
             break
     console.print(table)
     done = sum(status.state == "done" for status in statuses.values())
-    width = _launcher(settings, folder).width
-    console.print(f"{len(wanted)} items, {done} done, {durations.left(statuses, width)}; in {folder}")
+    console.print(f"{len(wanted)} items, {done} done, {durations.left(statuses, launcher.width)}; in {folder}")
+
+
+def _recipes(settings: Suite, wanted: Sequence[Item], available: int) -> Table:
+    """Return a line a benchmark: the devices of an item and what is trained on them; without GPUs, as published."""
+    lines = []
+    for label, measure in settings.benchmarks.items():
+        row = measure.benchmark
+        devices = next(item.devices for item in wanted if item.benchmark == label)
+        facts = frameworks.of(row).summary(row.config_file, devices if available else None)
+        batch = f"{facts['batch']} ({facts['devices']} × {facts['batch'] // facts['devices']})" if facts else "–"
+        of = "" if devices == row.devices else f" of {row.devices}"
+        recipe = (f"{facts['iterations']:,}", f"{facts['lr']:g}", facts["norm"]) if facts else ("–", "–", "–")
+        lines.append((label, f"{devices}{of}", batch, *recipe))
+    return _table(("benchmark", "devices", "images", "iterations", "lr", "norm"), lines)
 
 
 def _table(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:

@@ -6,7 +6,7 @@ What follows from it, item by item, is in ``transfer.suite.items``; docs/suites.
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -46,18 +46,20 @@ def _random(values: dict[str, Any]) -> dict[str, Any]:
 Label = Annotated[str, AfterValidator(_label)]
 ExistingFile = Annotated[Path, AfterValidator(_existing)]
 ConfigFile = Annotated[Path, AfterValidator(_shipped)]
+Devices = Annotated[int, Field(ge=1)] | Literal["auto"]
 
 
 class Pretrain(Settings):
     """A pre-training run still to be made: a config of ``pretrain/run.py`` and ``key=value`` overrides.
 
     ``repeat`` makes one run a trial, with the trial's number as ``run.seed``, so that the spread of a cell holds that of
-    pre-training; without it all trials measure the same backbone.
+    pre-training; without it all trials measure the same backbone. ``devices``: those of the suite, unless given.
     """
 
     config: ConfigFile
     overrides: tuple[str, ...] = ()
     repeat: bool = False
+    devices: Devices | None = None
 
     @model_validator(mode="after")
     def _readable(self) -> Self:
@@ -68,6 +70,12 @@ class Pretrain(Settings):
         if "run.folder" in set_here:
             raise InputError("the suite sets run.folder; remove it from overrides")
         return self
+
+    @property
+    def published_devices(self) -> int:
+        """Return how many devices the config's name says, as in ``8xb32``; 1 where it says nothing."""
+        found = re.search(r"_(\d+)xb\d+", self.config.stem)
+        return int(found[1]) if found else 1
 
     def of_trial(self, trial: int) -> "Pretrain":
         """Return the run that a trial measures."""
@@ -112,13 +120,14 @@ class Entry(Settings):
 class Measure(Settings):
     """A benchmark of the suite: ``name`` is its row if its label is not, ``file`` a YAML file of rows of one's own.
 
-    ``options`` go to the framework.
+    ``options`` go to the framework; ``devices``: those of the suite, unless given.
     """
 
     name: str
     file: ConfigFile | None = None
     trials: int | None = Field(None, ge=1)
     options: tuple[str, ...] = ()
+    devices: Devices | None = None
 
     @model_validator(mode="after")
     def _readable(self) -> Self:
@@ -161,6 +170,7 @@ class Suite(Settings):
         None, min_length=1, description="numbers of the trials, each of which sets a trial's seeds; None: from 0"
     )
     baseline: str | None = None
+    devices: Devices = Field("auto", description="of one item; auto: as many as published, if there are that many")
     results: Path | None = Field(None, description="None: results/NAME")
     threads: int | None = Field(None, ge=1, description="per process; None: all cores, unless the environment says")
     launcher: Annotated[plugins.choice("transfer.suite.launchers"), BeforeValidator(_local_by_default)] = Field(

@@ -35,12 +35,15 @@ class Detectron2(Framework):
         flags = [*devices, *departure.options(), "--config-file", str(benchmark.config_file), *partial_run(folder)]
         return [sys.executable, tool, *flags, *keys, *options]
 
-    def summary(self, config: Path) -> dict[str, Any]:
-        """Read the published protocol from a config."""
+    def summary(self, config: Path, devices: int | None = None) -> dict[str, Any]:
+        """Read the protocol from a config, and fit it to the devices as training would."""
         from transfer.frameworks.detectron2 import run  # here: Detectron2 loads for seconds
 
         cfg, _ = run.read_config(str(config), [])
-        return run.protocol.summary(cfg, cfg.SOLVER.REFERENCE_WORLD_SIZE or 1)
+        published = cfg.SOLVER.REFERENCE_WORLD_SIZE or 1
+        if devices is not None:
+            cfg, _ = run.protocol.adapt(cfg, devices, cuda=True)
+        return run.protocol.summary(cfg, devices or published)
 
     def bases(self, config: Path) -> list[Path]:
         """Read ``_BASE_``: a path or a list of paths relative to the file (fvcore's rule)."""

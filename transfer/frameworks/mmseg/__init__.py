@@ -36,11 +36,13 @@ class Mmseg(Framework):
         rest = ["--cfg-options", *options] if options else []  # it takes all that follows
         return [*launch, *departure.options(), *given, *partial_run(folder), *rest]
 
-    def summary(self, config: Path) -> dict[str, Any]:
-        """Read the published protocol from a config."""
+    def summary(self, config: Path, devices: int | None = None) -> dict[str, Any]:
+        """Read the protocol from a config, and fit it to the devices as training would."""
         from transfer.frameworks.mmseg import run  # here: MMSegmentation loads for seconds
 
         cfg = run.read_config(config, [])
+        if devices is not None:
+            return run.protocol.adapt(cfg, devices, cuda=True)[0]["effective"]
         batch = cfg.auto_scale_lr.base_batch_size
         return run.protocol.summary(cfg, batch // cfg.train_dataloader.batch_size, batch)
 

@@ -41,3 +41,8 @@ class Launcher(ABC):
     @abstractmethod
     def width(self) -> int:
         """Return how many items are executed at a time, for the estimate of the time left."""
+
+    @property
+    def available(self) -> int:
+        """Return how many devices one item may have; 0: items run on the CPU."""
+        return 0

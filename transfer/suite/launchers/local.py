@@ -17,12 +17,12 @@ _NVIDIA = Path("/proc/driver/nvidia/gpus")
 
 
 class Local(Launcher):
-    """Slots are dealt the devices in turn; a suite that ends takes its processes with it."""
+    """Devices are dealt to items as these come; a suite that ends takes its processes with it."""
 
     class Config(LauncherSettings):
         """``devices`` are what CUDA_VISIBLE_DEVICES understands; None: those that there are, []: none, the CPU.
 
-        ``jobs`` is by default one for each device, and one without.
+        ``jobs`` is by default one for each device, and one without; with more jobs than devices, items share them.
         """
 
         name: Literal["local"] = "local"
@@ -38,14 +38,19 @@ class Local(Launcher):
         """See the contract."""
         return self.config.jobs or max(len(self._devices()), 1)
 
+    @property
+    def available(self) -> int:
+        """See the contract."""
+        return len(self._devices())
+
     def run(self, work: Work) -> None:
         """See the contract."""
-        free, running = self.slots(), dict[Attempt, dict[str, str]]()
+        free, running = self.slots(), dict[Attempt, list[str]]()
         look = 0.0  # when to look again at what could not be taken
         try:
             while work.unfinished():
                 for attempt in [attempt for attempt in running if attempt.over()]:
-                    free.append(running.pop(attempt))
+                    free += running.pop(attempt)
                     work.settle(attempt)
                     look = 0.0
                 if free and time.monotonic() >= look:
@@ -57,25 +62,41 @@ class Local(Launcher):
         finally:
             _stop(work, list(running))
 
-    def _fill(self, work: Work, free: list[dict[str, str]], running: dict[Attempt, dict[str, str]]) -> None:
-        """Start what is ready while there is a free slot; an item that settles at once may make others ready."""
+    def _fill(self, work: Work, free: list[str], running: dict[Attempt, list[str]]) -> None:
+        """Start what is ready while devices are free, in order: an item that needs several is not overtaken by small ones.
+
+        An item that settles at once may make others ready.
+        """
         seen = -1
         while free and (ready := work.ready()) and len(ready) != seen:
             seen = len(ready)
             for item in ready:
-                if not free:
+                chosen = self._chosen(item.devices, free)
+                if not chosen or len(running) == self.width:
                     return
-                if (attempt := work.take(item, free[0])) is not None:
-                    running[attempt] = free.pop(0)
+                if (attempt := work.take(item, self.environment(chosen, item.devices))) is not None:
+                    running[attempt] = chosen
+                    for slot in chosen:
+                        free.remove(slot)
 
-    def slots(self) -> list[dict[str, str]]:
-        """Return the environment of each slot."""
-        devices = self._devices()
-        threads = process.threads(self.threads, self.width)
-        if not devices:
-            hidden = {"CUDA_VISIBLE_DEVICES": ""} if self.config.devices is not None else {}
-            return [threads | hidden for _ in range(self.width)]
-        return [threads | {"CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]} for slot in range(self.width)]
+    def _chosen(self, devices: int, free: list[str]) -> list[str]:
+        """Return different free devices for an item, nothing where there are too few; without devices a free slot."""
+        if not self.available:
+            return free[:1]
+        different = [device for device in self._devices() if device in free]
+        return different[:devices] if len(different) >= devices else []
+
+    def slots(self) -> list[str]:
+        """Return the devices to deal, each as often as items may share it; without devices an empty name a job."""
+        devices = self._devices() or ("",)
+        return [devices[slot % len(devices)] for slot in range(max(self.width, len(devices)))]
+
+    def environment(self, chosen: list[str], processes: int) -> dict[str, str]:
+        """Return what an item's environment says of its devices and of the threads of each of its processes."""
+        threads = process.threads(self.threads, max(self.width, processes))
+        if self.available or self.config.devices is not None:
+            return {**threads, "CUDA_VISIBLE_DEVICES": ",".join(chosen)}
+        return threads
 
     def _devices(self) -> tuple[str, ...]:
         if self.config.devices is not None:

@@ -7,6 +7,7 @@ twice all the same (a kill in the middle of a submission), its lock keeps it fro
 
 import dataclasses
 import json
+import math
 import secrets
 import shutil
 import signal
@@ -37,6 +38,8 @@ ENDED = frozenset(
     ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT")
 )
 WAITING = frozenset(("CONFIGURING", "PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"))
+HOUR, DAY = 60, 24 * 60  # minutes
+PATIENT = 3  # times the estimate until a job has reached its limit
 PAUSE = 0.2  # seconds between looks at the running processes
 _TERMINATED = (-signal.SIGTERM, 128 + signal.SIGTERM)
 _WORD_COMES = 5.0  # seconds within which Slurm's SIGTERM reaches all processes of a job
@@ -113,14 +116,17 @@ class Slurm(Launcher):
     class Config(LauncherSettings):
         """What a job asks for; what is None is left to the cluster. ``jobs`` is how many of an array run at a time.
 
-        ``minutes`` is a job's time limit; an item that reaches it is stopped in time to save its state and requeued,
-        ``timeouts`` times. ``gres`` is for example ``gpu:1``; ``setup`` are shell lines before the item, ``options``
-        further options of sbatch, ``poll_seconds`` the time between looks at the queue.
+        ``devices`` is how many GPUs a job may have at most, those of a node (``--gpus-per-task``; 0 asks for none), and
+        ``cpus`` is for each of them. ``minutes`` is a job's time limit (None: three times the estimate, a day where there is
+        none); an item that reaches it is stopped in time to save its state and requeued, ``timeouts`` times. ``gres`` is for
+        example ``gpu:1``; ``setup`` are shell lines before the item, ``options`` further options of sbatch,
+        ``poll_seconds`` the time between looks at the queue.
         """
 
         name: Literal["slurm"] = "slurm"
         jobs: int = Field(16, ge=1)
-        minutes: int = Field(24 * 60, ge=1)
+        minutes: int | None = Field(None, ge=1)
+        devices: int = Field(0, ge=0)
         timeouts: int = Field(3, ge=0)
         cpus: int = Field(1, ge=1)
         partition: str | None = None
@@ -147,6 +153,11 @@ class Slurm(Launcher):
     def width(self) -> int:
         """See the contract."""
         return self.config.jobs
+
+    @property
+    def available(self) -> int:
+        """See the contract."""
+        return self.config.devices
 
     def run(self, work: Work) -> None:
         """See the contract; jobs that are in the queue when we are stopped stay there."""
@@ -233,9 +244,20 @@ class Slurm(Launcher):
             for item in [item for item in ready if finished(item)]:
                 work.note(item, "done")
                 ready.remove(item)
-            for first in range(0, len(ready), LARGEST):
-                if not self._submit(work, ready[first : first + LARGEST]):
-                    return
+            alike: dict[
+                tuple[int, int], list[Item]
+            ] = {}  # an array asks for the same devices and time for all its jobs
+            for item in ready:
+                alike.setdefault((item.devices, self._minutes(item)), []).append(item)
+            for items in alike.values():
+                for first in range(0, len(items), LARGEST):
+                    if not self._submit(work, items[first : first + LARGEST]):
+                        return
+
+    def _minutes(self, item: Item) -> int:
+        if self.config.minutes is not None or item.expected is None:
+            return self.config.minutes or DAY
+        return max(HOUR, math.ceil(PATIENT * item.expected / 60))
 
     def _submit(self, work: Work, items: list[Item]) -> bool:
         """Submit items as one array; return False if Slurm takes no more of our jobs for now."""
@@ -246,7 +268,7 @@ class Slurm(Launcher):
         for item in items:
             (item.folder / FAILURE).unlink(missing_ok=True)
             work.statuses[item.name].attempts += 1
-        executor = self._executor(name, work.limits)
+        executor = self._executor(name, work.limits, items[0].devices, self._minutes(items[0]))
         try:
             with executor.batch():
                 for item in items:
@@ -266,9 +288,9 @@ class Slurm(Launcher):
     def _job(self, item: Item, work: Work) -> Job:
         environment = process.threads(self.threads or self.config.cpus)
         attempts = work.statuses[item.name].attempts
-        return Job(item, environment, work.limits.memory_gib, attempts, self.config.minutes, self.config.timeouts)
+        return Job(item, environment, work.limits.memory_gib, attempts, self._minutes(item), self.config.timeouts)
 
-    def _executor(self, name: str, limits: Limits) -> Any:
+    def _executor(self, name: str, limits: Limits, devices: int, minutes: int) -> Any:
         import submitit
 
         config = self.config
@@ -277,6 +299,7 @@ class Slurm(Launcher):
         chosen = {
             "partition": config.partition,
             "gres": config.gres,
+            "gpus_per_task": devices if config.devices else None,
             "account": config.account,
             "qos": config.qos,
             "constraint": config.constraint,
@@ -284,8 +307,8 @@ class Slurm(Launcher):
         }
         executor.update_parameters(
             job_name=name,
-            time=config.minutes,
-            cpus_per_task=config.cpus,
+            time=minutes,
+            cpus_per_task=config.cpus * devices,
             array_parallelism=config.jobs,
             stderr_to_stdout=True,
             setup=list(config.setup),
