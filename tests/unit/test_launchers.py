@@ -273,18 +273,19 @@ def test_settings_reach_sbatch_and_large_suites_are_cut_into_arrays(run_slurm, m
 
 
 def test_jobs_of_several_devices_are_arrays_of_their_own_with_time_after_the_estimate(run_slurm):
-    items = [_item("one"), _item("more"), *(dataclasses.replace(_item(name), devices=4, expected=7200.0) for name in ("two", "three"))]
+    large = [dataclasses.replace(_item(name), devices=4, expected=7200.0) for name in ("two", "three")]
+    items = [_item("one"), _item("more"), *large]
 
     def clock(launcher, statuses):
         Path("queue").write_text("".join(_line(place, "COMPLETED") for place in launcher.tasks))
         _make(items)
 
     run_slurm(items, clock, devices=8, cpus=3)
-    small, large = Path("submitted").read_text().split("#!/bin/bash")[1:]
-    for line in ("array=0-1%16", "gpus-per-task=1", "cpus-per-task=3", "time=1440"):
+    small, big = Path("submitted").read_text().split("#!/bin/bash")[1:]
+    for line in ("array=0-1%2", "gpus-per-task=1", "cpus-per-task=3", "time=1440"):
         assert f"#SBATCH --{line}\n" in small
-    for line in ("array=0-1%16", "gpus-per-task=4", "cpus-per-task=12", "time=360"):
-        assert f"#SBATCH --{line}\n" in large
+    for line in ("array=0-1%2", "gpus-per-task=4", "cpus-per-task=12", "time=360"):
+        assert f"#SBATCH --{line}\n" in big
 
 
 def test_a_limit_on_jobs_in_the_queue_is_waited_for_but_a_refusal_of_all_is_told(run_slurm, monkeypatch):

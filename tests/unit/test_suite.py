@@ -200,7 +200,9 @@ def test_the_plan_runs_nothing_and_tells_costs_and_what_is_done(home):
     assert "failed   2 s" in _plan(settings)
     assert lines["p (pre-training)"][1:3] == ["waiting", "?"]
     assert "7 items, 1 done, more than 8 s left (1 items of unknown duration)" in _plan(settings)
-    _, _, header, *rows = _plan(settings, width=50).splitlines()  # what an item waits for is left out before a line is broken
+    _, _, header, *rows = _plan(
+        settings, width=50
+    ).splitlines()  # what an item waits for is left out before a line is broken
     assert header.split() == ["item", "state", "about"]
     wanted = items.plan(settings, Path("out"))
     assert [row.split("  ")[0] for row in rows[: len(wanted)]] == [item.name for item in wanted]
