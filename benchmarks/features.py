@@ -21,8 +21,9 @@ import torch
 from PIL import Image
 
 from core import backbones, config, plugins
+from core.data import Labelled, Split
+from core.data.imagefolder import split_of_files
 from transfer.convert.recipe import Recipe
-from transfer.frameworks.classification.data import Data, Split, split_of_files
 from transfer.frameworks.classification.features import Frozen, cached
 from transfer.frameworks.classification.job import ClassificationSettings, Job, read
 
@@ -83,8 +84,8 @@ def job_of(case: Case, folder: Path) -> Job:
     family = plugins.find("core.backbones", "resnet")
     network = backbones.build(config.parse(family.Config, {"name": "resnet", **case.backbone}, "benchmark"))
     Frozen(network)  # also makes it channels-last, as a task does
-    data = object.__new__(Data)
-    data.classes, data.train = tuple("0123456789"), split_of(case, folder / "images")
+    images = split_of(case, folder / "images")
+    data = Labelled(tuple("0123456789"), images, images)
     return Job(
         network=network, recipe=Recipe(**case.backbone), weights_sha256="", data=data, settings=settings,
         seed=0, folder=folder / "run", device=torch.device("cpu"), resume=False,

@@ -102,7 +102,7 @@ def _reader(path: Path) -> Callable[[Path], Any]:
     if path.suffix != ".pkl":
         return _read_torch
     with open(path, "rb") as file:  # torch.save's own form under a pickle's name
-        return _read_torch if file.read(4) == b"PK\x03\x04" else _read_arrays
+        return _read_torch if file.read(4) == b"PK\x03\x04" else read_arrays
 
 
 def _read_safetensors(path: Path) -> Any:
@@ -118,6 +118,21 @@ def _read_safetensors(path: Path) -> Any:
     return tensors if recipe is None else {"state_dict": tensors, "recipe": recipe}
 
 
+@contextlib.contextmanager
+def _admitting(globals_: list[Any]) -> Iterator[None]:
+    """Let torch.load make these alone: other libraries add to its list, MMEngine even ``getattr``, by which code can run."""
+    from torch.serialization import add_safe_globals, clear_safe_globals, get_safe_globals
+
+    before = get_safe_globals()
+    clear_safe_globals()
+    add_safe_globals(globals_)
+    try:
+        yield
+    finally:
+        clear_safe_globals()
+        add_safe_globals(before)
+
+
 MAX_STAND_INS = 100  # a file that names more classes than this is no checkpoint
 
 
@@ -130,7 +145,7 @@ def _read_torch(path: Path) -> Any:
     admitted: list[Any] = [(value, name) for name, value in unpickling.ARRAYS.items()]
     while True:
         try:
-            with torch.serialization.safe_globals(admitted), warnings.catch_warnings():
+            with _admitting(admitted), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Detected pickle protocol")  # others than 2 are read as well
                 warnings.filterwarnings("ignore", message=".*looks like a TorchScript archive")  # refused just below
                 return unpickling.resolved(torch.load(path, map_location="cpu", weights_only=True))
@@ -152,7 +167,8 @@ def _read_torch(path: Path) -> Any:
             raise FileError(damaged) from error
 
 
-def _read_arrays(path: Path) -> Any:
+def read_arrays(path: Path) -> Any:
+    """Read a pickle of arrays and plain containers; raise FileError for any other object, or when it is damaged."""
     from core import unpickling  # here: it imports NumPy
 
     try:

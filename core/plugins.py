@@ -88,8 +88,8 @@ def named(package: str, name: str) -> Any:
     return found
 
 
-def choice(package: str) -> Any:
-    """Return the type of a setting that picks a plug-in of ``package`` by ``name`` and holds that plug-in's settings."""
+def choice(package: str, kind: str = "Config") -> Any:
+    """Return the type of a setting that picks a plug-in of ``package`` by ``name`` and holds its settings of one kind."""
 
     def validate(value: Any) -> Any:
         if isinstance(value, Settings):
@@ -97,9 +97,9 @@ def choice(package: str) -> Any:
         if not isinstance(value, dict) or not isinstance(value.get("name"), str):
             raise InputError(f"give a mapping with the key 'name'; {package} has: {', '.join(names(package))}")
         plugin = named(package, value["name"])
-        if not hasattr(plugin, "Config"):
-            raise InputError(f"{plugin.__module__}.{plugin.__name__} has no Config: give it a class Config(Settings)")
-        return plugin.Config.model_validate(value)
+        if not hasattr(plugin, kind):
+            raise InputError(f"{plugin.__module__}.{plugin.__name__} has no {kind}: give it a class {kind}(Settings)")
+        return getattr(plugin, kind).model_validate(value)
 
     return Annotated[SerializeAsAny[Settings], BeforeValidator(validate)]
 

@@ -7,6 +7,7 @@ memory, so that a few altered bytes can crash the process or worse.
 import pickle
 import re
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,22 @@ class Array:
         self.value = array(data, kind, shape, "F" if fortran else "C")
 
 
+class Maker:
+    """A function that a pickle may call, and cannot reach into: a pickle may set attributes of what it names."""
+
+    __slots__ = ("_make",)
+    _make: Callable[..., Any]
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        object.__setattr__(self, "_make", make)
+
+    def __call__(self, *given: Any) -> Any:
+        return self._make(*given)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise pickle.UnpicklingError(f"a state for {self._make.__name__}")
+
+
 def array(data: Any, kind: Any, shape: Any, order: str = "C") -> Any:
     """Return the array that the bytes hold, or a stand-in when they hold no numbers; raise ValueError when sizes disagree."""
     if not isinstance(kind, Kind) or kind.value is None:
@@ -90,34 +107,37 @@ def _plain_dict(*_: Any) -> dict[Any, Any]:
 
 
 # pickled name -> what takes its place; NumPy 1 and 2 have two names for each
-ARRAYS: dict[str, Any] = {"numpy.ndarray": Array, "numpy.dtype": Kind, "_codecs.encode": _encode}
-ARRAYS |= {"builtins.bytes": _no_bytes, "__builtin__.bytes": _no_bytes}
+ARRAYS: dict[str, Any] = {"numpy.ndarray": Array, "numpy.dtype": Kind, "_codecs.encode": Maker(_encode)}
+ARRAYS |= {"builtins.bytes": Maker(_no_bytes), "__builtin__.bytes": Maker(_no_bytes)}
 for _package in ("numpy.core", "numpy._core"):
-    ARRAYS |= {f"{_package}.multiarray._reconstruct": Array, f"{_package}.multiarray.scalar": _scalar}
-    ARRAYS |= {f"{_package}.numeric._frombuffer": array}
+    ARRAYS |= {f"{_package}.multiarray._reconstruct": Array, f"{_package}.multiarray.scalar": Maker(_scalar)}
+    ARRAYS |= {f"{_package}.numeric._frombuffer": Maker(array)}
 
 
 def stand_in(name: str) -> Any:
     """Return what takes the place of a pickled class, or None when the class is not known to be harmless."""
     if name in ("collections.defaultdict", "builtins.dict"):
-        return _plain_dict
+        return Maker(_plain_dict)
     if SETTINGS.fullmatch(name) and MAPPINGS.fullmatch(name):
         return OrderedDict
     return StandIn if SETTINGS.fullmatch(name) else None
 
 
-def resolved(value: Any) -> Any:
-    """Put the arrays in place of what they were read as, in nested mappings, lists and tuples."""
+def resolved(value: Any, done: dict[int, Any] | None = None) -> Any:
+    """Put the arrays in place of what they were read as, in nested mappings, lists and tuples; what occurs often, once."""
+    done = {} if done is None else done
     if isinstance(value, Array | Kind):
         return value.value
-    if isinstance(value, dict):
-        for key in value:
-            value[key] = resolved(value[key])
-    elif isinstance(value, list):
-        value[:] = [resolved(item) for item in value]
-    elif type(value) is tuple:
-        return tuple(resolved(item) for item in value)
-    return value
+    if not isinstance(value, dict | list) and type(value) is not tuple:
+        return value
+    if id(value) not in done:
+        if type(value) is tuple:
+            done[id(value)] = tuple(resolved(item, done) for item in value)
+        else:
+            done[id(value)] = value
+            for key, item in list(value.items() if isinstance(value, dict) else enumerate(value)):
+                value[key] = resolved(item, done)  # type: ignore[index]
+    return done[id(value)]
 
 
 class ArrayUnpickler(pickle.Unpickler):

@@ -79,21 +79,22 @@ def main() -> None:
     """Run a subcommand and print what is there."""
     asked = parser().parse_args()
     # Here, so that --help does not wait for OpenCV and pycocotools.
-    from transfer.datasets import checking, class_folders, coco, coco_to_voc, published, shapes
+    from core.data.imagefolder import class_names
+    from transfer.datasets import checking, class_folders, coco, published, shapes, voc
 
     if asked.command == "check":
         show(checking.check(asked.root))
     elif asked.command == "link-coco":
         show({str(asked.folder): coco.link(asked.source, asked.folder, copy=asked.copy)})
     elif asked.command == "coco-to-voc":
-        show({str(asked.folder): coco_to_voc.convert(asked.source, asked.folder)})
+        show({str(asked.folder): voc.from_coco(asked.source, asked.folder)})
     elif asked.command == "cifar10":
         show(_cifar10(asked.paths, asked.check))
     elif asked.command == "shapes":
         folder = asked.root / "shapes" if asked.check else shapes.ensure(asked.root)
         show({str(folder): shapes.check(folder)})
     elif asked.command == "imagenet100":
-        classes = class_folders.read_classes(asked.classes)
+        classes = class_names(asked.classes)
         show({str(asked.root / "imagenet"): class_folders.check_imagenet(asked.root / "imagenet", classes)})
     elif asked.command == "voc-aug":
         show(_voc_aug(asked.root, asked.check))
@@ -102,27 +103,29 @@ def main() -> None:
 
 
 def _cifar10(paths: list[Path], only_check: bool) -> dict[str, "Counts"]:
-    from transfer.datasets import cifar10, published
+    from transfer.datasets import class_folders, published
 
     if len(paths) > 2:
         raise InputError(f"cifar10 takes at most a tar and a root, not {len(paths)} paths")
     if len(paths) == 2 or (paths and paths[0].suffix in (".tar", ".tgz", ".gz")):
         root = paths[1] if len(paths) == 2 else datasets_root()
-        return {str(root / "cifar10"): cifar10.unpack(paths[0], root)}
+        return {str(root / "cifar10"): class_folders.unpack_cifar10(paths[0], root)}
     root = paths[0] if paths else datasets_root()
     return (
-        {str(root / "cifar10"): cifar10.check(root / "cifar10")} if only_check else published.prepare("cifar10", root)
+        {str(root / "cifar10"): class_folders.check_cifar10(root / "cifar10")}
+        if only_check
+        else published.prepare("cifar10", root)
     )
 
 
 def _voc_aug(root: Path, only_check: bool) -> dict[str, "Counts"]:
-    from transfer.datasets import published, voc, voc_aug
+    from transfer.datasets import published, voc
     from transfer.datasets.download import obtain
 
     folder = root / "VOC2012"
     if not only_check and not (folder / "ImageSets" / "Segmentation" / "trainaug.txt").is_file():
         voc.require(folder, ("Segmentation/train", "Segmentation/val"))
-        voc_aug.add(folder, obtain([published.SBD], root / "downloads")[0])
+        voc.augment(folder, obtain([published.SBD], root / "downloads")[0])
     counts = voc.check(folder)
     if (found := counts.get("Segmentation/aug", {}).get("images", 0)) != published.AUG_IMAGES:
         raise InputError(

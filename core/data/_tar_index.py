@@ -5,7 +5,7 @@ folder it stands in.
 """
 
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -34,7 +34,7 @@ def find(file: BinaryIO, source: str, number: int, under: str = "") -> list[Memb
     classes: dict[str, str] = {}
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
-            for item in tar:
+            for item in members(tar):
                 if _belongs(item.name, under):
                     images.append(item)
                 elif item.name.endswith(".cls") and item.isreg() and item.size <= LONGEST_CLASS:
@@ -53,6 +53,14 @@ def find(file: BinaryIO, source: str, number: int, under: str = "") -> list[Memb
         ) from error
     kept = [item for item in images if item.isfile()]
     return [Member(number, item.offset_data, item.size, item.name, classes.get(_key(item.name))) for item in kept]
+
+
+def members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Yield what a tar holds; raise TarError for a size below zero, after which tarfile would read the same place for ever."""
+    for member in tar:
+        if member.size < 0:
+            raise tarfile.ReadError(f"{member.name} has a size below zero")
+        yield member
 
 
 def labels(members: Sequence[Member]) -> list[int]:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from core.config import PluginSettings
-from core.data import _cifar_batches
+from core.data import Labelled, LabelledSettings, Split, _cifar_batches
 from core.data.imagefolder import ImageFolder
 from core.decoding import Encoded
 from core.errors import InputError
+from core.files import datasets_root, sha256
 
 
 class Cifar(ImageFolder):
@@ -26,6 +27,28 @@ class Cifar(ImageFolder):
         root: Path = Path("datasets/cifar10")
         split: Literal["train", "test"] = "train"
         damaged: Literal["skip", "refuse"] = "refuse"
+
+    class Splits(LabelledSettings):
+        """Class folders, or the published files, which must be whole; ``tools/prepare_data.py cifar10`` makes ``root``."""
+
+        name: Literal["cifar"] = "cifar"
+        root: Path
+
+        def read(self) -> Labelled:
+            """List both splits of the form that is there."""
+            root = datasets_root() / self.root
+            if (root / "train").is_dir() or (form := _cifar_batches.check(root)) is None:
+                return ImageFolder.Splits(root=root).read()
+            return Labelled(tuple(map(str, range(form.classes))), self._split(root, "train"), self._split(root, "test"))
+
+        def _split(self, root: Path, split: str) -> Split:
+            images = Cifar(Cifar.Config(root=root, split=split))
+            found = _cifar_batches.find(root, split)
+            assert found is not None, "checked before"
+            digest = " ".join(map(sha256, found[1]))
+            rows = range(len(images))
+            names, identity = [f"{split}/{row:05d}" for row in rows], [f"{digest} {row}" for row in rows]
+            return Split(names, images.labels, images.image, identity)
 
     def __init__(self, config: "Cifar.Config") -> None:
         folder = config.root / config.split

@@ -8,9 +8,16 @@ from typing import Literal
 from torch import Tensor
 
 from core.config import PluginSettings
-from core.data import Images
+from core.data import Images, Labelled, LabelledSettings, Split
 from core.decoding import SUFFIXES, DamagedImage, Encoded, decode
 from core.errors import InputError
+from core.files import datasets_root
+from core.provenance import ROOT
+
+MAKE = (
+    "unpack the data set with tools/prepare_data.py, or say where it is with data.root (relative to DETECTRON2_DATASETS "
+    "or ./datasets)"
+)
 
 
 class ImageFolder(Images):
@@ -29,8 +36,35 @@ class ImageFolder(Images):
         classes: tuple[str, ...] | Path | None = None
         damaged: Literal["skip", "refuse"] = "skip"
 
+    class Splits(LabelledSettings):
+        """Both splits hold a folder a class, ``root/{train,test}/<class>/*``: ImageNet (``val``), CIFAR as unpacked here.
+
+        ``class_list`` is a file with one class folder a line, below the data sets' folder or the repository's root; its order
+        numbers the classes. Without it all are taken, in sorted order.
+        """
+
+        name: Literal["folders", "imagefolder"] = "folders"
+        root: Path
+        train: str = "train"
+        test: str = "test"
+        class_list: Path | None = None
+
+        def read(self) -> Labelled:
+            """List both splits, class by class."""
+            root = datasets_root() / self.root
+            if self.class_list is None:
+                train, test = (_class_folders(root / split) for split in (self.train, self.test))
+                if other := set(train) ^ set(test):
+                    raise InputError(f"{root}: only one of {self.train} and {self.test} has the class {min(other)}")
+                classes = sorted(train)
+            else:
+                places = (datasets_root() / self.class_list, ROOT / self.class_list)
+                classes = class_names(next((path for path in places if path.is_file()), self.class_list))
+            train_split, test_split = (_split(root / split, classes) for split in (self.train, self.test))
+            return Labelled(tuple(classes), train_split, test_split)
+
     def __init__(self, config: "ImageFolder.Config") -> None:
-        self._list(config.root / config.split, None if config.classes is None else _names(config.classes))
+        self._list(config.root / config.split, None if config.classes is None else class_names(config.classes))
 
     def _list(self, root: Path, classes: Sequence[str] | None = None) -> None:
         if not root.is_dir():
@@ -59,19 +93,54 @@ class ImageFolder(Images):
         return self._file(index)
 
     def _file(self, index: int) -> Encoded:
-        path = self.paths[index]
-        try:
-            with open(path, "rb", buffering=0) as file:
-                return Encoded(file.read(), path)
-        except OSError as error:
-            raise DamagedImage(f"{path} cannot be decoded ({error.strerror}); check the link and its rights") from error
+        return _read(self.paths[index])
 
     def label(self, index: int) -> int:
         """Return the number of the image's top folder."""
         return self.labels[index]
 
 
-def _names(classes: Sequence[str] | Path) -> list[str]:
+def _read(path: Path) -> Encoded:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return Encoded(file.read(), path)
+    except OSError as error:
+        raise DamagedImage(f"{path} cannot be decoded ({error.strerror}); check the link and its rights") from error
+
+
+def split_of_files(root: Path, files: Sequence[tuple[Path, int]]) -> Split:
+    """Make a split of (file below ``root``, label) pairs; a file is identified by its name, size and time of change."""
+    names, identity = [], []
+    for path, _ in files:
+        status = path.stat()
+        names.append(path.relative_to(root).as_posix())
+        identity.append(f"{names[-1]} {status.st_size} {status.st_mtime_ns}")
+    paths = [path for path, _ in files]
+    return Split(names, [label for _, label in files], lambda index: decode(*_read(paths[index])), identity)
+
+
+def _split(folder: Path, classes: Sequence[str]) -> Split:
+    files: list[tuple[Path, int]] = []
+    for label, name in enumerate(classes):
+        if not (folder / name).is_dir():
+            raise InputError(f"no {folder / name}; {MAKE}")
+        found = sorted(_walk(folder / name))
+        if not found:
+            raise InputError(f"{folder / name} holds no images; {MAKE}")
+        files += [(path, label) for path in found]
+    return split_of_files(folder, files)
+
+
+def _class_folders(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        raise InputError(f"no {folder}; {MAKE}")
+    names = [path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    if not names:
+        raise InputError(f"{folder} holds no class folders; {MAKE}")
+    return names
+
+
+def class_names(classes: Sequence[str] | Path) -> list[str]:
     """Return the class names of a list or of a file; raise InputError for none, a repeated one, or one that is a path."""
     if isinstance(classes, Path):
         try:

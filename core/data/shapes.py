@@ -7,8 +7,10 @@ from pydantic import Field
 from torch import Tensor
 
 from core.config import PluginSettings
-from core.data import Images
-from core.shapes import render
+from core.data import Images, Labelled, LabelledSettings, Split
+from core.shapes import CLASSES, render
+
+VERSION = 1  # raise it when the renderer's images change: kept features are of the old ones
 
 
 class Shapes(Images):
@@ -27,6 +29,32 @@ class Shapes(Images):
         scene_seed: int = 1000
         centred: bool = True
         damaged: Literal["skip", "refuse"] = "refuse"
+
+    class Splits(LabelledSettings):
+        """``train`` and ``test`` centred scenes of ``size`` pixels; the seeds differ from those of pre-training and detection.
+
+        A scene in which bars hide the object is left out.
+        """
+
+        name: Literal["shapes"] = "shapes"
+        train: int = Field(1600, ge=1)
+        test: int = Field(400, ge=1)
+        size: int = Field(64, ge=32)
+        seeds: tuple[int, int] = (3000, 3001)
+
+        def read(self) -> Labelled:
+            """Render all scenes."""
+            counts = zip(self.seeds, (self.train, self.test), strict=True)
+            return Labelled(CLASSES, *(self._split(seed, count) for seed, count in counts))
+
+        def _split(self, seed: int, count: int) -> Split:
+            images = Shapes(Shapes.Config(count=count, size=self.size, scene_seed=seed))
+            rows = [index for index in range(count) if images.label(index) >= 0]
+            names = [f"{seed}/{index}" for index in rows]
+            labels = [images.label(index) for index in rows]
+            return Split(
+                names, labels, lambda row: images.image(rows[row]), [f"{VERSION} {self.size} {n}" for n in names]
+            )
 
     def __init__(self, config: "Shapes.Config") -> None:
         self.config = config

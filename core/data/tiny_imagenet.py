@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from core.config import PluginSettings
-from core.data.imagefolder import ImageFolder
+from core.data import Labelled, LabelledSettings
+from core.data.imagefolder import ImageFolder, split_of_files
 from core.errors import InputError
+from core.files import datasets_root
 
 NEXT = "unpack it again with: python tools/prepare_data.py tiny-imagenet"
 
@@ -24,12 +26,22 @@ class TinyImagenet(ImageFolder):
         split: Literal["train", "val", "test"] = "train"
         damaged: Literal["skip", "refuse"] = "refuse"
 
+    class Splits(LabelledSettings):
+        """200 classes, 64 x 64 pixels; the validation images are the test split, as the test images have no labels."""
+
+        name: Literal["tiny_imagenet"] = "tiny_imagenet"
+        root: Path = Path("tiny-imagenet-200")
+
+        def read(self) -> Labelled:
+            """List ``train`` and ``val``."""
+            root = datasets_root() / self.root
+            both = (TinyImagenet(TinyImagenet.Config(root=root, split=split)) for split in ("train", "val"))
+            parts = (split_of_files(root, list(zip(one.paths, one.labels, strict=True))) for one in both)
+            return Labelled(tuple(_wnids(root)), *parts)
+
     def __init__(self, config: "TinyImagenet.Config") -> None:
         root = config.root
-        try:
-            wnids = sorted((root / "wnids.txt").read_text().split())
-        except OSError as error:
-            raise InputError(f"cannot read {root / 'wnids.txt'} ({error.strerror}); {NEXT}") from error
+        wnids = _wnids(root)
         if config.split == "train":
             self._list(root / "train", wnids)
             return
@@ -44,6 +56,13 @@ class TinyImagenet(ImageFolder):
             absent = sorted(set(classes) - {path.name for path in self.paths})
             raise InputError(f"{root / 'val/images' / absent[0]} is missing but val_annotations.txt names it; {NEXT}")
         self.labels = [classes[path.name] for path in self.paths]
+
+
+def _wnids(root: Path) -> list[str]:
+    try:
+        return sorted((root / "wnids.txt").read_text().split())
+    except OSError as error:
+        raise InputError(f"cannot read {root / 'wnids.txt'} ({error.strerror}); {NEXT}") from error
 
 
 def _annotations(path: Path, wnids: list[str]) -> dict[str, int]:

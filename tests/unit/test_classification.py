@@ -9,17 +9,17 @@ from PIL import Image
 
 from core.backbones.resnet import ResNet
 from core.config import parse
+from core.data import _cifar_batches
+from core.data.cifar import Cifar
+from core.data.imagefolder import ImageFolder, split_of_files
+from core.data.shapes import Shapes
+from core.data.tiny_imagenet import TinyImagenet
 from core.errors import InputError
 from core.provenance import ROOT
 from core.shapes import render
 from transfer import benchmarks
 from transfer.convert.recipe import Recipe
 from transfer.frameworks.classification import views
-from transfer.frameworks.classification.data import split_of_files
-from transfer.frameworks.classification.data.cifar import Cifar
-from transfer.frameworks.classification.data.folders import Folders
-from transfer.frameworks.classification.data.shapes import Shapes
-from transfer.frameworks.classification.data.tiny_imagenet import TinyImagenet
 from transfer.frameworks.classification.features import Frozen, FrozenError
 from transfer.frameworks.classification.job import check_recipe, read
 from transfer.frameworks.classification.tasks.linear import Linear
@@ -56,7 +56,7 @@ def test_a_contradicting_recipe_is_refused():
 
 
 def test_class_folders_become_labels_in_the_order_of_their_names(folders):
-    data = Folders(Folders.Config(root=folders))
+    data = ImageFolder.Splits(root=folders).read()
     assert data.classes == ("ant", "bee")
     assert data.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert data.test.names[2] == "bee/bee_0.png"
@@ -66,24 +66,24 @@ def test_class_folders_become_labels_in_the_order_of_their_names(folders):
 
 def test_a_class_list_keeps_its_classes_in_its_order(folders, tmp_path):
     (tmp_path / "list.txt").write_text("bee  # comment\n")
-    data = Folders(Folders.Config(root=folders, class_list=tmp_path / "list.txt"))
+    data = ImageFolder.Splits(root=folders, class_list=tmp_path / "list.txt").read()
     assert (data.classes, data.train.labels.tolist()) == (("bee",), [0, 0, 0])
 
 
 def test_missing_data_is_named_with_the_tool_that_makes_it(tmp_path, folders):
     with pytest.raises(InputError, match=r"no .*nowhere/train; unpack the data set with tools/prepare_data.py"):
-        Folders(Folders.Config(root=tmp_path / "nowhere"))
-    with pytest.raises(InputError, match=r"no .*wnids.txt; unpack"):
-        TinyImagenet(TinyImagenet.Config(root=tmp_path / "nowhere"))
+        ImageFolder.Splits(root=tmp_path / "nowhere").read()
+    with pytest.raises(InputError, match=r"cannot read .*wnids.txt .*; unpack it again"):
+        TinyImagenet.Splits(root=tmp_path / "nowhere").read()
     picture(folders / "test" / "cat" / "a.png", 0)
     with pytest.raises(InputError, match="only one of train and test has the class cat"):
-        Folders(Folders.Config(root=folders))
+        ImageFolder.Splits(root=folders).read()
 
 
 def test_a_damaged_image_is_named(folders):
     (folders / "test" / "ant" / "ant_0.png").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"ant_0.png cannot be decoded"):
-        Folders(Folders.Config(root=folders)).test.image(0)
+        ImageFolder.Splits(root=folders).read().test.image(0)
 
 
 def test_tiny_imagenet_is_read_in_its_own_layout(tmp_path):
@@ -92,19 +92,17 @@ def test_tiny_imagenet_is_read_in_its_own_layout(tmp_path):
         picture(tmp_path / "train" / wnid / "images" / f"{wnid}_0.JPEG", 10)
     picture(tmp_path / "val" / "images" / "val_0.JPEG", 20)
     (tmp_path / "val" / "val_annotations.txt").write_text("val_0.JPEG\tn2\t0\t0\t1\t1\n")
-    data = TinyImagenet(TinyImagenet.Config(root=tmp_path))
+    data = TinyImagenet.Splits(root=tmp_path).read()
     assert data.classes == ("n1", "n2")
     assert (data.train.labels.tolist(), data.test.labels.tolist()) == ([0, 1], [1])
     (tmp_path / "val" / "val_annotations.txt").write_text("val_0.JPEG\tn9\n")
-    with pytest.raises(InputError, match=r"names no class of wnids.txt"):
-        TinyImagenet(TinyImagenet.Config(root=tmp_path))
+    with pytest.raises(InputError, match=r"not a file name and a wnid of wnids.txt"):
+        TinyImagenet.Splits(root=tmp_path).read()
 
 
 def test_published_cifar_is_read_from_its_binary_files(tmp_path, monkeypatch):
-    from transfer.datasets import cifar_binary
-
-    form = cifar_binary.FORMS["cifar-100-binary"]._replace(records={"train": 200, "test": 100})
-    monkeypatch.setitem(cifar_binary.FORMS, "cifar-100-binary", form)
+    form = _cifar_batches.FORMS[1]._replace(records={"train": 200, "test": 100})
+    monkeypatch.setattr(_cifar_batches, "FORMS", [form])
     folder = tmp_path / "cifar-100-binary"
     folder.mkdir()
     for split, count in form.records.items():
@@ -112,7 +110,7 @@ def test_published_cifar_is_read_from_its_binary_files(tmp_path, monkeypatch):
         records[:, 1] = np.arange(count) % 100
         records[:, 2] = 7
         records.tofile(folder / f"{split}.bin")
-    data = Cifar(Cifar.Config(root=tmp_path))
+    data = Cifar.Splits(root=tmp_path).read()
     assert len(data.classes) == 100
     assert data.train.labels.tolist() == [*range(100), *range(100)]
     image = data.test.image(5)
@@ -124,7 +122,7 @@ def test_published_cifar_is_read_from_its_binary_files(tmp_path, monkeypatch):
 
 
 def test_the_embedded_set_labels_a_scene_with_the_class_of_its_object():
-    data = Shapes(Shapes.Config(train=6, test=3, size=48))
+    data = Shapes.Splits(train=6, test=3, size=48).read()
     row = data.train.names.index("3000/4")
     scene = render(3000, 4, 48, centred=True)
     assert data.train.labels[row] == scene.objects[0].label
@@ -142,7 +140,7 @@ def test_a_share_takes_exactly_as_many_of_every_class_and_at_least_one():
 
 
 def test_a_list_takes_the_images_it_names(folders, tmp_path):
-    split, path = Folders(Folders.Config(root=folders)).train, tmp_path / "one_percent.txt"
+    split, path = ImageFolder.Splits(root=folders).read().train, tmp_path / "one_percent.txt"
     path.write_text("bee_1.png\nant/ant_2.png\n\n")
     chosen = views.choose(split, Subset(list=path), seed=0)
     assert chosen.names == ["ant/ant_2.png", "bee/bee_1.png"]
@@ -190,7 +188,7 @@ def test_a_training_view_is_a_function_of_its_place_and_leaves_torchs_generator_
 
 
 def test_batches_come_in_the_order_asked_for(folders):
-    split = Folders(Folders.Config(root=folders)).train
+    split = ImageFolder.Splits(root=folders).read().train
     found = list(views.batches(Views(split, ViewSettings(size=8, resize=None)), [5, 0, 3], 2, workers=0))
     assert [rows.tolist() for _, rows in found] == [[5, 0], [3]]
     assert found[0][0][:, 0, 0, 0].tolist() == [102, 0]

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from core.backbones.resnet import ResNet
+from core.data import Labelled, Split
 from core.errors import InputError
 from core.journal import read
 from transfer.convert.recipe import Recipe
 from transfer.frameworks.classification import training
-from transfer.frameworks.classification.data import Data, Split
 from transfer.frameworks.classification.job import ClassificationSettings, Job
 from transfer.frameworks.classification.tasks.finetune import Finetune
 from transfer.frameworks.classification.tasks.knn import Knn
@@ -34,12 +34,6 @@ def pictures(count, seed):
     return Split(names, labels, lambda index: images[index], names)
 
 
-class Pictures(Data):
-    def __init__(self):
-        self.classes = ("dim", "bright")
-        self.train, self.test = pictures(30, 1), pictures(10, 2)
-
-
 def job(folder, task, resume=False, seed=5):
     folder.mkdir(exist_ok=True)
     torch.manual_seed(0)
@@ -54,7 +48,17 @@ def job(folder, task, resume=False, seed=5):
     )
     network = ResNet(ResNet.Config(depth=18, width=4, stem="cifar"))
     device = torch.device("cpu")
-    return Job(network, Recipe(), "weights", Pictures(), settings, seed, folder, device, resume)
+    return Job(
+        network,
+        Recipe(),
+        "weights",
+        Labelled(("dim", "bright"), pictures(30, 1), pictures(10, 2)),
+        settings,
+        seed,
+        folder,
+        device,
+        resume,
+    )
 
 
 def slow_sgd(rows, labels, weight, config, seed):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from core.files import sha256
-from transfer.datasets import coco, coco_to_voc, voc
+from transfer.datasets import coco, voc
 
 
 def write_coco(root: Path, *, size: int = 10) -> Path:
@@ -203,7 +203,7 @@ def test_linking_checks_first_and_never_replaces_a_folder(tmp_path):
 
 def test_coco_becomes_voc_pixel_by_pixel(tmp_path):
     root, out = write_coco(tmp_path / "coco"), tmp_path / "voc"
-    counts = coco_to_voc.convert(root, out)
+    counts = voc.from_coco(root, out)
     assert counts["Segmentation/trainval"] == {"images": 2, "classes seen": 2}
     with Image.open(out / "SegmentationClass" / "000000000001.png") as image:
         assert image.mode == "P"
@@ -232,13 +232,13 @@ def test_coco_becomes_voc_pixel_by_pixel(tmp_path):
 def test_a_class_in_several_images_of_a_list_is_seen_once(tmp_path):
     root = write_coco(tmp_path / "coco")
     edit(root / "annotations" / "instances_val2017.json", lambda c: c["categories"][2].update(name="cat"))
-    counts = coco_to_voc.convert(root, tmp_path / "voc")
+    counts = voc.from_coco(root, tmp_path / "voc")
     seen = [counts[f"Segmentation/{name}"]["classes seen"] for name in ("train", "val", "trainval")]
     assert seen == [2, 2, 3]  # a couch in both, a dog in one, a cat in the other
 
 
 def test_boxes_count_from_one_and_leave_crowds_and_other_classes_out(tmp_path):
-    coco_to_voc.convert(write_coco(tmp_path / "coco"), tmp_path / "voc")
+    voc.from_coco(write_coco(tmp_path / "coco"), tmp_path / "voc")
     text = (tmp_path / "voc" / "Annotations" / "000000000001.xml").read_text()
     assert text.count("<object>") == 2
     assert "zebra" not in text
@@ -250,16 +250,16 @@ def test_boxes_count_from_one_and_leave_crowds_and_other_classes_out(tmp_path):
 
 def test_converting_again_does_nothing_until_the_annotations_change(tmp_path):
     root, out = write_coco(tmp_path / "coco"), tmp_path / "voc"
-    coco_to_voc.convert(root, out)
+    voc.from_coco(root, out)
     made = (out / "manifest.json").stat().st_mtime_ns
-    coco_to_voc.convert(root, out)
+    voc.from_coco(root, out)
     assert (out / "manifest.json").stat().st_mtime_ns == made
     edit(root / "annotations" / "instances_val2017.json", lambda c: c.update(annotations=[]))
-    assert coco_to_voc.convert(root, out)["Segmentation/val"]["classes seen"] == 0
+    assert voc.from_coco(root, out)["Segmentation/val"]["classes seen"] == 0
 
 
 def test_all_voc_classes_have_a_coco_name():
-    named = set(coco_to_voc.RENAMED.values())
+    named = set(voc.RENAMED.values())
     assert named < set(voc.CLASSES)
     assert len(named) == 6
 
@@ -268,5 +268,5 @@ def test_a_missing_image_stops_the_conversion_and_leaves_nothing(tmp_path):
     root = write_coco(tmp_path / "coco")
     (root / "val2017" / "000000000002.jpg").unlink()
     with pytest.raises(ValueError, match=r"000000000002\.jpg is missing"):
-        coco_to_voc.convert(root, tmp_path / "voc")
+        voc.from_coco(root, tmp_path / "voc")
     assert not (tmp_path / "voc").exists()

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transfer.datasets import archives, download
+from transfer.datasets import download
 from transfer.datasets.download import Archive, Unreachable
 
 BODY = np.random.default_rng(0).integers(0, 256, 3 * 2**20 + 17, dtype=np.uint8).tobytes()
@@ -219,11 +219,11 @@ def make_archive(path: Path, members: dict[str, bytes], link: str = "") -> Path:
 @pytest.mark.parametrize("suffix", [".tar", ".tgz", ".zip"])
 def test_the_selected_members_are_unpacked(tmp_path, suffix):
     made = make_archive(tmp_path / f"a{suffix}", {"x/one.txt": b"1", "x/sub/two.txt": b"22", "y/three.txt": b"333"})
-    assert archives.unpack(made, tmp_path / "out", archives.below("x/", "new/")) == 2
+    assert download.unpack(made, tmp_path / "out", download.below("x/", "new/")) == 2
     found = {str(path.relative_to(tmp_path / "out")): path.read_bytes() for path in (tmp_path / "out").rglob("*.txt")}
     assert found == {"new/one.txt": b"1", "new/sub/two.txt": b"22"}
     with pytest.raises(ValueError, match="holds none of the files expected"):
-        archives.unpack(made, tmp_path / "out", archives.below("z/"))
+        download.unpack(made, tmp_path / "out", download.below("z/"))
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".zip"])
@@ -231,7 +231,7 @@ def test_the_selected_members_are_unpacked(tmp_path, suffix):
 def test_members_that_would_leave_the_folder_are_refused(tmp_path, suffix, name):
     made = make_archive(tmp_path / f"a{suffix}", {name: b"1"})
     with pytest.raises(ValueError, match="which would leave the folder"):
-        archives.unpack(made, tmp_path / "sub" / "out")
+        download.unpack(made, tmp_path / "sub" / "out")
     assert [path for path in tmp_path.rglob("*evil*") if path.is_file()] == []
 
 
@@ -239,7 +239,7 @@ def test_members_that_would_leave_the_folder_are_refused(tmp_path, suffix, name)
 def test_links_are_refused(tmp_path, suffix):
     made = make_archive(tmp_path / f"a{suffix}", {"passwords": b"/etc/passwd"}, link="passwords")
     with pytest.raises(ValueError, match="holds 'passwords', a link"):
-        archives.unpack(made, tmp_path / "out")
+        download.unpack(made, tmp_path / "out")
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tgz", ".zip"])
@@ -247,4 +247,4 @@ def test_a_truncated_archive_is_named(tmp_path, suffix):
     made = make_archive(tmp_path / f"a{suffix}", {"one.bin": BODY[:9000], "two.bin": BODY[9000:20000]})
     made.write_bytes(made.read_bytes()[:-9500])
     with pytest.raises(ValueError, match=rf"a{suffix} is truncated or damaged"):
-        archives.unpack(made, tmp_path / "out")
+        download.unpack(made, tmp_path / "out")

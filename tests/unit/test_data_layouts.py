@@ -8,6 +8,7 @@ import pytest
 from made_data import PHOTO, below, by_hand, encode, pack
 from PIL import Image
 
+from core.data.imagefolder import class_names
 from transfer.datasets import (
     ade20k,
     cityscapes,
@@ -16,7 +17,7 @@ from transfer.datasets import (
     download,
     published,
 )
-from transfer.datasets.requirement import require
+from transfer.datasets.checking import require
 
 # --- Cityscapes and ADE20K
 
@@ -154,7 +155,7 @@ def test_imagenet_100_needs_all_classes_of_its_list_in_both_splits(tmp_path):
             path.parent.mkdir(parents=True)
             path.write_bytes(PHOTO)
     both = {"images": 2, "classes": 2}
-    classes = class_folders.read_classes(listing)
+    classes = class_names(listing)
     assert class_folders.check_imagenet(tmp_path / "imagenet", classes) == {"train": both, "val": both}
     shutil.rmtree(tmp_path / "imagenet" / "val" / "n3")
     with pytest.raises(ValueError, match=r"imagenet/val lacks 1 of 2 classes, first n3; ImageNet needs an account"):

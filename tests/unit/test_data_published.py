@@ -10,26 +10,28 @@ from made_data import PHOTO, below, by_hand, pack
 from PIL import Image
 from scipy.io import savemat
 
+from core.data import _cifar_batches
 from transfer.datasets import (
-    cifar_binary,
+    class_folders,
     published,
     voc,
-    voc_aug,
 )
-from transfer.datasets.requirement import require
+from transfer.datasets.checking import require
 
 # --- CIFAR
 
 
 @pytest.fixture
 def few_records(monkeypatch) -> None:
-    for name, form in list(cifar_binary.FORMS.items()):
-        few = {"train": form.classes, "test": form.classes}
-        monkeypatch.setitem(cifar_binary.FORMS, name, form._replace(records=few))
+    few = [
+        form._replace(records={split: form.classes * len(names) for split, names in form.files.items()})
+        for form in _cifar_batches.FORMS
+    ]
+    monkeypatch.setattr(_cifar_batches, "FORMS", few)
 
 
 def cifar_members(form: str) -> dict[str, bytes]:
-    shape = cifar_binary.FORMS[form]
+    shape = next(one for one in _cifar_batches.FORMS if one.folder == form)
     rows = b"".join(bytes(shape.label_bytes - 1) + bytes([label]) + bytes(3072) for label in range(shape.classes))
     names = [name for split in shape.files.values() for name in split]
     return {f"{form}/{name}": rows for name in (*names, "readme.html")}
@@ -52,9 +54,13 @@ def test_both_cifars_are_unpacked_from_archives_put_there_by_hand(monkeypatch, t
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda data: None, r"data_batch_2\.bin is missing; remove .*set and make it again"),
-        (lambda data: data[:-1], r"data_batch_2\.bin has 30729 bytes, not 30730"),
-        (lambda data: b"\x0b" + data[1:], r"data_batch_2\.bin holds the label 11, there are 10 classes"),
+        (
+            lambda data: None,
+            r"data_batch_2\.bin is missing beside the other batches; remove the folder and make it again",
+        ),
+        (lambda data: data[:-1], r"data_batch_2\.bin has 30729 bytes, no multiple of 3073; it is truncated"),
+        (lambda data: b"\x0b" + data[1:], r"data_batch_2\.bin holds a label outside 0 to 9"),
+        (lambda data: data[3073:], r"cifar-10-batches-bin has 49 images in 'train', not 50"),
         (lambda data: b"\x01" + data[1:], r"classes of 'train' have 4 to 6 images"),
     ],
 )
@@ -66,13 +72,13 @@ def test_damaged_binary_files_are_named(tmp_path, change, message):
         if data is not None:
             path.write_bytes(data)
     with pytest.raises(ValueError, match=message):
-        cifar_binary.check(tmp_path / "set")
+        class_folders.check_cifar(tmp_path / "set")
 
 
 def test_a_folder_made_in_another_way_is_never_replaced(monkeypatch, tmp_path):
     by_hand(monkeypatch, published.CIFAR10)
     for split in ("train", "test"):
-        for name in published.cifar10.CLASSES:
+        for name in class_folders.CIFAR10:
             path = tmp_path / "cifar10" / split / name / "1.jpg"
             path.parent.mkdir(parents=True)
             path.write_bytes(PHOTO)
@@ -162,7 +168,7 @@ def sbd(tmp_path: Path, train: str, val: str, values: int = 3) -> Path:
 def test_sbd_gives_the_lists_and_masks_outside_vocs_train_and_val(monkeypatch, tmp_path):
     prepare_voc(monkeypatch, tmp_path)
     folder = tmp_path / "VOC2012"
-    assert voc_aug.add(folder, sbd(tmp_path, "bc", "a")) == 1
+    assert voc.augment(folder, sbd(tmp_path, "bc", "a")) == 1
     lists = folder / "ImageSets" / "Segmentation"
     assert (lists / "aug.txt").read_text().split() == ["c"]
     assert (lists / "trainaug.txt").read_text().split() == ["a", "c"]
@@ -185,5 +191,5 @@ def test_damaged_sbd_masks_leave_voc_as_it_was(monkeypatch, tmp_path):
     prepare_voc(monkeypatch, tmp_path)
     before = sorted(path.name for path in (tmp_path / "VOC2012").iterdir())
     with pytest.raises(ValueError, match=r"c\.mat of SBD holds no map of the 20 classes"):
-        voc_aug.add(tmp_path / "VOC2012", sbd(tmp_path, "bc", "a", values=21))
+        voc.augment(tmp_path / "VOC2012", sbd(tmp_path, "bc", "a", values=21))
     assert sorted(path.name for path in (tmp_path / "VOC2012").iterdir()) == before

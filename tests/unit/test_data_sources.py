@@ -98,7 +98,11 @@ def test_a_batch_with_a_pickled_object_is_refused_and_nothing_in_it_runs(tmp_pat
     [
         ("cifar-10-batches-bin/test_batch.bin", b"x" * 3072, r"has 3072 bytes, no multiple of 3073; it is truncated"),
         ("cifar-10-batches-bin/test_batch.bin", b"\x0a" + b"x" * 3072, "a label outside 0 to 9"),
-        ("cifar-10-batches-py/test_batch", b"\x80\x02}q", "test_batch is truncated or no CIFAR batch"),
+        (
+            "cifar-10-batches-py/test_batch",
+            b"\x80\x02}q",
+            "test_batch is truncated or not a pickle of arrays; .* use the binary",
+        ),
         ("cifar-10-batches-py/test_batch", pickle.dumps([1], 2), "has no 'data' of 3072 bytes an image"),
         (
             "cifar-10-batches-py/test_batch",
@@ -110,6 +114,16 @@ def test_a_batch_with_a_pickled_object_is_refused_and_nothing_in_it_runs(tmp_pat
 def test_damaged_cifar_files_are_named(tmp_path, name, content, message):
     write(tmp_path / name, content)
     with pytest.raises(InputError, match=message):
+        make(name="cifar", root=str(tmp_path), split="test")
+
+
+def test_a_batch_cannot_say_where_its_arrays_memory_is(tmp_path):
+    """NumPy's own unpickling believes what BUILD says of a dtype and a shape; ours makes arrays of the bytes alone."""
+    array = pickle.dumps(np.zeros((2, 3072), np.uint8), 2)
+    assert array.count(b"K\x02M\x00\x0c\x86") == 1  # the shape (2, 3072)
+    batch = b"\x80\x02}(U\x04data" + array[2:-1].replace(b"K\x02M", b"K\x7fM") + b"U\x06labels](K\x00K\x00eu."
+    write(tmp_path / "cifar-10-batches-py" / "test_batch", batch)
+    with pytest.raises(InputError, match="test_batch is truncated or not a pickle of arrays"):
         make(name="cifar", root=str(tmp_path), split="test")
 
 

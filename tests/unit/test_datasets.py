@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from core.errors import InputError
 from core.files import sha256
 from core.shapes import CLASSES, render
-from transfer.datasets import checking, cifar10, coco, coco_to_voc, folders, shapes, voc
+from transfer.datasets import checking, class_folders, coco, files, shapes, voc
 
 SMALL = shapes.Plan(unlabelled=3, train=6, val=3, size=64, unlabelled_size=48)
 
@@ -44,7 +44,10 @@ def tar_with(path: Path, names: list[str], *, link: bool = False) -> Path:
 
 
 CIFAR = [
-    f"cifar10/{split}/{name}/{i:04d}.jpg" for split in ("train", "test") for name in cifar10.CLASSES for i in range(2)
+    f"cifar10/{split}/{name}/{i:04d}.jpg"
+    for split in ("train", "test")
+    for name in class_folders.CIFAR10
+    for i in range(2)
 ]
 
 
@@ -52,9 +55,7 @@ CIFAR = [
 
 
 def test_the_rendered_set_has_the_pinned_bytes(rendered):
-    assert (
-        folders.read_manifest(rendered)["sha256"] == "40e8c2d325cba9ee7e908dd4b6c66515983403c9759f9382de4a96b1186857a5"
-    )
+    assert files.read_manifest(rendered)["sha256"] == "40e8c2d325cba9ee7e908dd4b6c66515983403c9759f9382de4a96b1186857a5"
     assert (
         sha256(rendered / "VOC" / "SegmentationClass" / "000001.png")
         == "63c04ebcb325912dbcf678ca6edab682a882a5ff4f12e56e7e7f9c06827a59d7"
@@ -115,7 +116,7 @@ def test_processes_that_ask_at_once_make_a_folder_once(tmp_path):
         (folder / "file").write_text("content")
 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        made = list(pool.map(lambda _: folders.make_once(tmp_path / "set", {"a": 1}, make), range(4)))
+        made = list(pool.map(lambda _: files.make_once(tmp_path / "set", {"a": 1}, make), range(4)))
     assert sorted(made) == [False, False, False, True]
     assert len(calls) == 1
 
@@ -127,7 +128,7 @@ def test_a_failed_making_leaves_nothing_and_leftovers_of_a_killed_one_are_remove
 
     (tmp_path / ".set.abc.tmp").mkdir()
     with pytest.raises(RuntimeError, match="stop"):
-        folders.make_once(tmp_path / "set", {}, fail)
+        files.make_once(tmp_path / "set", {}, fail)
     assert [path.name for path in tmp_path.iterdir()] == [".set.lock"]
 
 
@@ -204,7 +205,7 @@ def test_a_bad_voc_folder_is_refused_with_what_and_where(copied, path, content, 
 
 
 def test_a_cifar_tar_is_unpacked_and_counted(tmp_path):
-    counts = cifar10.unpack(tar_with(tmp_path / "c.tar", CIFAR), tmp_path / "root")
+    counts = class_folders.unpack_cifar10(tar_with(tmp_path / "c.tar", CIFAR), tmp_path / "root")
     assert counts == {"train": {"images": 20, "classes": 10}, "test": {"images": 20, "classes": 10}}
     assert (tmp_path / "root" / "cifar10" / "train" / "frog" / "0001.jpg").is_file()
 
@@ -216,27 +217,27 @@ def test_a_cifar_tar_is_unpacked_and_counted(tmp_path):
 def test_a_tar_member_outside_its_folder_is_refused_and_nothing_is_written(tmp_path, name):
     archive = tar_with(tmp_path / "c.tar", [*CIFAR, name])
     with pytest.raises(ValueError, match="nothing was unpacked"):
-        cifar10.unpack(archive, tmp_path / "root")
+        class_folders.unpack_cifar10(archive, tmp_path / "root")
     assert [path.name for path in (tmp_path / "root").iterdir()] == [".cifar10.lock"]
 
 
 def test_a_link_in_a_tar_is_refused(tmp_path):
     archive = tar_with(tmp_path / "c.tar", CIFAR[:1], link=True)
     with pytest.raises(ValueError, match="nothing was unpacked"):
-        cifar10.unpack(archive, tmp_path / "root")
+        class_folders.unpack_cifar10(archive, tmp_path / "root")
 
 
 def test_a_truncated_or_incomplete_tar_is_refused(tmp_path):
     archive = tar_with(tmp_path / "c.tar", CIFAR)
     archive.write_bytes(archive.read_bytes()[:2700])
     with pytest.raises(ValueError, match="truncated or not a tar"):
-        cifar10.unpack(archive, tmp_path / "root")
+        class_folders.unpack_cifar10(archive, tmp_path / "root")
     with pytest.raises(ValueError, match="frog has 1 images, other classes have 2"):
-        cifar10.unpack(
+        class_folders.unpack_cifar10(
             tar_with(tmp_path / "d.tar", [n for n in CIFAR if n != "cifar10/train/frog/0000.jpg"]), tmp_path / "root"
         )
     with pytest.raises(ValueError, match="no file"):
-        cifar10.unpack(tmp_path / "none.tar", tmp_path / "root")
+        class_folders.unpack_cifar10(tmp_path / "none.tar", tmp_path / "root")
 
 
 # --- the tool
@@ -278,8 +279,8 @@ def test_an_output_that_cannot_be_written_is_named_and_nothing_is_left(rendered,
         "shapes": lambda: shapes.ensure(place),
         "link": lambda: coco.link(source, place),
         "copy": lambda: coco.link(source, place, copy=True),
-        "cifar10": lambda: cifar10.unpack(archive, place),
-        "coco-to-voc": lambda: coco_to_voc.convert(source, place),
+        "cifar10": lambda: class_folders.unpack_cifar10(archive, place),
+        "coco-to-voc": lambda: voc.from_coco(source, place),
     }[maker]
     with pytest.raises(InputError, match=f"cannot write {place}"):
         make()

@@ -199,6 +199,36 @@ def test_what_a_file_says_about_an_arrays_memory_is_not_believed(tmp_path):
     assert read_weights_file(tmp_path / "x.pkl")["a"].tolist() == [0, 1, 2, 3]
 
 
+def test_a_pickle_cannot_change_what_later_files_are_read_with(tmp_path):
+    """BUILD with a second state sets attributes of anything named: here, another default order of arrays."""
+    poison = b"cnumpy.core.numeric\n_frombuffer\n(N}U\x0c__defaults__(U\x01Ftstb."
+    (tmp_path / "x.pkl").write_bytes(b"\x80\x02" + poison)
+    with pytest.raises(FileError, match="truncated or not a pickle of arrays"):
+        read_weights_file(tmp_path / "x.pkl")
+
+
+def test_containers_that_hold_each_other_a_million_times_are_read_at_once(tmp_path):
+    nested = [np.arange(2)]
+    for _ in range(60):
+        nested = [nested, (nested, {"again": nested})]
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps({"model": nested}))
+    found = read_weights_file(tmp_path / "x.pkl")["model"]
+    while len(found) == 2:
+        assert found[1][0] is found[0]
+        assert found[1][1]["again"] is found[0]
+        found = found[0]
+    assert found[0].tolist() == [0, 1]
+
+
+def test_what_another_library_admits_to_torchs_list_is_not_admitted_here(tmp_path):
+    """MMEngine admits the real ``getattr``, by which any code can run."""
+    torch.save({"f": getattr, "ok": torch.ones(1)}, tmp_path / "x.pth")
+    before = torch.serialization.get_safe_globals()
+    with torch.serialization.safe_globals([getattr]):
+        assert read_weights_file(tmp_path / "x.pth")["f"] is StandIn
+    assert torch.serialization.get_safe_globals() == before
+
+
 def test_arrays_of_objects_become_stand_ins(tmp_path):
     (tmp_path / "x.pkl").write_bytes(pickle.dumps({"a": np.array([{}, None], dtype=object), "b": np.ones(1)}))
     found = read_weights_file(tmp_path / "x.pkl")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from core.errors import InputError
-from transfer.datasets import Counts, pairs
+from transfer.datasets import Counts, files
 
 CLASSES = 150
 IMAGES = {"training": 20210, "validation": 2000}
@@ -22,7 +22,7 @@ def check(folder: Path) -> Counts:
     counts: Counts = {}
     for split in IMAGES:
         found = _pairs(folder, split)
-        pairs.check(found, set(range(CLASSES + 1)), f"ADE20K {split}")
+        files.check_pairs(found, set(range(CLASSES + 1)), f"ADE20K {split}")
         counts[split] = {"images": len(found)}
         if (folder / "annotations_detectron2").is_dir():
             _pairs(folder, split, "annotations_detectron2")
@@ -40,7 +40,7 @@ def write_shifted(folder: Path) -> None:
     table = (np.arange(256) - 1) % 256
     sources = sorted((folder / "annotations").rglob("*.png"))
     target = folder / "annotations_detectron2"
-    pairs.rewrite(
+    files.rewrite(
         sources, lambda path: target / path.relative_to(folder / "annotations"), table, "annotations_detectron2"
     )
 
@@ -49,7 +49,7 @@ def _pairs(folder: Path, split: str, annotations: str = "annotations") -> list[t
     if split not in IMAGES:
         raise InputError(f"ADE20K has no split {split!r}; there are: {', '.join(IMAGES)}")
     images, labels = folder / "images" / split, folder / annotations / split
-    found = pairs.listed(images, labels, lambda path: path.with_suffix(".png"), ".jpg", NEXT)
+    found = files.listed(images, labels, lambda path: path.with_suffix(".png"), ".jpg", NEXT)
     if len(found) != IMAGES[split]:
         raise InputError(f"{images} has {len(found)} images, {IMAGES[split]} are published; {NEXT}")
     return found

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from core.errors import InputError
-from transfer.datasets import Counts, pairs
+from transfer.datasets import Counts, files
 
 # Label id -> training id, from the table of labels of the dataset's authors (cityscapesScripts); all others are void.
 TRAIN_IDS = dict(zip((7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33), range(19), strict=True))
@@ -25,7 +25,7 @@ def check(folder: Path) -> Counts:
     counts: Counts = {}
     for split in IMAGES:
         found = _pairs(folder, split)
-        pairs.check(found, {*TRAIN_IDS.values(), VOID}, f"Cityscapes {split}")
+        files.check_pairs(found, {*TRAIN_IDS.values(), VOID}, f"Cityscapes {split}")
         counts[split] = {"images": len(found), "cities": len({image.parent for image, _ in found})}
     return counts
 
@@ -42,7 +42,7 @@ def write_train_ids(folder: Path) -> None:
     table[list(TRAIN_IDS)] = list(TRAIN_IDS.values())
     for split in IMAGES:
         sources = sorted((folder / "gtFine" / split).rglob("*_gtFine_labelIds.png"))
-        pairs.rewrite(
+        files.rewrite(
             sources, lambda path: path.with_name(path.name.replace("labelIds", "labelTrainIds")), table, "train ids"
         )
 
@@ -51,7 +51,7 @@ def _pairs(folder: Path, split: str) -> list[tuple[Path, Path]]:
     if split not in IMAGES:
         raise InputError(f"Cityscapes has no labelled split {split!r}; there are: {', '.join(IMAGES)}")
     images, labels = folder / "leftImg8bit" / split, folder / "gtFine" / split
-    found = pairs.listed(
+    found = files.listed(
         images,
         labels,
         lambda path: path.with_name(path.name.replace("_leftImg8bit.png", "_gtFine_labelTrainIds.png")),

@@ -1,12 +1,17 @@
-"""Classification sets of one folder a class: Tiny-ImageNet in its own layout, and ImageNet as ``{train,val}/<wnid>/*``."""
+"""Classification sets: CIFAR, Tiny-ImageNet in its own layout, and ImageNet as ``{train,val}/<wnid>/*``."""
 
+import re
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from core.data import _cifar_batches
+from core.data._tar_index import members
 from core.errors import InputError
+from core.files import sha256
 from core.meter import track
 from transfer.datasets import Counts
-from transfer.datasets.images import require_files, require_image
+from transfer.datasets.files import make_once, require_files, require_image
 
 TINY_NEXT = "unpack it again with: python tools/prepare_data.py tiny-imagenet ROOT"
 IMAGENET_NEXT = (
@@ -62,16 +67,6 @@ def check_imagenet(folder: Path, classes: Sequence[str] | None = None) -> Counts
     return counts
 
 
-def read_classes(path: Path) -> list[str]:
-    """Read class names, one a line; ``#`` begins a comment."""
-    if not path.is_file():
-        raise InputError(f"no file {path}; give a text file of one class name a line")
-    names = [name for line in path.read_text().splitlines() if (name := line.partition("#")[0].strip())]
-    if not names or len(names) != len(set(names)):
-        raise InputError(f"{path} names no class, or one twice; write one class name a line")
-    return names
-
-
 def _check_images(folder: Path, next_step: str) -> list[str]:
     """Check all images of a folder; return their names."""
     names = sorted(path.name for path in folder.glob("*") if path.is_file() and not path.name.startswith("."))
@@ -80,3 +75,68 @@ def _check_images(folder: Path, next_step: str) -> list[str]:
     for name in names:
         require_image(folder / name, str(folder))
     return names
+
+
+def check_cifar(folder: Path) -> Counts:
+    """Check the authors' files of CIFAR-10 or CIFAR-100: their sizes and labels, and that classes have equally many images."""
+    form = _cifar_batches.check(folder)
+    if form is None:
+        names = " or ".join(form.folder for form in _cifar_batches.FORMS)
+        raise InputError(f"no folder {names} in {folder}; fetch it with: python tools/prepare_data.py cifar10 ROOT")
+    return {split: {"images": count, "classes": form.classes} for split, count in form.records.items()}
+
+
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+# Only these names are written, so no member can leave the folder, and links and devices are refused.
+MEMBER = re.compile(rf"(?:\./)?cifar10/((?:train|test)/(?:{'|'.join(CIFAR10)})/\w[\w-]*\.(?:jpg|jpeg|png))")
+
+
+def unpack_cifar10(archive: Path, root: Path) -> Counts:
+    """Unpack a tar into ``root/cifar10`` whole or not at all; nothing is done when it was made from the same tar."""
+    if not archive.is_file():
+        raise InputError(f"no file {archive}; give the path of the CIFAR-10 tar")
+    make_once(root / "cifar10", {"sha256": sha256(archive)}, lambda folder: _unpack_cifar10(archive, folder))
+    return check_cifar10(root / "cifar10")
+
+
+def check_cifar10(folder: Path) -> Counts:
+    """Check that both splits have all classes with equally many whole images; return counts per split."""
+    if not (folder / "train").is_dir():
+        return check_cifar(folder)
+    counts: Counts = {}
+    for split in ("train", "test"):
+        sizes = {}
+        for name in CIFAR10:
+            paths = [path for path in (folder / split / name).glob("*") if path.is_file()]
+            for path in paths:
+                require_image(path, split)
+            sizes[name] = len(paths)
+        fewest = min(sizes, key=lambda name: sizes[name])
+        if sizes[fewest] != max(sizes.values()) or sizes[fewest] == 0:
+            told = f"{folder / split / fewest} has {sizes[fewest]} images, other classes have {max(sizes.values())}"
+            raise InputError(
+                f"{told}; copy the tar again and unpack it with: python tools/prepare_data.py cifar10 TAR ROOT"
+            )
+        counts[split] = {"images": sum(sizes.values()), "classes": len(CIFAR10)}
+    return counts
+
+
+def _unpack_cifar10(archive: Path, folder: Path) -> None:
+    try:
+        with tarfile.open(archive) as tar:
+            for member in members(tar):
+                if member.isdir():
+                    continue
+                known = MEMBER.fullmatch(member.name)
+                content = tar.extractfile(member) if known and member.isreg() else None
+                if known is None or content is None:
+                    raise InputError(
+                        f"{archive} holds '{member.name}', which is not an image file cifar10/{{train,test}}/<class>/NAME.jpg; "
+                        "nothing was unpacked, use another tar"
+                    )
+                path = folder / known[1]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content.read())
+    except tarfile.TarError as error:
+        raise InputError(f"{archive} is truncated or not a tar ({error}); copy it again") from error
+    check_cifar10(folder)

@@ -16,8 +16,7 @@ from pycocotools import mask as rle
 from core.errors import InputError
 from core.meter import track
 from transfer.datasets import Counts
-from transfer.datasets.faults import Faults
-from transfer.datasets.images import require_files, require_image, size
+from transfer.datasets.files import Faults, require_files, require_image, size
 
 Record = dict[str, Any]
 NEXT = "fetch it with: python tools/prepare_data.py coco ROOT, or link a copy: prepare_data.py link-coco SOURCE FOLDER"

@@ -11,14 +11,11 @@ from core.errors import InputError
 from transfer.datasets import (
     Counts,
     ade20k,
-    archives,
-    cifar10,
-    cifar_binary,
     cityscapes,
     class_folders,
     coco,
     download,
-    folders,
+    files,
     voc,
 )
 from transfer.datasets.download import Archive
@@ -33,7 +30,7 @@ class Published(NamedTuple):
 
     folder: str
     archives: Sequence[Archive]
-    select: archives.Select
+    select: download.Select
     check: Callable[[Path], Counts]
     images: dict[str, int]
     finish: Callable[[Path], None] | None = None
@@ -52,21 +49,21 @@ AUG_IMAGES = 9118  # of SBD outside VOC 2012's train and val
 CIFAR10 = Published(
     "cifar10",
     [_at(f"{CIFAR}/cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530", 170_052_171)],
-    archives.everything,
-    cifar10.check,
+    download.everything,
+    class_folders.check_cifar10,
     {"train": 50_000, "test": 10_000},
 )
 CIFAR100 = Published(
     "cifar100",
     [_at(f"{CIFAR}/cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8", 168_513_733)],
-    archives.everything,
-    cifar_binary.check,
+    download.everything,
+    class_folders.check_cifar,
     {"train": 50_000, "test": 10_000},
 )
 TINY_IMAGENET = Published(
     "tiny-imagenet-200",
     [_at("http://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de", 248_100_043)],
-    archives.below("tiny-imagenet-200/"),
+    download.below("tiny-imagenet-200/"),
     class_folders.check_tiny,
     {"train": 100_000, "val": 10_000},
 )
@@ -77,7 +74,7 @@ COCO2017 = Published(
         _at(f"{COCO}/zips/val2017.zip", "442b8da7639aecaf257c1dceb8ba8c80", 815_585_330),
         _at(f"{COCO}/zips/train2017.zip", "cced6f7f71b7629ddf16f17bbcfab6b2", 19_336_861_798),
     ],
-    archives.everything,
+    download.everything,
     coco.check,
     {"train2017": 118_287, "val2017": 5_000},
 )
@@ -87,14 +84,14 @@ VOC2007 = Published(
         _at(f"{VOC}/voc2007/VOCtrainval_06-Nov-2007.tar", "c52e279531787c972589f7e41ab4ae64", 460_032_000),
         _at(f"{VOC}/voc2007/VOCtest_06-Nov-2007.tar", "b6e924de25625d8de591ea690078ad9f"),
     ],
-    archives.below("VOCdevkit/VOC2007/"),
+    download.below("VOCdevkit/VOC2007/"),
     voc.check,
     {"Main/trainval": 5_011, "Main/test": 4_952},
 )
 VOC2012 = Published(
     "VOC2012",
     [_at(f"{VOC}/voc2012/VOCtrainval_11-May-2012.tar", "6cd6e144f989b92b3379bac3b3de84fd", 1_999_639_040)],
-    archives.below("VOCdevkit/VOC2012/"),
+    download.below("VOCdevkit/VOC2012/"),
     voc.check,
     {"Main/trainval": 11_540, "Segmentation/train": 1_464, "Segmentation/val": 1_449},
 )
@@ -115,7 +112,7 @@ ADE20K = Published(
             "7328b3957e407ddae1d3cbf487f149ef",
         )
     ],
-    archives.below("ADEChallengeData2016/"),
+    download.below("ADEChallengeData2016/"),
     ade20k.check,
     ade20k.IMAGES,
     ade20k.write_shifted,
@@ -147,12 +144,12 @@ def _prepare(one: Published, root: Path) -> Counts:
 
     def make(temporary: Path) -> None:
         for path in download.obtain(one.archives, root / "downloads", one.login):
-            archives.unpack(path, temporary, one.select)
+            download.unpack(path, temporary, one.select)
         if one.finish is not None:
             one.finish(temporary)
         counts.append(_counted(one, temporary))
 
-    if _is_ours(folder, made_from) and folders.make_once(folder, made_from, make):
+    if _is_ours(folder, made_from) and files.make_once(folder, made_from, make):
         return counts[0]
     return _counted(one, folder)
 
@@ -163,7 +160,7 @@ def _is_ours(folder: Path, made_from: dict[str, Any]) -> bool:
         raise InputError(f"{folder} is a file; move it away, the dataset's folder has this name")
     if not folder.exists() or not any(folder.iterdir()):
         return True
-    return (folder / folders.MANIFEST).is_file() and folders.read_manifest(folder)["made_from"] == made_from
+    return (folder / files.MANIFEST).is_file() and files.read_manifest(folder)["made_from"] == made_from
 
 
 def _counted(one: Published, folder: Path) -> Counts:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from core.meter import track
 from core.shapes import CLASSES, Scene, render
-from transfer.datasets import Counts, coco, folders, voc
+from transfer.datasets import Counts, coco, files, voc
 
 VERSION = 3  # raise it with every change of what is rendered or how it is written
 DIGEST = "4087695b03875b66b235a0788783acc509c335eb87da3f646025dd93d20c3e62"  # of all files of PLAN
@@ -41,8 +41,8 @@ PLAN = Plan()
 def ensure(root: Path, plan: Plan = PLAN) -> Path:
     """Render the set on first use, or again when it is stale or files are missing; return ``root/shapes``."""
     folder = Path(root) / "shapes"
-    made = folders.make_once(folder, {"version": VERSION, "plan": asdict(plan)}, lambda path: _write(path, plan))
-    if made and plan == PLAN and folders.read_manifest(folder)["sha256"] != DIGEST:
+    made = files.make_once(folder, {"version": VERSION, "plan": asdict(plan)}, lambda path: _write(path, plan))
+    if made and plan == PLAN and files.read_manifest(folder)["sha256"] != DIGEST:
         warnings.warn(
             f"{folder} differs from the set rendered elsewhere; results may not compare. Is Pillow the pinned wheel?",
             stacklevel=2,
@@ -52,7 +52,7 @@ def ensure(root: Path, plan: Plan = PLAN) -> Path:
 
 def check(folder: Path) -> Counts:
     """Check every file of a rendered set against its sha256, then both layouts."""
-    folders.verify(folder)
+    files.verify(folder)
     counts = {"unlabelled": {"images": sum(1 for _ in (folder / "unlabelled").glob("*.jpg"))}}
     for split, values in coco.check(folder / "coco").items():
         counts[f"coco/{split}"] = values

@@ -1,6 +1,11 @@
 """The PASCAL VOC layout: ``JPEGImages``, ``Annotations``, ``SegmentationClass`` and ``ImageSets/{Main,Segmentation}``."""
 
+import math
+import os
+import shutil
+import tempfile
 import xml.etree.ElementTree as ET
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,10 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from core.errors import InputError
+from core.files import sha256, write_atomic
 from core.meter import track
-from transfer.datasets import Counts
-from transfer.datasets.faults import Faults
-from transfer.datasets.images import require_files, require_image, size
+from transfer.datasets import Counts, coco
+from transfer.datasets.download import below, unpack
+from transfer.datasets.files import Faults, make_once, require_files, require_image, size
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
@@ -221,3 +227,140 @@ def borders(instances: NDArray[np.uint16]) -> NDArray[np.bool_]:
     side = 2 * max(1, max(instances.shape) // 250) + 1
     square = np.ones((side, side), dtype=np.uint8)
     return np.asarray(cv2.dilate(instances, square) != cv2.erode(instances, square), dtype=np.bool_)
+
+
+VERSION = 1
+RENAMED = {
+    "airplane": "aeroplane", "motorcycle": "motorbike", "couch": "sofa", "potted plant": "pottedplant",
+    "dining table": "diningtable", "tv": "tvmonitor",
+}  # fmt: skip
+
+
+def from_coco(source: Path, folder: Path) -> Counts:
+    """Write the COCO folder ``source`` in VOC layout to ``folder``; its train split becomes ``train``, its val split ``val``.
+
+    Every image is kept, also those without a VOC class (all background). Other classes are background, crowds of a VOC class
+    are void, small objects lie over large ones. Nothing is done when ``folder`` was made from the same annotations.
+    """
+    names = {kind: [name for name in coco.splits(source) if name.startswith(kind)] for kind in ("train", "val")}
+    for kind, found in names.items():
+        if len(found) != 1:
+            raise InputError(
+                f"{source / 'annotations'} has {len(found)} files instances_{kind}*.json; exactly one is needed"
+            )
+    splits = {kind: coco.read(source, found[0]) for kind, found in names.items()}
+    made_from = {"version": VERSION, **{kind: sha256(split.source) for kind, split in splits.items()}}
+    make_once(folder, made_from, lambda path: _write_set(path, splits))
+    return check(folder)
+
+
+def _write_set(folder: Path, splits: dict[str, coco.Split]) -> None:
+    make_folders(folder)
+    train, val = ([Path(image["file_name"]).stem for image in splits[kind].images] for kind in ("train", "val"))
+    if len({*train, *val}) < len(train) + len(val):
+        raise InputError(f"two images of {splits['train'].source.parent} have the same file name; rename one")
+    for split in splits.values():
+        _write_split(folder, split)
+    write_lists(folder, train, val)
+
+
+def _write_split(folder: Path, split: coco.Split) -> None:
+    names = {record["id"]: str(record["name"]) for record in split.categories}
+    categories = {number: RENAMED.get(name, name) for number, name in names.items()}
+    by_image: dict[int, list[coco.Record]] = defaultdict(list)
+    for annotation in split.annotations:
+        if categories[annotation["category_id"]] in CLASSES:
+            by_image[annotation["image_id"]].append(annotation)
+    for image in track(split.images, f"rasterising {split.name}", len(split.images)):
+        photo = split.folder / image["file_name"]
+        require_image(photo, split.source.name)
+        name, height, width = photo.stem, int(image["height"]), int(image["width"])
+        shutil.copyfile(photo, folder / "JPEGImages" / f"{name}.jpg")
+        annotations = by_image[image["id"]]
+        labels = rasterise(annotations, categories, height, width)
+        write_labels(folder / "SegmentationClass" / f"{name}.png", labels)
+        boxes = [
+            _box(annotation, categories, height, width) for annotation in annotations if not annotation.get("iscrowd")
+        ]
+        filled = [box for box in boxes if box.left < box.right and box.top < box.bottom]
+        write_boxes(folder / "Annotations" / f"{name}.xml", f"{name}.jpg", height, width, filled)
+
+
+def rasterise(annotations: list[coco.Record], categories: dict[int, str], height: int, width: int) -> Labels:
+    """Draw annotations of VOC classes as labels: crowds void, then objects from large to small, then void borders."""
+    labels = np.zeros((height, width), dtype=np.uint8)
+    instances = np.zeros((height, width), dtype=np.uint16)
+    drawn = [(annotation, coco.decode(annotation, height, width)) for annotation in annotations]
+    drawn.sort(key=lambda pair: (not pair[0].get("iscrowd"), -int(pair[1].sum()), pair[0]["id"]))
+    for number, (annotation, mask) in enumerate(drawn, start=1):
+        crowd = bool(annotation.get("iscrowd"))
+        labels[mask] = VOID if crowd else CLASSES.index(categories[annotation["category_id"]]) + 1
+        instances[mask] = number
+    labels[borders(instances)] = VOID
+    return labels
+
+
+def _box(annotation: coco.Record, categories: dict[int, str], height: int, width: int) -> Box:
+    """Round a COCO box outwards to whole pixels inside the image."""
+    x, y, w, h = annotation["bbox"]
+    name = categories[annotation["category_id"]]
+    if w <= 0 or h <= 0:
+        return Box(name, 0, 0, 0, 0)
+    right, bottom = min(width, math.ceil(x + w)), min(height, math.ceil(y + h))
+    return Box(name, max(0, math.floor(x)), max(0, math.floor(y)), right, bottom)
+
+
+AUG_FOLDER = "SegmentationClassAug"
+
+
+def augment(root: Path, archive: Path) -> int:
+    """Add the masks of SBD's archive to the VOC folder ``root``; return how many images ``aug`` lists."""
+    lists = root / "ImageSets" / "Segmentation"
+    train, val = (read_list(lists / f"{name}.txt") for name in ("train", "val"))
+    try:
+        extra = _write_masks(root, archive, train, val)
+        write_atomic(lists / "aug.txt", "".join(f"{name}\n" for name in extra))
+        write_atomic(lists / "trainaug.txt", "".join(f"{name}\n" for name in (*train, *extra)))
+    except OSError as error:
+        raise InputError(f"cannot write {root} ({error}); free some space or choose another folder") from error
+    return len(extra)
+
+
+def _write_masks(root: Path, archive: Path, train: list[str], val: list[str]) -> list[str]:
+    """Make the folder of masks, whole or not at all; return the names of SBD's images outside VOC's lists."""
+    temporary = Path(tempfile.mkdtemp(prefix=f".{AUG_FOLDER}.", suffix=".tmp", dir=root))
+    try:
+        sbd, masks = temporary / "sbd", temporary / AUG_FOLDER
+        unpack(archive, sbd, _select)
+        named = [name for split in ("train", "val") for name in read_list(sbd / f"{split}.txt")]
+        extra = sorted(set(named) - {*train, *val})
+        masks.mkdir()
+        for name in track(extra, "converting SBD masks", len(extra)):
+            write_labels(masks / f"{name}.png", _read_mask(sbd / "cls" / f"{name}.mat"))
+        for name in (*train, *val):
+            shutil.copyfile(root / "SegmentationClass" / f"{name}.png", masks / f"{name}.png")
+        shutil.rmtree(root / AUG_FOLDER, ignore_errors=True)
+        os.sync()
+        os.rename(masks, root / AUG_FOLDER)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return extra
+
+
+def _select(name: str) -> str | None:
+    """Keep the class masks and the lists of ``benchmark_RELEASE/dataset``."""
+    inside = below("benchmark_RELEASE/dataset/")(name)
+    return inside if inside and (inside in ("train.txt", "val.txt") or inside.startswith("cls/")) else None
+
+
+def _read_mask(path: Path) -> Labels:
+    """Read the class map of an SBD file, uint8 [height, width]."""
+    from scipy.io import loadmat  # here: only SBD comes in this format
+
+    try:
+        labels = np.asarray(loadmat(path, variable_names=["GTcls"])["GTcls"]["Segmentation"][0, 0])
+    except (OSError, ValueError, KeyError, TypeError, IndexError, NotImplementedError) as error:
+        raise InputError(f"{path.name} of SBD is missing or damaged ({error}); download the archive again") from error
+    if labels.ndim != 2 or labels.dtype != np.uint8 or labels.max() > len(CLASSES):
+        raise InputError(f"{path.name} of SBD holds no map of the {len(CLASSES)} classes; download the archive again")
+    return labels

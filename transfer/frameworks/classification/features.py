@@ -6,10 +6,10 @@ import json
 import torch
 from torch import Tensor, nn
 
+from core.data import Split
 from core.errors import InputError
 from core.files import FileError, read_weights_file, replacing, write_atomic
 from core.journal import Journal
-from transfer.frameworks.classification.data import Split
 from transfer.frameworks.classification.job import Job
 from transfer.frameworks.classification.views import Views, batches
 

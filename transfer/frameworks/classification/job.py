@@ -4,19 +4,20 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from core import config
 from core.backbones import Backbone
 from core.config import Settings
+from core.data import Labelled
+from core.data.imagefolder import ImageFolder
 from core.errors import InputError
 from core.plugins import choice
 from transfer.convert.recipe import Recipe
-from transfer.frameworks.classification.data import Data
 from transfer.frameworks.classification.views import Subset, ViewSettings
 
 
@@ -28,12 +29,18 @@ class Input(Settings):
     std: tuple[float, float, float]
 
 
+def _folders(value: Any) -> Any:
+    """Take the configs' word for an image folder with splits, which the protocols' hashes cover."""
+    named = isinstance(value, dict) and value.get("name") == "folders"
+    return ImageFolder.Splits.model_validate(value) if named else value
+
+
 class ClassificationSettings(Settings):
     """``chunk`` images go through a frozen backbone at a time; ``workers`` decode images (0: the process itself)."""
 
     input: Input
     views: ViewSettings
-    data: choice("transfer.frameworks.classification.data")
+    data: Annotated[choice("core.data", "Splits"), BeforeValidator(_folders)]
     subset: Subset = Subset()
     task: choice("transfer.frameworks.classification.tasks")
     amp: Literal["none", "bfloat16", "float16"] = "none"
@@ -62,7 +69,7 @@ class Job:
     network: Backbone
     recipe: Recipe
     weights_sha256: str
-    data: Data
+    data: Labelled
     settings: ClassificationSettings
     seed: int
     folder: Path

@@ -9,6 +9,7 @@ import torch
 
 from core import plugins
 from core import run_folder as work_folder
+from core.data import Labelled
 from core.errors import InputError
 from core.files import read_weights_file, sha256
 from transfer.convert.load_check import compare
@@ -16,7 +17,6 @@ from transfer.convert.recipe import Recipe
 from transfer.convert.targets import ours as build_network
 from transfer.frameworks._protocol import write_evaluation
 from transfer.frameworks.classification import job as reading
-from transfer.frameworks.classification.data import Data
 from transfer.frameworks.classification.job import ClassificationSettings, Job
 from transfer.frameworks.classification.views import choose
 
@@ -79,10 +79,9 @@ def _loaded(weights: Path, settings: ClassificationSettings) -> tuple[Any, Recip
     return network, recipe, compare(network.state_dict(), file["backbone"], str(weights))
 
 
-def _data(settings: ClassificationSettings, seed: int) -> Data:
-    data: Data = plugins.build("transfer.frameworks.classification.data", settings.data)
-    data.train = choose(data.train, settings.subset, seed)
-    return data
+def _data(settings: ClassificationSettings, seed: int) -> Labelled:
+    data = settings.data.read()
+    return data._replace(train=choose(data.train, settings.subset, seed))
 
 
 def _recipe(settings: ClassificationSettings) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from core.config import Settings
+from core.data import Split
 from core.errors import InputError
+from core.files import datasets_root
 from core.provenance import derive
-from transfer.frameworks.classification.data import Split, under_root
 
 Augment = Literal["none", "flip_copies", "pad_flip", "crop_flip"]
 CACHED = ("none", "flip_copies")  # every epoch sees the same images
@@ -124,7 +125,7 @@ class Subset(Settings):
 def choose(split: Split, subset: Subset, seed: int) -> Split:
     """Return the part of a split that ``subset`` describes; trials with the same seed get the same images."""
     if subset.list is not None:
-        return split.part(listed(split.names, under_root(subset.list)))
+        return split.part(listed(split.names, datasets_root() / subset.list))
     return split if subset.share == 1 else split.part(balanced(split.labels.tolist(), subset.share, seed))
 
 

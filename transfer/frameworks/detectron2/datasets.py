@@ -22,7 +22,7 @@ from detectron2.data.datasets.pascal_voc import CLASS_NAMES
 from core.errors import InputError
 from core.files import FileError, datasets_root
 from core.shapes import CLASSES
-from transfer.datasets import requirement
+from transfer.datasets import checking
 from transfer.frameworks._protocol import held
 
 HINT = "set DETECTRON2_DATASETS to the folder that holds it, or see python tools/prepare_data.py --help"
@@ -149,9 +149,9 @@ def _require_whole(name: str) -> None:
     """Raise InputError when a listed image or annotation is missing, as in a copy that was interrupted."""
     if folder := FOLDER.fullmatch(name):
         split = folder["split"] if folder["layout"] == "coco" else f"Main/{folder['split']}"
-        requirement.require(Path(folder["folder"]).absolute(), split)
-    elif any(re.fullmatch(pattern, name) for pattern, _, _ in requirement.NAMES):
-        requirement.require(name)
+        checking.require(Path(folder["folder"]).absolute(), split)
+    elif any(re.fullmatch(pattern, name) for pattern, _, _ in checking.NAMES):
+        checking.require(name)
 
 
 def _needed(name: str) -> list[Path]:

@@ -14,7 +14,7 @@ from mmseg.registry import METRICS
 
 from core.errors import InputError
 from core.files import FileError, datasets_root
-from transfer.datasets import requirement
+from transfer.datasets import checking
 
 
 def check(cfg: Config) -> None:
@@ -89,7 +89,7 @@ def _check_lists(dataset: ConfigDict, root: Path) -> None:
                 f"{len(missing)} of {len(names)} files in {listing or folders[0]} are missing, first {first}; {HINT}"
             )
     if dataset.get("type") in PUBLISHED:  # they have published numbers of images, and no list
-        requirement.require(root.absolute(), folders[0].name)
+        checking.require(root.absolute(), folders[0].name)
 
 
 def _suffixes(dataset: ConfigDict) -> tuple[str, str]:
