@@ -22,6 +22,18 @@ def main() -> None:
         metavar="FILE",
         help="only pack what reports need, pictures aside, into FILE.jsonl or .jsonl.gz",
     )
+    add(
+        "--power",
+        type=float,
+        metavar="GAP",
+        help="only say how many trials and device-hours a gap of so many points needs",
+    )
+    add(
+        "--spread",
+        type=float,
+        metavar="STD",
+        help="of --power: the trials' standard deviation; the one seen by default",
+    )
     add("--log", metavar="SERVICE", help="also send every trial to mlflow or wandb")
     add("--project", default="", metavar="NAME", help="of --log; the report's title by default")
     given = parser.parse_args()
@@ -39,6 +51,9 @@ def write(given: argparse.Namespace, folder: Path) -> None:
     from transfer.report import assembly, export, markdown, terminal, write
 
     report = assembly.build(folder, given.baseline, given.results)
+    if given.power is not None:
+        terminal.needs(report, given.power, given.spread)
+        return
     paths = write(report, given.out or (folder if folder is given.results else Path()) / "report")
     if given.export is not None:
         paths += export.everything(report, given.export)

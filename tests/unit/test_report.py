@@ -8,15 +8,20 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 from made_results import BASELINE, result, suite, write
 from rich.console import Console
 
 from core.provenance import ROOT
 from transfer import benchmarks
 from transfer import report as reports
-from transfer.report import assembly, published, terminal
+from transfer.report import assembly, cost, markdown, published, statistics, terminal, wording
+from transfer.report.model import MARKS
 from transfer.report.statistics import difference
 
 ATTACK = "<script>alert(1)</script>\"'|`$\\x"
@@ -374,3 +379,103 @@ def test_numbers_of_other_rules_on_the_same_data_are_shown_there_as_not_comparab
         assert any(not group.comparable for group in published.of(benchmark))
     assert published.matching("coco_fpn", "moco", (), "bbox/AP") == []
     assert [value for value, _ in published.matching("coco_fpn_4conv1fc", "moco", (), "bbox/AP")] == [40.4]
+
+
+@st.composite
+def _result_sets(draw):
+    """Draw results of a few checkpoints on a few benchmarks: equal, tiny, far apart, missing, correlated, out of order."""
+    level = st.sampled_from([0.0, 0.004, 50.0, 50.004, 57.3, 100.0])
+    spread = st.sampled_from([0.0, 1e-9, 0.003, 0.3, 5.0, 40.0])
+    found = []
+    for benchmark in range(draw(st.integers(1, 3))):
+        seeds = [draw(st.floats(-1, 1)) * draw(spread) for _ in range(6)]
+        for name in "ABCD"[: draw(st.integers(2, 4))]:
+            middle, wide = draw(level), draw(spread)
+            for trial in range(draw(st.integers(0, 6))):
+                value = min(100.0, max(0.0, middle + seeds[trial] + wide * draw(st.floats(-1, 1))))
+                metrics = {"bbox/AP": draw(st.sampled_from([value, value, value, None]))}
+                found.append(result(name, f"benchmark{benchmark}", trial, metrics, seed=trial))
+    return found
+
+
+@pytest.mark.parametrize("looked", [False, True])
+@hypothesis.settings(max_examples=40, deadline=None, database=None, derandomize=True)
+@hypothesis.given(made=_result_sets())
+def test_no_sentence_of_a_report_contradicts_its_table(made, looked):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for index, values in enumerate(made):
+            write(folder / str(index), values)
+        if looked:
+            (folder / "suite.json").write_text(json.dumps({"looks": [3, 5, 6]}))
+        report = assembly.build(folder, "A")
+        lines = "\n".join(markdown.headline(report)).replace("\\", "")
+    verdicts = []
+    for sentence in report.conclusions:
+        label, benchmark, mean = re.match(r"(\w) against A on (benchmark\d): ([+−\d.e-]+) ", sentence).groups()
+        row = next(row for row in report.rows if row.label == label)
+        column = next(column for column in report.columns if column.benchmark == benchmark)
+        found = report.cell(row, column).difference
+        assert f"{mean} " in wording.compared(found)
+        assert wording.compared(found) in lines
+        verdicts.append(found.verdict)
+        said = re.search(r"95 % interval ([+−\d.e-]+) to ([+−\d.e-]+): (\w+)", sentence)
+        if said is None:
+            assert (found.verdict, "cannot tell this from chance" in sentence) == ("undecided", True)
+            continue
+        low, high = (float(text.replace("−", "-")) for text in said.groups()[:2])
+        middle = float(mean.replace("−", "-"))
+        assert said[3] == found.verdict
+        assert -100 <= low <= middle <= high <= 100
+        assert {"better": low > 0, "worse": high < 0, "undecided": low <= 0 <= high}[said[3]]
+        assert ("in 8 of 10 cases" in sentence) is (said[3] == "undecided")
+        if said[3] == "undecided":
+            gap = float(re.search(r"find a gap of ([\d.]+) in 8 of 10 cases", sentence)[1])
+            assert abs(middle) <= gap
+    told = wording.tally(report)
+    for verdict in ("better", "worse", "undecided"):
+        number = re.search(rf"\b{verdict} (\d+)", told)
+        none = "These trials decide none" in told and verdict == "undecided"
+        assert verdicts.count(verdict) == (int(number[1]) if number else len(verdicts) if none else 0)
+        assert lines.count(MARKS[verdict]) == verdicts.count(verdict)
+    for row in report.rows:
+        for column in report.columns:
+            summary = report.cell(row, column).summary(column.headline)
+            if summary is not None and summary.low is not None:
+                assert 0 <= summary.low <= summary.mean + 1e-9
+                assert summary.mean - 1e-9 <= summary.high <= 100
+
+
+def test_how_many_trials_a_gap_needs_follows_from_the_spread_and_the_cost_of_trials(tmp_path, capsys):
+    suite(tmp_path, trials=3)
+    report = assembly.build(tmp_path)
+    needs = {need.column.benchmark: need for need in cost.needs(report, (1.0, 0.2))}
+    need = needs["shapes_detection"]
+    column = need.column
+    deviations = [
+        v - sum(x) / 3 for row in report.rows for x in [report.cell(row, column).values("bbox/AP")] for v in x
+    ]
+    assert need.spread == pytest.approx((sum(d * d for d in deviations) / 6) ** 0.5)
+    assert need.found == pytest.approx(statistics.gap_found(need.spread, 3, 4))
+    for gap, count, hours in need.gaps:
+        assert count == statistics.trials_needed(gap, need.spread, 4)
+        assert hours == pytest.approx(count * 3 * 61.5 / 3600)
+    assert cost.needs(report, (1.0,), spread=2.0)[0].gaps[0][1] == statistics.trials_needed(1.0, 2.0, 4)
+    terminal.needs(report, 1.0)
+    assert "device-hours" in capsys.readouterr().out
+
+
+def test_a_suite_that_decides_as_it_goes_asks_for_trials_where_it_must_and_says_at_which_look_it_decided(tmp_path):
+    for name, level in (("A", 50.0), ("B", 50.1), ("C", 90.0)):
+        for trial in range(3):
+            write(
+                tmp_path / f"{name}{trial}", result(name, trial=trial, metrics={"bbox/AP": level + 0.5 * (trial % 2)})
+            )
+    (tmp_path / "suite.json").write_text(json.dumps({"baseline": "A", "looks": [3, 5, 8]}))
+    report = assembly.build(tmp_path)
+    assert assembly.wanted(report) == {("A", "shapes_detection"): 5, ("B", "shapes_detection"): 5}
+    near, far = report.conclusions
+    assert "look after 3 trials" in far
+    assert far.endswith(": better.")
+    assert "undecided" in near
+    assert "and for looking after 3, 5, 8 trials" in wording.method(report)

@@ -19,7 +19,7 @@ from transfer.report import assembly, export, markdown
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    folder = suite(tmp_path_factory.mktemp("made"), seeds=True)
+    folder = suite(tmp_path_factory.mktemp("made"), trials=5, seeds=True)
     found = [{"image_id": 7, "category_id": 1, "bbox": [1.0, 2.0, 3.0, 4.0], "score": 0.5}]
     for trial, text in enumerate((json.dumps(found), '[{"image_id": 7}]', "[{")):
         place = folder / f"x--shapes_detection--trial{trial}--00000000" / "run" / "inference"
@@ -40,7 +40,7 @@ def test_parquet_and_csv_hold_the_same_tidy_rows_with_types(exported):
     table = pyarrow.parquet.read_table(folder / "results.parquet")
     rows = list(csv.DictReader((folder / "results.csv").read_text().splitlines()))
     assert tuple(table.column_names) == export.FIELDS == tuple(rows[0])
-    assert table.num_rows == len(rows) == 3 * 3 * (4 + 3)
+    assert table.num_rows == len(rows) == 5 * 3 * (4 + 3)
     assert {str(table.schema.field(name).type) for name in ("trial", "seed", "epochs")} == {"int64"}
     assert [str(v) for v in table["value"].to_pylist()] == [row["value"] for row in rows]
     assert set(table["checkpoint"].to_pylist()) == {row["checkpoint"] for row in rows}
@@ -52,14 +52,14 @@ def test_the_linked_json_has_every_trial_metric_and_difference_and_its_ids_lead_
     benchmarks = {entry["id"]: entry["name"] for entry in values["benchmarks"]}
     trials = {entry["id"]: entry for entry in values["trials"]}
     assert names[values["info"]["baseline_id"]] == BASELINE
-    assert len(trials) == 18
+    assert len(trials) == 30
     for metric in values["metrics"]:
         trial = trials[metric["trial_id"]]
         row = next(row for row in made.rows if row.label == names[trial["checkpoint_id"]])
         column = next(column for column in made.columns if column.benchmark == benchmarks[trial["benchmark_id"]])
         (found,) = (r for _, r in made.cell(row, column).trials if r.trial == trial["trial"])
         assert found.metrics[metric["name"]] == metric["value"]
-    assert len(values["metrics"]) == 3 * 3 * (4 + 3)
+    assert len(values["metrics"]) == 5 * 3 * (4 + 3)
     assert {(entry["test"], entry["verdict"]) for entry in values["differences"]} >= {("paired", "worse")}
 
 

@@ -9,14 +9,21 @@ from scipy import stats
 
 from transfer.report.statistics import (
     Difference,
-    detectable_gap,
     difference,
+    gap_found,
     hedges_g,
     holm,
+    looks,
     nemenyi,
+    noncentrality,
+    pairs_pay,
     ranking,
+    sequential,
     summarise,
+    trials_needed,
 )
+
+EXPERIMENTS = 10_000
 
 A = [57.0, 57.3, 56.8, 57.1, 57.2]
 B = [56.5, 56.9, 56.6, 56.4, 56.8]
@@ -60,19 +67,153 @@ def test_a_single_trial_or_identical_trials_are_never_better(ours, theirs):
     assert (found.p, found.corrected_p, found.low, found.verdict) == (None, None, None, "undecided")
 
 
-def test_detectable_gap_is_found_with_the_power_asked_for_by_simulation():
-    error, n = 0.2 * math.sqrt(2 / 5), 5
-    gap = detectable_gap(error, 2 * n - 2)
-    generator = np.random.default_rng(0)
-    ours, theirs = generator.normal(gap, 0.2, (40_000, n)), generator.normal(0, 0.2, (40_000, n))
-    found = (stats.ttest_ind(ours, theirs, axis=1).pvalue < 0.05).mean()
-    assert found == pytest.approx(0.8, abs=0.008)
+def _welch_p(table):
+    """Return Welch's p of every row but the first against the first, of [experiments, rows, trials]."""
+    return np.stack(
+        [stats.ttest_ind(row, table[:, 0], axis=1, equal_var=False).pvalue for row in np.moveaxis(table, 1, 0)[1:]], 1
+    )
 
 
-def test_five_runs_with_std_02_need_a_gap_of_029_for_significance():
-    half = stats.t.isf(0.025, 8) * 0.2 * math.sqrt(2 / 5)  # the figure in the published tables' footnote
-    assert half == pytest.approx(0.29, abs=0.005)
-    assert detectable_gap(0.2 * math.sqrt(2 / 5), 8) > half
+def _paired_p(table):
+    return np.stack([stats.ttest_rel(row, table[:, 0], axis=1).pvalue for row in np.moveaxis(table, 1, 0)[1:]], 1)
+
+
+def _pays(table, alpha):
+    """Transcribe ``pairs_pay`` for many tables at once."""
+    if table.shape[2] < 3:
+        return np.zeros(len(table), dtype=bool)
+    z = (table - table.mean(2, keepdims=True)) / table.std(2, ddof=1, keepdims=True)
+    _, rows, seeds = z.shape
+    between = rows * (z.mean(1) ** 2).sum(1)
+    within = ((z - z.mean(1, keepdims=True)) ** 2).sum((1, 2)) / (rows - 1)
+    bound = between / within / stats.f.ppf(0.99, seeds - 2, (rows - 1) * (seeds - 2))
+    worth = 1 - (stats.t.isf(alpha / 2, 2 * seeds - 2) / stats.t.isf(alpha / 2, seeds - 1)) ** 2
+    return (bound - 1) / (bound + rows - 1) > worth
+
+
+def _rejected(p, alpha=0.05):
+    """Transcribe Holm's step-down for many tables of p-values at once."""
+    order = np.argsort(p, axis=1)
+    level = alpha / np.arange(p.shape[1], 0, -1)
+    kept = np.logical_and.accumulate(np.take_along_axis(p, order, 1) < level, axis=1)
+    found = np.zeros_like(kept)
+    np.put_along_axis(found, order, kept, 1)
+    return found
+
+
+def _judged(table):
+    """Judge many tables of one benchmark as a report does: the test chosen by the rule, then Holm."""
+    pays = _pays(table, 0.05 / (table.shape[1] - 1))
+    return _rejected(np.where(pays[:, None], _paired_p(table), _welch_p(table)))
+
+
+def _tables(seed, rows, trials, gap=0.0, correlation=0.0):
+    """Draw tables of unit spread; ``gap`` is the second row's, the seeds move all rows alike by ``correlation``."""
+    generator = np.random.default_rng(seed)
+    shared = generator.normal(size=(EXPERIMENTS, 1, trials)) * math.sqrt(correlation)
+    made = shared + generator.normal(size=(EXPERIMENTS, rows, trials)) * math.sqrt(1 - correlation)
+    made[:, 1] += gap
+    return made
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9, 0.98])
+@pytest.mark.parametrize(("rows", "trials"), [(2, 3), (2, 5), (5, 3), (5, 5), (12, 5), (5, 10)])
+def test_where_nothing_differs_a_report_claims_something_in_at_most_five_percent_of_experiments(
+    rows, trials, correlation
+):
+    found = _judged(_tables(rows * trials, rows, trials, correlation=correlation)).any(1).mean()
+    assert found <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / EXPERIMENTS)
+
+
+@pytest.mark.parametrize(("rows", "trials"), [(2, 2), (2, 3), (2, 5), (5, 3), (5, 5), (12, 5), (5, 10)])
+def test_the_gap_that_is_said_to_be_found_in_eight_of_ten_cases_is(rows, trials):
+    gap = gap_found(1.0, trials, rows - 1)
+    assert _judged(_tables(trials, rows, trials, gap))[:, 0].mean() == pytest.approx(0.8, abs=0.02)
+    difference_of = difference([0.0, *[math.sqrt(2)] * (trials - 1)], [0.0, *[math.sqrt(2)] * (trials - 1)])
+    own = holm([difference_of] * (rows - 1))[0]  # of any spread, here of the same on both sides
+    spread = math.sqrt(own.error**2 * trials / 2)
+    assert own.detectable / spread == pytest.approx(gap, rel=0.01)
+
+
+@pytest.mark.parametrize(("freedom", "level"), [(1.0, 0.05), (2.7, 0.05), (4.0, 0.01), (30.0, 0.001)])
+def test_the_detectable_gap_of_pairs_reaches_the_power_by_scipys_noncentral_t(freedom, level):
+    gap, critical = noncentrality(freedom, 0.8, level), stats.t.isf(level / 2, freedom)
+    assert stats.nct.sf(critical, freedom, gap) + stats.nct.cdf(-critical, freedom, gap) == pytest.approx(0.8, abs=1e-6)
+
+
+def test_unequal_spreads_and_numbers_of_trials_have_their_own_gap():
+    generator = np.random.default_rng(1)
+    ours, theirs = generator.normal(0, 3.0, 4), generator.normal(0, 1.0, 8)
+    ours, theirs = (ours - ours.mean()) * 3 / ours.std(ddof=1), (theirs - theirs.mean()) / theirs.std(ddof=1)
+    gap = difference(list(ours), list(theirs)).detectable
+    many = generator.normal(gap, 3.0, (EXPERIMENTS, 4)), generator.normal(0, 1.0, (EXPERIMENTS, 8))
+    assert (stats.ttest_ind(*many, axis=1, equal_var=False).pvalue < 0.05).mean() == pytest.approx(0.8, abs=0.02)
+
+
+def test_the_rule_for_pairs_equals_its_transcription_and_leaves_independent_noise_its_power():
+    tables = np.concatenate([_tables(9, 12, 5)[:40], _tables(9, 12, 5, correlation=0.9)[:40]])
+    assert [pairs_pay(table.tolist(), 0.05 / 88) for table in tables] == _pays(tables, 0.05 / 88).tolist()
+    table = _tables(3, 12, 5)
+    table += np.linspace(0, 4, 12)[:, None]
+    assert _judged(table).sum() >= 0.995 * _rejected(_welch_p(table)).sum() > 1.2 * _rejected(_paired_p(table)).sum()
+
+
+def test_the_trials_a_gap_needs_are_the_fewest_that_find_it():
+    for gap, spread, comparisons in ((1.0, 0.5, 1), (0.5, 1.0, 12), (3.0, 1.0, 88)):
+        count = trials_needed(gap, spread, comparisons)
+        assert gap_found(spread, count, comparisons) <= gap < gap_found(spread, count - 1, comparisons)
+    assert trials_needed(50.0, 0.1) == 2
+    assert trials_needed(0.01, 1.0) is None
+    assert trials_needed(0.0, 1.0) is None
+
+
+def test_looks_grow_by_half_up_to_the_budget():
+    assert looks(20) == (3, 5, 8, 12, 18, 20)
+    assert looks(3) == (3,)
+    assert looks(2) == (2,)
+
+
+@pytest.mark.parametrize("differing", [0, 2])
+def test_deciding_as_one_goes_claims_something_false_in_at_most_five_percent_of_experiments(differing):
+    """Four checkpoints; with two that differ, those stop early, and the others' share must not grow beyond its due."""
+    at = looks(12)
+    generator = np.random.default_rng(differing)
+    table = generator.normal(size=(EXPERIMENTS, 5, 12))
+    table[:, 1 : 1 + differing] += 5.0
+    decided = np.zeros((EXPERIMENTS, 4), dtype=bool)
+    for count in at:
+        p = np.where(decided, 2.0, _welch_p(table[:, :, :count]))
+        order = np.argsort(p, axis=1)
+        left = 4 - decided.sum(1, keepdims=True)
+        level = 0.05 / len(at) / np.maximum(left - np.arange(4), 1)
+        kept = np.logical_and.accumulate(np.take_along_axis(p, order, 1) < level, axis=1)
+        np.put_along_axis(decided, order, kept | np.take_along_axis(decided, order, 1), 1)
+    assert decided[:, differing:].any(1).mean() <= 0.05
+    assert decided[:, :differing].all()
+    for index in range(100):
+        rows = table[index].tolist()
+        found = [d.verdict != "undecided" for d in sequential([(row, rows[0]) for row in rows[1:]], at)]
+        assert found == decided[index].tolist()
+
+
+def test_a_sequential_test_stops_at_the_look_that_decides_and_keeps_what_it_said():
+    base, far = [10.0, 10.2, 9.9, 10.1, 10.0], [20.0, 20.1, 19.9, 0.0, 0.0]
+    (found,) = sequential([(far, base)], (3, 5))
+    assert (found.verdict, found.look, found.mean) == ("better", 3, pytest.approx(10.0 - 0.1 / 3, abs=0.01))
+    assert found.corrected_p < 0.05
+    (near,) = sequential([([10.1, 10.3, 9.8], base)], (3, 5))
+    assert (near.verdict, near.look) == ("undecided", 3)
+    (single,) = sequential([([10.1], base)], (3, 5))
+    assert (single.verdict, single.look, single.corrected_p) == ("undecided", 0, None)
+
+
+def test_intervals_of_percentages_stay_within_what_percentages_can_be():
+    found = summarise([0.0, 3.0, 99.0])
+    assert (found.low, found.high) == (0.0, 100.0)
+    wide = holm([difference([0.0, 90.0], [5.0, 60.0])] * 5)[0]
+    assert (wide.corrected_low, wide.corrected_high, wide.low, wide.high) == (-100.0, 100.0, -100.0, 100.0)
+    other = summarise([-200.0, 300.0])
+    assert other.low < -200 < 300 < other.high
 
 
 def _slow_holm(ps):
@@ -144,12 +285,6 @@ def test_pairs_without_any_spread_and_pairs_of_one_trial_are_not_tested():
 def test_pairs_need_as_many_trials_on_both_sides():
     with pytest.raises(ValueError, match="zip"):
         difference([1.0, 2.0, 3.0], [1.0, 2.5], paired=True)
-
-
-@pytest.mark.parametrize("freedom", [1.0, 2.7, 4.0, 30.0])
-def test_the_detectable_gap_reaches_the_power_by_scipys_noncentral_t(freedom):
-    gap, critical = detectable_gap(1.0, freedom), stats.t.isf(0.025, freedom)
-    assert stats.nct.sf(critical, freedom, gap) + stats.nct.cdf(-critical, freedom, gap) == pytest.approx(0.8, abs=1e-6)
 
 
 # Demsar (JMLR 7, 2006), table 5a: critical values of the Nemenyi test at 0.05

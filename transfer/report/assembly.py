@@ -8,10 +8,7 @@ from pydantic import BaseModel, ValidationError
 from transfer import results
 from transfer.report import cost, statistics
 from transfer.report.model import Cell, Column, Ranks, Report, Row, is_class
-from transfer.report.statistics import Difference
 from transfer.results import Result, Skipped
-
-PAIRS = 3  # fewer leave the paired test next to nothing to estimate a spread from; Welch's stays valid
 
 
 def build(folder: Path, baseline: str | None = None, source: Path | None = None) -> Report:
@@ -42,6 +39,7 @@ def build(folder: Path, baseline: str | None = None, source: Path | None = None)
         skipped=skipped,
         source=source,
     )
+    report.looks = tuple(sorted({count for count in suite.looks if count > 1}))
     _compare(report)
     report.ranks = _rank(report)
     report.notices = _notices(report, wanted, len(chosen))
@@ -73,6 +71,7 @@ class _Suite(BaseModel):
     checkpoints: list[_Checkpoint] = []
     benchmarks: dict[str, str] = {}
     items: list[_Item] = []
+    looks: list[int] = []  # of ``trials: auto``: the numbers of trials after which comparisons are tested
 
 
 def _suite(folder: Path, skipped: list[Skipped]) -> _Suite:
@@ -209,28 +208,68 @@ def _failure(place: Path) -> str:
 
 
 def _compare(report: Report) -> None:
-    """Fill in the differences of the headline metrics, corrected together."""
+    """Fill in the differences of the headline metrics, corrected together, or look by look where a suite decides so."""
     if report.baseline is None:
         return
-    places: list[Cell] = []
-    raw: list[Difference] = []
-    for (row, column), cell in report.cells.items():
-        found = _difference(cell, report.cell(report.baseline, column), column.headline)
-        if row is not report.baseline and found is not None:
-            places.append(cell)
-            raw.append(found)
-    for cell, difference in zip(places, statistics.holm(raw), strict=True):
+    places = [
+        (row, column, cell)
+        for (row, column), cell in report.cells.items()
+        if row is not report.baseline and cell.values(column.headline)
+    ]
+    against = {column: report.cell(report.baseline, column) for column in report.columns}
+    places = [place for place in places if against[place[1]].values(place[1].headline)]
+    samples = [(cell.values(c.headline), against[c].values(c.headline)) for _, c, cell in places]
+    if report.looks:
+        found = statistics.sequential(samples, report.looks)
+    else:
+        testable = sum(min(map(len, sides)) > 1 for sides in samples)
+        pairs = {column: _pairs(report, column, testable) for column in report.columns}
+        raw = [
+            statistics.difference(pairs[c][row], pairs[c][report.baseline], paired=True)
+            if row in pairs[c]
+            else statistics.difference(*sides)
+            for (row, c, _), sides in zip(places, samples, strict=True)
+        ]
+        found = statistics.holm(raw)
+    for (_, _, cell), difference in zip(places, found, strict=True):
         cell.difference = difference
 
 
-def _difference(cell: Cell, baseline: Cell, metric: str) -> Difference | None:
-    """Compare in pairs where both cells hold the same seeds under the same recipe, and so the same order of data."""
-    ours, theirs = cell.by_seed(metric), baseline.by_seed(metric)
-    same = ours is not None and theirs is not None and set(ours) == set(theirs)
-    if ours and theirs and same and len(ours) >= PAIRS and cell.effective_recipe == baseline.effective_recipe:
-        return statistics.difference(list(ours.values()), list(theirs.values()), paired=True)
-    values, others = cell.values(metric), baseline.values(metric)
-    return statistics.difference(values, others) if values and others else None
+def wanted(report: Report) -> dict[tuple[str, str], int]:
+    """Return how many trials each cell (checkpoint's name, benchmark) needs at its next look; nothing for decided ones."""
+    found: dict[tuple[str, str], int] = {}
+    for column in report.columns:
+        for row in report.rows:
+            if report.baseline is None or row is report.baseline:
+                continue
+            cell, baseline = report.cell(row, column), report.cell(report.baseline, column)
+            have = min(len(one.values(column.headline)) for one in (cell, baseline))
+            look = next((count for count in report.looks if count > have), None)
+            if look is not None and (cell.difference is None or cell.difference.verdict == "undecided"):
+                found[row.name, column.benchmark] = look
+                name = report.baseline.name, column.benchmark
+                found[name] = max(look, found.get(name, 0))
+    return found
+
+
+def _pairs(report: Report, column: Column, comparisons: int) -> dict[Row, list[float]]:
+    """Return the values in order of seed of the rows to compare in pairs; none where pairs do not pay (``pairs_pay``).
+
+    Those have the baseline's seeds, once each, under its recipe, and so saw the same data in the same order.
+    """
+    assert report.baseline is not None
+    baseline = report.cell(report.baseline, column)
+    seeds = baseline.by_seed(column.headline)
+    if not seeds or not comparisons:
+        return {}
+    found = {}
+    for row in report.ran(column):
+        mine = report.cell(row, column)
+        values = mine.by_seed(column.headline)
+        if values and set(values) == set(seeds) and mine.effective_recipe == baseline.effective_recipe:
+            found[row] = list(values.values())
+    pay = statistics.pairs_pay(list(found.values()), (1 - statistics.LEVEL) / comparisons)
+    return found if pay else {}
 
 
 def _rank(report: Report) -> Ranks | None:

@@ -1,6 +1,7 @@
 """What pre-training and trials took, and accuracy against it."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from transfer.report import wording
+from transfer.report import statistics, wording
 from transfer.report.charts import Chart, Dot, scatter
-from transfer.report.model import Cell, Report, Row, short
+from transfer.report.model import Cell, Column, Report, Row, short
 
 LENGTH = (
     "epochs",
@@ -144,6 +145,50 @@ def trial_cost(cell: Cell) -> tuple[float | None, float | None, str]:
     memory = [r.cost.peak_memory_mib for _, r in cell.trials if r.cost.peak_memory_mib is not None]
     devices = ", ".join(sorted({r.cost.device for _, r in cell.trials if r.cost.device}))
     return (sum(seconds) / len(seconds) if seconds else None), (max(memory) if memory else None), devices
+
+
+@dataclass(frozen=True)
+class Need:
+    """How many trials a gap needs on a benchmark: (gap, trials a cell, device-hours of all checkpoints) for each gap.
+
+    ``spread`` is the standard deviation of trials, pooled over the checkpoints; ``found`` the gap that ``trials`` a cell find
+    now. All are with 80 % power, and at the first step of Holm's correction over all comparisons of the report.
+    """
+
+    column: Column
+    spread: float
+    trials: int
+    found: float | None
+    gaps: list[tuple[float, int | None, float | None]]
+
+
+def needs(report: Report, gaps: Sequence[float], spread: float | None = None) -> list[Need]:
+    """Say what it takes to find each of some gaps, from the spread seen or the one given, benchmark by benchmark."""
+    comparisons = max(1, (len(report.rows) - 1) * len(report.columns))
+    found = []
+    for column in report.columns:
+        cells = [report.cell(row, column) for row in report.ran(column)]
+        summaries = [s for cell in cells if (s := cell.summary(column.headline)) and s.std is not None]
+        freedom = sum(s.count - 1 for s in summaries)
+        squares = sum((s.count - 1) * s.std**2 for s in summaries if s.std is not None)
+        pooled = spread or (math.sqrt(squares / freedom) if freedom else 0.0)
+        if not pooled:
+            continue
+        taken = [
+            r.cost.seconds * (_number(r.recipe.get("effective", {}).get("devices")) or 1)
+            for cell in cells
+            for _, r in cell.trials
+            if r.cost.seconds is not None
+        ]
+        hours = len(report.rows) * sum(taken) / len(taken) / 3600 if taken else None
+        lines = []
+        for gap in gaps:
+            count = statistics.trials_needed(gap, pooled, comparisons)
+            lines.append((gap, count, count * hours if count and hours is not None else None))
+        trials = min((len(cell.trials) for cell in cells), default=0)
+        now = statistics.gap_found(pooled, trials, comparisons) if trials > 1 else None
+        found.append(Need(column, pooled, trials, now, lines))
+    return found
 
 
 def matched(report: Report, costs: Sequence[Cost]) -> list[Chart]:

@@ -34,6 +34,7 @@ def _lines(report: Report) -> Iterator[str]:
         yield from ("## What can be concluded", "")
         yield from (f"- {escape(line)}" for line in report.conclusions)
         yield ""
+    yield from _needs(report)
     for column in report.columns:
         yield from _benchmark(report, column)
     yield from _cost(report)
@@ -70,6 +71,12 @@ def headline(report: Report) -> Iterator[str]:
                 line.append(wording.published(report, row, column))
         rows.append(line)
     yield from table(heads, rows)
+
+
+def _needs(report: Report) -> Iterator[str]:
+    heads, rows = wording.needs(costs.needs(report, wording.GAPS), wording.GAPS)
+    if rows:
+        yield from ("## How many trials a gap needs", "", wording.NEEDS, "", *table(heads, rows), "")
 
 
 def _benchmark(report: Report, column: Column) -> Iterator[str]:

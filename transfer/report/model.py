@@ -1,6 +1,7 @@
 """What a report says, before it has a form: checkpoints x benchmarks, differences, and what is missing."""
 
 import functools
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -129,6 +130,7 @@ class Report:
     notices: list[str]
     skipped: list[Skipped]
     source: Path = Path()  # what the user named: the folder, or the packed file that was unpacked there
+    looks: tuple[int, ...] = ()  # of a suite that decides as it goes: the numbers of trials at which it tests
     ranks: Ranks | None = None
 
     def named(self, path: Path | str) -> str:
@@ -198,19 +200,24 @@ def _conclusion(report: Report, row: Row, column: Column) -> str:
     what = f"{row.label} against {baseline.label} on {column.label}: {signed(found.mean)} {short(column.headline)}"
     if found.corrected_low is None or found.corrected_high is None or found.detectable is None:
         return f"{what}; single trials, or trials without any spread, cannot tell this from chance."
-    test = "pairs of equal seeds, " if found.paired else ""
+    test = "pairs of equal seeds, " if found.paired else f"look after {found.look} trials, " if found.look else ""
     what += f", {test}corrected 95 % interval {signed(found.corrected_low)} to {signed(found.corrected_high)}"
     verdict = found.verdict
     if verdict == "undecided":
-        verdict += f"; trials of this number and spread would find a gap of about {found.detectable:.2g}"
+        verdict += f"; trials of this number and spread find a gap of {at_least(found.detectable)} in 8 of 10 cases"
     if cell.effective_recipe != report.cell(baseline, column).effective_recipe:
         verdict += ". Their recipes differ, so this is not the pre-training alone"
     return f"{what}: {verdict}."
 
 
 def signed(value: float) -> str:
-    """Write a difference with its sign, a true minus."""
-    return f"{value:+.2f}".replace("-", "−")
+    """Write a difference with its sign, a true minus; what is not zero is never written as zero."""
+    return (f"{value:+.2f}" if abs(value) >= 0.005 or value == 0 else f"{value:+.1g}").replace("-", "−")
+
+
+def at_least(value: float) -> str:
+    """Write a number rounded up, so that what is below it is so in writing, too."""
+    return f"{math.ceil(value * 100 - 1e-9) / 100:.2f}"
 
 
 def is_class(metric: str) -> bool:

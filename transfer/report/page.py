@@ -110,7 +110,8 @@ def _with_pictures(report: Report, environment: Environment, cache: Cache, left:
 
 def _differences(report: Report, _: Cache) -> dict[str, Any] | None:
     found = charts.forests(report)
-    return {"forests": found} if found else None
+    needs = wording.needs(cost.needs(report, wording.GAPS), wording.GAPS)
+    return {"forests": found, "needs": needs} if found else None
 
 
 def _ranks(report: Report, _: Cache) -> dict[str, Any] | None:

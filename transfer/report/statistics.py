@@ -1,4 +1,4 @@
-"""What a handful of trials can say: intervals, corrected differences to a baseline, detectable gaps, average ranks.
+"""What a handful of trials can say: intervals, corrected differences to a baseline, detectable gaps, trials needed, ranks.
 
 Distributions are those of ``scipy.special``: ``scipy.stats`` alone would double the time that a report takes to start.
 """
@@ -32,7 +32,7 @@ class Difference:
 
     ``low``, ``high`` and ``p`` are uncorrected; the ``corrected_*`` ones are Holm's, valid for the whole table at once.
     All are None where nothing can be tested: fewer than two trials on a side, or no spread at all.
-    ``effect`` is Hedges' g; ``detectable`` the smallest true gap found with 80 % power at this spread and count;
+    ``effect`` is Hedges' g; ``level`` the error rate at which the test of this difference was made, after correction;
     ``welch_p`` is what Welch's test says of a paired difference, for comparison only: verdicts never choose between tests.
     """
 
@@ -43,12 +43,25 @@ class Difference:
     error: float = math.nan
     freedom: float = math.nan
     effect: float | None = None
-    detectable: float | None = None
     corrected_low: float | None = None
     corrected_high: float | None = None
     corrected_p: float | None = None
     paired: bool = False
     welch_p: float | None = None
+    sides: tuple[tuple[float, int], ...] = ()  # of Welch's test: variance of the mean and number of trials
+    level: float = 1 - LEVEL
+    percent: bool = False
+    look: int = 0  # the number of trials at which a sequential test looked; 0 without
+
+    @property
+    def detectable(self) -> float | None:
+        """Return the true gap that this many trials of this spread find with 80 % power at the level of this test."""
+        if self.p is None:
+            return None
+        if self.paired:
+            return noncentrality(self.freedom, POWER, self.level) * self.error
+        (ours, n), (theirs, m) = self.sides
+        return welch_noncentrality(n, m, round(ours / (ours + theirs), 2), POWER, self.level) * self.error
 
     @property
     def verdict(self) -> str:
@@ -61,41 +74,52 @@ class Difference:
 
 
 def summarise(values: Sequence[float]) -> Summary:
-    """Summarise at least one value."""
+    """Summarise at least one value; the interval of percentages ends at 0 and 100."""
     mean, count = _mean(values), len(values)
     if count < 2:
         return Summary(count, mean)
     std = math.sqrt(_variance(values))
     half = _critical(count - 1, 1 - LEVEL) * std / math.sqrt(count)
-    return Summary(count, mean, std, mean - half, mean + half)
+    low, high = mean - half, mean + half
+    return (
+        Summary(count, mean, std, max(low, 0.0), min(high, 100.0))
+        if _percent(values)
+        else Summary(count, mean, std, low, high)
+    )
+
+
+def _percent(values: Sequence[float]) -> bool:
+    return all(0 <= value <= 100 for value in values)
 
 
 def difference(values: Sequence[float], baseline: Sequence[float], paired: bool = False) -> Difference:
     """Compare two samples by Welch's t-test (Biometrika 34, 1947), or pair by pair (Student, 1908).
 
-    ``paired`` says that the trials at the same place share everything but what is compared; the lengths must agree.
+    ``paired`` says that the trials at the same place share what moves both alike (``pairs_pay``); the lengths must agree.
+    Of percentages no interval goes beyond -100 or 100.
     """
     mean = _mean(values) - _mean(baseline)
     if min(len(values), len(baseline)) < 2:
         return Difference(mean)
-    welch_error, welch_freedom = _welch(values, baseline)
+    sides = tuple((_variance(side) / len(side), len(side)) for side in (values, baseline))
+    welch_error, welch_freedom = _welch(sides)
     error, freedom = _of_pairs(values, baseline) if paired else (welch_error, welch_freedom)
     tiny = 1e-12 * max(1.0, abs(_mean(baseline)))
     if error <= tiny:  # equal to rounding: trials that are not repetitions
         return Difference(mean, paired=paired)
-    low, high = _interval(mean, error, freedom, 1 - LEVEL)
-    return Difference(
+    raw = Difference(
         mean,
-        low,
-        high,
-        _two_sided(mean / error, freedom),
-        error,
-        freedom,
-        hedges_g(values, baseline) if welch_error > tiny else None,
-        detectable_gap(error, freedom),
+        p=_two_sided(mean / error, freedom),
+        error=error,
+        freedom=freedom,
+        effect=hedges_g(values, baseline) if welch_error > tiny else None,
         paired=paired,
         welch_p=_two_sided(mean / welch_error, welch_freedom) if paired and welch_error > tiny else None,
+        sides=sides,
+        percent=_percent(values) and _percent(baseline),
     )
+    low, high = _interval(raw, 1 - LEVEL)
+    return replace(raw, low=low, high=high)
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -107,13 +131,12 @@ def _variance(values: Sequence[float]) -> float:
     return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
 
 
-def _welch(values: Sequence[float], baseline: Sequence[float]) -> tuple[float, float]:
+def _welch(sides: Sequence[tuple[float, int]]) -> tuple[float, float]:
     """Return the standard error of the difference and its degrees of freedom (Welch-Satterthwaite)."""
-    ours, theirs = (_variance(v) / len(v) for v in (values, baseline))
-    if ours + theirs == 0:
+    total = sum(variance for variance, _ in sides)
+    if total == 0:
         return 0.0, math.nan
-    freedom = (ours + theirs) ** 2 / (ours**2 / (len(values) - 1) + theirs**2 / (len(baseline) - 1))
-    return math.sqrt(ours + theirs), freedom
+    return math.sqrt(total), total**2 / sum(variance**2 / (count - 1) for variance, count in sides)
 
 
 def _of_pairs(values: Sequence[float], baseline: Sequence[float]) -> tuple[float, float]:
@@ -131,9 +154,10 @@ def _two_sided(t: float, freedom: float) -> float:
     return 2 * float(special.stdtr(freedom, -abs(t)))
 
 
-def _interval(mean: float, error: float, freedom: float, alpha: float) -> tuple[float, float]:
-    half = _critical(freedom, alpha) * error
-    return mean - half, mean + half
+def _interval(found: Difference, alpha: float) -> tuple[float, float]:
+    half = _critical(found.freedom, alpha) * found.error
+    edge = 100.0 if found.percent else math.inf
+    return max(found.mean - half, -edge), min(found.mean + half, edge)
 
 
 def hedges_g(values: Sequence[float], baseline: Sequence[float]) -> float:
@@ -144,19 +168,83 @@ def hedges_g(values: Sequence[float], baseline: Sequence[float]) -> float:
     return d * math.exp(math.lgamma(freedom / 2) - math.lgamma((freedom - 1) / 2) - math.log(freedom / 2) / 2)
 
 
-def detectable_gap(error: float, freedom: float, power: float = POWER, alpha: float = 1 - LEVEL) -> float:
-    """Return the true difference that a two-sided t-test with this standard error finds with probability ``power``."""
-    return _noncentrality(freedom, power, alpha) * error
+@functools.lru_cache(maxsize=4096)
+def noncentrality(freedom: float, power: float, alpha: float) -> float:
+    """Return the true difference, in standard errors, that a two-sided t-test finds with probability ``power``."""
+    critical = _critical(freedom, alpha)
+
+    def found(distance: float) -> float:  # noncentral t squared is noncentral F: both tails in one call
+        return 1 - float(special.ncfdtr(1, freedom, distance**2, critical**2))
+
+    return _root(lambda value: found(value) - power, 0.0, 10 * critical + 10)
+
+
+NODES, WEIGHTS = (values / 2 for values in np.polynomial.legendre.leggauss(40))  # of probabilities, from -1/2 to 1/2
 
 
 @functools.lru_cache(maxsize=4096)
-def _noncentrality(freedom: float, power: float, alpha: float) -> float:
-    critical = _critical(freedom, alpha)
+def welch_noncentrality(n: int, m: int, share: float, power: float, alpha: float) -> float:
+    """Return the true difference, in true standard errors, that Welch's test finds with probability ``power``.
 
-    def found(noncentrality: float) -> float:  # noncentral t squared is noncentral F: both tails in one call
-        return 1 - float(special.ncfdtr(1, freedom, noncentrality**2, critical**2))
+    ``share`` is the first side's part of the squared standard error. Welch's degrees of freedom are estimated, which costs
+    power where trials are few; so the power is the mean over both variances' distributions.
+    """
+    quantile = NODES + 0.5
+    ours, theirs = (
+        part * 2 * special.gammaincinv((count - 1) / 2, quantile) / (count - 1)
+        for part, count in ((share, n), (1 - share, m))
+    )
+    total = ours[:, None] + theirs[None, :]
+    freedom = total**2 / (ours[:, None] ** 2 / (n - 1) + theirs[None, :] ** 2 / (m - 1))
+    critical = -special.stdtrit(freedom, alpha / 2) * np.sqrt(total)
+    weights = WEIGHTS[:, None] * WEIGHTS[None, :]
 
-    return _root(lambda value: found(value) - power, 0.0, 10 * critical + 10)
+    def found(distance: float) -> float:
+        return float((weights * (special.ndtr(distance - critical) + special.ndtr(-distance - critical))).sum())
+
+    return _root(lambda value: found(value) - power, 0.0, 10 * float(critical.max()) + 10)
+
+
+def gap_found(spread: float, trials: int, comparisons: int = 1) -> float:
+    """Return the true gap that ``trials`` a cell find with 80 % power among that many comparisons (Holm's first step)."""
+    return welch_noncentrality(trials, trials, 0.5, POWER, (1 - LEVEL) / comparisons) * spread * math.sqrt(2 / trials)
+
+
+def trials_needed(gap: float, spread: float, comparisons: int = 1, most: int = 1000) -> int | None:
+    """Return the fewest trials a cell, at least two, that find ``gap`` with 80 % power; None for more than ``most``."""
+    if gap <= 0 or gap_found(spread, most, comparisons) > gap:
+        return None
+    low, high = 1, most  # low is too few
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if gap_found(spread, middle, comparisons) <= gap else (middle, high)
+    return high
+
+
+CERTAIN = 0.99  # that the seeds move trials alike at least as much as pairing needs
+
+
+def pairs_pay(table: Sequence[Sequence[float]], alpha: float) -> bool:
+    """Tell whether trials of equal seeds are to be compared in pairs, from a checkpoints x seeds table of one benchmark.
+
+    Pairs halve the degrees of freedom, which pays only where the seeds move all checkpoints alike: where the correlation
+    is above 1 - (t of 2n - 2 degrees / t of n - 1 degrees)^2 at the level of the test. Its lower bound is measured over all
+    checkpoints, each scaled to its own spread, by the F of a two-way table (for two rows (1 + r) / (1 - r) is F with n - 2
+    and n - 2 degrees). The rule is fixed before any mean is seen; means are independent of what it looks at.
+    """
+    seeds = len(table[0]) if table else 0
+    if seeds < 3:
+        return False
+    scaled = [[(v - _mean(row)) / math.sqrt(spread) for v in row] for row in table if (spread := _variance(row)) > 0]
+    rows = len(scaled)
+    if rows < 2:
+        return False
+    values = np.array(scaled)
+    between = float(rows * (values.mean(axis=0) ** 2).sum())
+    within = float(((values - values.mean(axis=0)) ** 2).sum()) / (rows - 1)
+    bound = between / max(within, 1e-300) / float(special.fdtri(seeds - 2, (rows - 1) * (seeds - 2), CERTAIN))
+    correlation = (bound - 1) / (bound + rows - 1)
+    return correlation > 1 - (_critical(2 * seeds - 2, alpha) / _critical(seeds - 1, alpha)) ** 2
 
 
 def _root(rising: Callable[[float], float], low: float, high: float) -> float:
@@ -182,9 +270,46 @@ def holm(differences: Sequence[Difference], alpha: float = 1 - LEVEL) -> list[Di
         if p_so_far < alpha:  # all before this one were rejected
             divisor = len(order) - rank
         p_so_far = max(p_so_far, min(1.0, (len(order) - rank) * found.p))
-        low, high = _interval(found.mean, found.error, found.freedom, alpha / divisor)
-        corrected[index] = replace(found, corrected_low=low, corrected_high=high, corrected_p=p_so_far)
+        corrected[index] = _at(found, alpha / divisor, p_so_far)
     return corrected
+
+
+def _at(found: Difference, level: float, p: float) -> Difference:
+    low, high = _interval(found, level)
+    return replace(found, corrected_low=low, corrected_high=high, corrected_p=p, level=level)
+
+
+def looks(budget: int, first: int = 3) -> tuple[int, ...]:
+    """Return the numbers of trials a cell at which comparisons are looked at, each half as much again: 3, 5, 8, 12, ..."""
+    found = [min(first, budget)]
+    while found[-1] < budget:
+        found.append(min(budget, math.ceil(found[-1] * 1.5)))
+    return tuple(found)
+
+
+def sequential(
+    pairs: Sequence[tuple[Sequence[float], Sequence[float]]], at: Sequence[int], alpha: float = 1 - LEVEL
+) -> list[Difference]:
+    """Compare samples that may still grow, each with its baseline, and stop at the first look that decides.
+
+    ``at`` are the looks (``looks``), fixed before the first one. A look takes the first so many trials of both sides and
+    tests what is undecided by Holm's procedure at ``alpha`` over the number of looks; what an earlier look decided stays as
+    it was. The sum over the looks bounds the chance of any false verdict by ``alpha``, however often one stops.
+    """
+    found = [Difference(_mean(ours) - _mean(theirs)) for ours, theirs in pairs]
+    for count in at:
+        open_ = [
+            i for i, (x, y) in enumerate(pairs) if found[i].verdict == "undecided" and min(len(x), len(y)) >= count
+        ]
+        if not open_:
+            break
+        waiting = sum(d.verdict == "undecided" for d in found)
+        raw = [difference(pairs[i][0][:count], pairs[i][1][:count]) for i in open_]
+        left = alpha / len(at) * len(open_) / waiting  # those that lack trials keep their share
+        for index, d in zip(open_, holm(raw, left), strict=True):
+            p = None if d.corrected_p is None else min(1.0, d.corrected_p * alpha / left)
+            found[index] = replace(d, corrected_p=p, look=count)
+    return found
 
 
 @dataclass(frozen=True)

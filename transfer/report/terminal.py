@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from transfer.report import wording
+from transfer.report import cost, wording
 from transfer.report.model import Report
 
 BENCHMARKS, LINES = 8, 12  # a terminal holds no more
@@ -29,6 +29,15 @@ def show(report: Report, paths: Sequence[Path], console: Console | None = None) 
         console.print(Text(f"{left} more benchmark(s) are in the report"))
     for path in paths:
         console.print(Text(str(path)), soft_wrap=True)
+
+
+def needs(report: Report, gap: float, spread: float | None = None, console: Console | None = None) -> None:
+    """Print how many trials and device-hours a gap needs on each benchmark."""
+    heads, rows = wording.needs(cost.needs(report, (gap,), spread), (gap,))
+    table = Table(*heads, title=f"A gap of {gap:g}, found in 8 of 10 cases", title_justify="left", box=box.SIMPLE)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    (console or Console()).print(table if rows else Text("no benchmark has a spread yet; give one with --spread"))
 
 
 def _table(report: Report) -> Table:

@@ -1,15 +1,19 @@
 """The few phrases that all forms of a report share."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transfer.report.model import MARKS, Cell, Column, Report, Row, short, signed
+from transfer.report.model import MARKS, Cell, Column, Report, Row, at_least, short, signed
 from transfer.report.statistics import LEVEL, Difference, Summary
 from transfer.results import Result
 
+if TYPE_CHECKING:
+    from transfer.report.cost import Need
+
 _TESTS = {
-    "paired": "by the paired t-test, since both cells hold the same seeds and recipe and so the same order of data",
+    "paired": "by the paired t-test, since both cells hold the same seeds and recipe and the seeds move all checkpoints alike",
     "Welch": "by Welch's t-test",
 }
 
@@ -19,10 +23,11 @@ def method(report: Report) -> str:
     text = "Mean ± sample standard deviation over trials, in percent."
     if report.baseline is None:
         return text
+    looks = f", and for looking after {plain(report.looks)} trials" if report.looks else ""
     tests = " or, marked 'unpaired', ".join(_TESTS[name] for name in ("paired", "Welch") if name in report.tests)
     return (
         f"{text} Differences are to the baseline{', ' if tests else ''}{tests}; "
-        "brackets hold 95 % intervals after Holm's correction over all headline differences of this report. "
+        f"brackets hold 95 % intervals after Holm's correction over all headline differences of this report{looks}. "
         f"{MARKS['better']} better and {MARKS['worse']} worse are written only where the corrected interval excludes "
         f"zero; {MARKS['undecided']} means that these trials do not decide."
     )
@@ -89,7 +94,7 @@ def detail(found: Difference) -> str:
         parts.append(f"Welch’s, uncorrected, {p_value(found.welch_p)}")
     if found.effect is not None:
         parts.append(f"effect {found.effect:.1f}".replace("-", "−"))
-    return " · ".join([*parts, f"detectable {found.detectable:.2g}"])
+    return " · ".join([*parts, f"detectable {at_least(found.detectable)}"])
 
 
 def measured(summary: Summary | None, digits: int = 2) -> str:
@@ -138,6 +143,31 @@ def count(cell: Cell) -> str:
     wanted = len(cell.trials) + len(cell.missing)
     of = f" of {wanted}" if cell.missing and cell.trials else ""
     return f"{len(cell.trials)}{of} trial{'' if wanted == 1 else 's'}" if cell.trials else "missing"
+
+
+GAPS = (1.0, 2.0, 5.0)
+NEEDS = (
+    "Trials of every cell, and device-hours of all of them, until a true difference of so many points is found in 8 of 10 cases, "
+    "corrected for all comparisons of this report. From the trials so far, their standard deviation, and the gap that they find."
+)
+
+
+def needs(found: "Sequence[Need]", gaps: Sequence[float]) -> tuple[list[str], list[list[str]]]:
+    """Return the heads and lines of the table of how many trials a gap needs."""
+    heads = ["benchmark", "std", "trials", "finds"]
+    heads += [text for gap in gaps for text in (f"trials for {gap:g}", "device-hours")]
+    rows = []
+    for need in found:
+        line = [
+            need.column.label,
+            f"{need.spread:.2f}",
+            str(need.trials),
+            "–" if need.found is None else at_least(need.found),
+        ]
+        for _, count, hours in need.gaps:
+            line += [str(count) if count else "> 1000", "–" if hours is None else f"{hours:.2g}"]
+        rows.append(line)
+    return heads, rows
 
 
 def published(report: Report, row: Row, column: Column) -> str:
