@@ -1,10 +1,11 @@
 """One way for every tool to end: bad input is one line and exit code 2, a fault of ours shows its traceback and exits with 1."""
 
+import difflib
 import errno
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 MACHINE = {
@@ -15,8 +16,21 @@ MACHINE = {
 }
 
 
+FEW = 12  # names that a message can hold
+
+
 class InputError(ValueError):
     """Something the user wrote or passed is wrong; the message names it and the next step."""
+
+
+def nearest(name: str, known: Iterable[str], sort: str = "") -> str:
+    """Say which of the known names a misspelt one may mean; name all where they are few, else how ``sort`` is listed."""
+    there = sorted(known)
+    if close := difflib.get_close_matches(name, there, n=3, cutoff=0.5):
+        return f"did you mean {' or '.join(close)}?"
+    if len(there) <= FEW or not sort:
+        return f"there are: {', '.join(there)}"
+    return f"`python tools/list.py {sort}` names what there is"
 
 
 def cli(main: Callable[[], int | None]) -> NoReturn:

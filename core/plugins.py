@@ -4,7 +4,6 @@ is a class of the user's, from anywhere Python imports from (docs/plugins.md).
 
 import contextlib
 import contextvars
-import difflib
 import importlib
 import inspect
 import pkgutil
@@ -15,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, SerializeAsAny
 
 from core.config import Settings
-from core.errors import InputError
+from core.errors import InputError, nearest
 
 _IMPORTS = contextvars.ContextVar("imports", default=True)
 
@@ -29,13 +28,11 @@ def names(package: str) -> list[str]:
 def find(package: str, name: str) -> Any:
     """Return the class that ``package/name.py`` exports: the one named like its file; no other name is looked for.
 
-    Raises InputError listing what there is when there is no such file.
+    Raises InputError with the nearest names when there is no such file.
     """
     members = names(package)
     if name not in members:
-        close = difflib.get_close_matches(name, members, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise InputError(f"no {name!r} in {package}; there are: {', '.join(members)}{hint}")
+        raise InputError(f"no {name!r} in {package}; {nearest(name, members, package.rpartition('.')[2])}")
     module = importlib.import_module(f"{package}.{name}")
     wanted = name.replace("_", "")
     found = [

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 from torch import nn
 
 from core.config import Settings
-from core.errors import InputError
+from core.errors import InputError, nearest
 from pretrain.methods import Method
 
 REFERENCE_BATCH = 256  # ``scale_lr: linear`` gives ``lr`` for this batch (arXiv 1706.02677)
@@ -97,7 +97,7 @@ def _choose(value: Any) -> Any:
         return value
     name = value.get("name", "sgd")
     if name not in KINDS:
-        raise InputError(f"no optimizer {name!r}; there are: {', '.join(KINDS)}")
+        raise InputError(f"no optimizer {name!r}; {nearest(name, KINDS)}")
     return KINDS[name].model_validate(value)
 
 

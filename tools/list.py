@@ -17,6 +17,7 @@ PLUGINS = {
     "data": "core.data",
     "frameworks": "transfer.frameworks",
     "launchers": "transfer.suite.launchers",
+    "tasks": "transfer.frameworks.classification.tasks",
 }
 
 
@@ -38,6 +39,28 @@ def plugins(package: str) -> dict[str, str]:
     return {name: (inspect.getdoc(module) or "").partition("\n")[0] for name, module in found.items()}
 
 
+def dialects() -> dict[str, str]:
+    """Return each checkpoint dialect with where its layout is documented."""
+    from transfer.convert.dialects import DIALECTS
+
+    return {name: row.layout for name, row in DIALECTS.items()}
+
+
+def targets() -> dict[str, str]:
+    """Return each target of the conversion with the endings of its files."""
+    from transfer.convert.targets import TARGETS
+
+    return {name: f"written as {' or '.join(target.suffixes)}" for name, target in TARGETS.items()}
+
+
+def datasets() -> dict[str, str]:
+    """Return each data set that tools/prepare_data.py fetches or places."""
+    import prepare_data
+
+    [commands] = [action for action in prepare_data.parser()._actions if isinstance(action, argparse._SubParsersAction)]
+    return {shown.dest: shown.help or "" for shown in commands._choices_actions}
+
+
 def configs() -> dict[str, str]:
     """Return each config of pre-training and each suite with the first line of its comment."""
     found = {}
@@ -52,7 +75,14 @@ def configs() -> dict[str, str]:
 def sorts() -> dict[str, Callable[[], dict[str, str]]]:
     """Return what can be listed."""
     members = {name: (lambda package=package: plugins(package)) for name, package in PLUGINS.items()}
-    return {"benchmarks": benchmarks, "configs": configs, **members}
+    return {
+        "benchmarks": benchmarks,
+        "configs": configs,
+        "dialects": dialects,
+        "targets": targets,
+        "datasets": datasets,
+        **members,
+    }
 
 
 def main() -> None:

@@ -5,7 +5,6 @@ of it, and its paths are relative to it. ``_defaults`` of a file fills in what i
 a row and the framework's own config that it names (docs/add-a-benchmark.md).
 """
 
-import difflib
 import functools
 from pathlib import Path
 from typing import Any, Self
@@ -14,7 +13,7 @@ from pydantic import Field, model_validator
 
 from core import config
 from core.config import Settings
-from core.errors import InputError
+from core.errors import InputError, nearest
 from core.provenance import ROOT
 
 FOLDER = ROOT / "configs" / "benchmarks"
@@ -68,9 +67,9 @@ def find(name: str) -> Benchmark:
     file, colon, row = name.rpartition(":")
     rows = read(Path(file)) if colon else shipped()
     if row not in rows:
-        close = difflib.get_close_matches(row, rows, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(sorted(rows))}"
-        raise InputError(f"no benchmark {row!r} in {file or FOLDER}; {hint}")
+        raise InputError(
+            f"no benchmark {row!r} in {file or FOLDER}; {nearest(row, rows, '' if colon else 'benchmarks')}"
+        )
     return rows[row]
 
 

@@ -105,7 +105,7 @@ def test_all_problems_of_a_suite_are_named_at_once(home):
             r"benchmarks.fake_task.trials: 2, but seeds names only 1",
         ),
         ({"threads": 4, "launcher": {"name": "slurm", "cpus": 2}}, "threads: 4, but launcher.cpus gives a job only 2"),
-        ({"launcher": {"name": "slrum"}}, "no 'slrum' in transfer.suite.launchers; there are: local, slurm"),
+        ({"launcher": {"name": "slrum"}}, "no 'slrum' in transfer.suite.launchers; did you mean slurm"),
         ({"benchmarks": {"fake_task": 3}}, "benchmarks.fake_task: Input should be a valid dictionary"),
         ({"checkpoints": {"a": {"name": "nothing"}}}, "exactly one of path, pretrain and random"),
     ],
