@@ -25,7 +25,9 @@ FLAGS = {
     4: RGB | cv2.IMREAD_REDUCED_GRAYSCALE_4,
     8: RGB | cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"})
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF")  # Pillow has others that start programs, as EPS does
+DEEP = 257  # 16-bit values of one 8-bit value: 65,535 / 255
 MOST_PIXELS = 2**26  # beyond, Pillow decides what is a decompression bomb
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers that begin a frame (ITU-T T.81, table B.1)
 SCAN, START = 0xDA, b"\xff\xd8"
@@ -56,11 +58,23 @@ def decode(data: bytes, name: Path | str, reduction: int = 1) -> UInt8[Tensor, "
         if decoded is not None:
             return torch.from_numpy(decoded).permute(2, 0, 1)
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            pixels = np.asarray(image.convert("RGB"))
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            pixels = rgb(image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DamagedImage(f"{name} cannot be decoded ({error}); copy or download it again") from error
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+
+
+def rgb(image: Image.Image) -> UInt8[np.ndarray, "height width 3"]:
+    """Return an opened image's colours; gray values of 16 bits, which Pillow would cut off at 255, are scaled to 8."""
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image)
+        if image.mode != "F" and 255 < values.max() <= DEEP * 255 and values.min() >= 0:
+            values = np.round(values / DEEP)
+        if not (np.isfinite(values).all() and 0 <= values.min() <= values.max() <= 255):
+            raise ValueError(f"gray values from {values.min():g} to {values.max():g}, neither of 8 nor of 16 bits")
+        return np.repeat(values.astype(np.uint8)[..., None], 3, axis=2)
+    return np.asarray(image.convert("RGB"))
 
 
 def jpeg_size(data: bytes) -> tuple[int, int] | None:

@@ -49,6 +49,8 @@ class TrainSettings(Settings):
 
     ``precise_bn`` batches of clean query views give the batch norm statistics of the epoch_NNNN.pth files and of the final
     last.pth (0: the running averages of training); see ``pretrain/precise_norm.py``.
+
+    ``damaged_share`` of the images may be damaged where ``data.damaged`` is skip; one always may.
     """
 
     epochs: int = Field(200, ge=1)
@@ -59,6 +61,7 @@ class TrainSettings(Settings):
     checkpoint_every: int = Field(1, ge=1)  # epochs between updates of last.pth
     keep_every: int = Field(50, ge=1)  # epochs between the epoch_NNNN.pth that are kept
     precise_bn: int = Field(0, ge=0)
+    damaged_share: float = Field(0.1, ge=0, le=1)
 
 
 class PretrainSettings(Settings):

@@ -24,7 +24,7 @@ from pretrain.trainer import Trainer
 # Settings that may differ when a run goes on: they change how it is computed or shown, not what is learned.
 HOW = {
     "run": ("device", "threads", "tensorboard", "track", "overwrite", "folder"),
-    "train": ("workers", "log_every"),
+    "train": ("workers", "log_every", "damaged_share"),
     "monitor": tuple(MonitorSettings.model_fields),
 }
 
@@ -105,6 +105,8 @@ def build_parts(settings: PretrainSettings) -> tuple[Objective, Pairs]:
         except InputError as error:
             raise InputError(f"branches.{label}: {error}") from error
     images = build("core.data", settings.data)
+    if images.left_out and distributed.is_main():
+        print(images.left_out, file=sys.stderr)
     if len(images) < batch:
         raise InputError(f"{len(images)} images are fewer than one batch of {batch}; lower train.batch_size")
     pairs = Pairs(images, settings.views, settings.run.seed, getattr(settings.data, "damaged", "refuse") == "skip")

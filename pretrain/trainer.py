@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from core import checkpoint, distributed, tracking
+from core.errors import InputError
 from core.journal import Journal, read
 from pretrain import finite, form, monitor, optimizers, summary
 from pretrain.config import PretrainSettings
@@ -236,6 +237,11 @@ class Trainer:
         for name in sorted(set(batch.damaged) - self.damaged):
             print(f"skipping a damaged image: {name}", file=sys.stderr)
         self.damaged.update(batch.damaged)
+        if len(self.damaged) > max(1, self.settings.train.damaged_share * len(self.pairs)):
+            raise InputError(
+                f"{len(self.damaged)} of {len(self.pairs)} images are damaged so far, such as {min(self.damaged)}; copy the "
+                "set again, or allow more with train.damaged_share"
+            )
         first, second = self._views(batch)
         progress, parts = self.step / self.total, self.settings.train.accumulate
         lr = optimizers.set_lr(self.optimizer, self.base_lr, self.schedule.factor(progress))

@@ -21,6 +21,7 @@ class Images(ABC):
     """Images by number. ``image`` and ``encoded`` are called in worker processes, for any number, in any order."""
 
     Config: ClassVar[type[PluginSettings]]
+    left_out: str = ""  # what a user should know of files that are no images here
 
     @abstractmethod
     def __len__(self) -> int:

@@ -1,6 +1,7 @@
 """A folder of image files, nested in any way; the ImageNet layout (one folder a class) is one of them."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -70,11 +71,15 @@ class ImageFolder(Images):
         if not root.is_dir():
             raise InputError(f"no folder {root}; set data.root to a folder of images")
         folders = [root] if classes is None else [_class_folder(root, name, classes) for name in sorted(classes)]
-        self.paths = sorted(path for folder in folders for path in _walk(folder))
+        others: Counter[str] = Counter()
+        self.paths = sorted(path for folder in folders for path in _walk(folder, others))
+        told = ", ".join(f"{count} {suffix or 'without ending'}" for suffix, count in others.most_common())
         if not self.paths:
             raise InputError(
-                f"{root} holds no images ({', '.join(sorted(SUFFIXES))}); set data.root to a folder of images"
+                f"{root} holds no images ({', '.join(sorted(SUFFIXES))}){f' but {told}' if told else ''}; "
+                "set data.root to a folder of images"
             )
+        self.left_out = f"{root}: {others.total()} files are no images here and left out ({told})" if told else ""
         groups = [path.relative_to(root).parts[0] if path.parent != root else "" for path in self.paths]
         if classes is not None and (empty := sorted(set(classes) - set(groups))):
             raise InputError(f"{root / empty[0]} holds no images; copy the class again or take it out of data.classes")
@@ -171,8 +176,8 @@ def _class_folder(root: Path, name: str, classes: Sequence[str]) -> Path:
     return root / name
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    """Find image files below ``root``, also behind links; hidden files and folders are left out."""
+def _walk(root: Path, others: Counter[str] | None = None) -> Iterator[Path]:
+    """Find image files below ``root``, also behind links, and count the other files by suffix; hidden ones are left out."""
     seen = set()
     for folder, folders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
@@ -181,4 +186,7 @@ def _walk(root: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(folder, n) for n in files if Path(n).suffix.lower() in SUFFIXES and not n.startswith("."))
+        shown = [Path(folder, name) for name in files if not name.startswith(".")]
+        yield from (path for path in shown if path.suffix.lower() in SUFFIXES)
+        if others is not None:
+            others.update(path.suffix.lower() for path in shown if path.suffix.lower() not in SUFFIXES)

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from made_data import make, picture, pixels, write
+from PIL import Image
 
 from core.config import dump, load, parse
+from core.decoding import DamagedImage
 from core.errors import InputError
 from core.plugins import find
 from core.shapes import render
@@ -173,6 +175,36 @@ def test_a_bad_class_list_is_refused(tmp_path, classes, message):
     (tmp_path / "train" / "empty").mkdir()
     with pytest.raises(InputError, match=message):
         make(name="imagefolder", root=str(tmp_path), split="train", classes=classes)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_gray_values_of_16_bits_are_scaled_to_8_and_not_cut_off(tmp_path, suffix):
+    values = np.array([[0, 257, 32896], [40000, 65278, 65535]], np.uint16)
+    Image.fromarray(values).save(tmp_path / f"x.{suffix}")
+    image = make(name="imagefolder", root=str(tmp_path)).image(0)
+    assert image.tolist() == 3 * [[[0, 1, 128], [156, 254, 255]]]
+
+
+def test_float_images_beyond_8_bits_and_postscript_are_damaged_not_white(tmp_path):
+    Image.fromarray(np.array([[0.0, 1e9]], np.float32)).save(tmp_path / "float.tif")
+    (tmp_path / "eps.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n")
+    source = make(name="imagefolder", root=str(tmp_path))
+    with pytest.raises(DamagedImage, match=r"eps\.png cannot be decoded \(cannot identify"):
+        source.image(0)
+    with pytest.raises(DamagedImage, match=r"float\.tif cannot be decoded \(gray values from 0 to 1e\+09"):
+        source.image(1)
+
+
+def test_files_of_other_formats_are_counted_and_named(tmp_path):
+    for name in ("a.heic", "b.HEIC", "notes.txt", ".hidden.raw"):
+        write(tmp_path / name, b"x")
+    with pytest.raises(InputError, match=r"holds no images \(.*\) but 2 \.heic, 1 \.txt; set data\.root"):
+        make(name="imagefolder", root=str(tmp_path))
+    write(tmp_path / "a.png", picture(1))
+    assert (
+        "3 files are no images here and left out (2 .heic, 1 .txt)"
+        in make(name="imagefolder", root=str(tmp_path)).left_out
+    )
 
 
 def test_the_shipped_list_has_100_different_wnids_and_its_config_survives_writing():

@@ -202,6 +202,25 @@ def test_a_folder_of_nothing_but_damaged_images_is_refused(tmp_path):
         Pairs(images, ViewSettings(size=8), seed=0, skip_damaged=True)[(0, 1)]
 
 
+def test_a_run_stops_when_more_images_are_damaged_than_its_setting_allows(tmp_path):
+    pictures(tmp_path / "set", 16)
+    for number in range(4):
+        (tmp_path / "set" / f"{number}.jpg").write_bytes(b"no image")
+    values = {
+        "backbone": {"name": "resnet", "depth": 18, "width": 4}, "method": {"name": "moco", "queue": 16, "dim": 8},
+        "data": {"name": "imagefolder", "root": str(tmp_path / "set")}, "views": {"size": 32},
+        "train": {"epochs": 1, "batch_size": 8, "workers": 0}, "run": {"folder": str(tmp_path / "run")},
+    }  # fmt: skip
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(
+        InputError, match=r"[2-4] of 16 images are damaged so far, such as .*\d\.jpg; copy the set again"
+    ):
+        make_trainer(tmp_path / "x.yaml").run()
+    trainer = make_trainer(tmp_path / "x.yaml", ["train.damaged_share=0.25"])
+    trainer.run()
+    assert (trainer.step, len(trainer.damaged)) == (2, 4)
+
+
 def test_tar_shards_give_the_same_pixels_as_the_folder_they_were_made_from(tmp_path):
     folder = pictures(tmp_path / "set" / "class", 4)
     with tarfile.open(tmp_path / "set.tar", "w") as shard:
