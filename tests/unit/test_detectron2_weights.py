@@ -12,6 +12,7 @@ from torch import nn
 from core.backbones.resnet import ResNet
 from core.checkpoint import save_backbone
 from core.errors import InputError
+from core.files import FileError
 from transfer.convert import recipe
 from transfer.convert.convert import convert
 from transfer.convert.load_check import LoadError
@@ -185,3 +186,25 @@ def test_one_altered_tensor_in_c4s_head_stops_the_run_with_its_name(file: Path, 
     checkpointer._load_model = altered
     with pytest.raises(LoadError, match=r"^res5\.2\.conv3\.weight differs between the network and .*r50\.pkl"):
         checkpointer.resume_or_load(str(file), resume=False)
+
+
+def test_the_pointer_to_the_last_checkpoint_cannot_leave_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    checkpointer = ProvenCheckpointer(nn.Linear(1, 1), str(tmp_path / "run"))
+    checkpointer.save("model_0000001")
+    torch.save({}, tmp_path / "elsewhere.pth")
+    (tmp_path / "run" / "link.pth").symlink_to(tmp_path / "elsewhere.pth")
+    for name in ("../elsewhere.pth", str(tmp_path / "elsewhere.pth"), "link.pth", "model_0000009.pth", "", "."):
+        (tmp_path / "run" / "last_checkpoint").write_text(name)
+        with pytest.raises(
+            FileError, match=r"names '.*', which is no checkpoint of that folder \(there: .*model_0000001"
+        ):
+            checkpointer.resume_or_load("", resume=True)
+
+
+def test_addresses_and_pickled_proposals_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"MODEL\.WEIGHTS is http://127\.0\.0\.1:9/w\.pkl; download it"):
+        ProvenCheckpointer(nn.Linear(1, 1), str(tmp_path)).resume_or_load("http://127.0.0.1:9/w.pkl", resume=False)
+    cfg, _ = read_config("", ["MODEL.LOAD_PROPOSALS", "True"])
+    with pytest.raises(InputError, match=r"MODEL\.LOAD_PROPOSALS reads pickles"):
+        refuse_impossible(cfg)

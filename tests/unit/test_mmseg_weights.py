@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from mmengine.model import initialize
+from mmengine.runner import checkpoint as mmengine_checkpoint
+from mmengine.runner.checkpoint import CheckpointLoader
 from PIL import Image
 from torch import Tensor, nn
 
@@ -198,17 +201,33 @@ class MaliciousThroughGetattr(Malicious):
 @pytest.mark.parametrize("kind", [Malicious, MaliciousThroughGetattr])
 @pytest.mark.parametrize("zipped", [True, False])
 def test_mmengine_refuses_a_checkpoint_that_would_run_code(tmp_path: Path, zipped: bool, kind: type[Malicious]) -> None:
-    from mmengine.runner.checkpoint import CheckpointLoader
-
     target, file = tmp_path / "ran", tmp_path / "iter_1.pth"
     content = {"state_dict": {}, "meta": kind(target)}
     if zipped:
         torch.save(content, file)
     else:
         file.write_bytes(pickle.dumps(content, protocol=2))
-    with pytest.raises(FileError, match=r"iter_1\.pth"):
-        CheckpointLoader.load_checkpoint(str(file), map_location="cpu")
+    for road in ROADS:
+        with pytest.raises(FileError, match=r"iter_1\.pth"):
+            road(str(file))
     assert not target.exists()
+
+
+ROADS = [
+    lambda name: CheckpointLoader.load_checkpoint(name, map_location="cpu"),
+    lambda name: mmengine_checkpoint._load_checkpoint(name),
+    lambda name: mmengine_checkpoint._load_checkpoint_with_prefix("backbone", name),
+    lambda name: initialize(nn.Conv2d(3, 3, 1), {"type": "Pretrained", "checkpoint": name}),
+]
+
+
+@pytest.mark.parametrize(
+    "scheme", ["http", "https", "s3", "torchvision", "open-mmlab", "mmcls", "petrel", "pavi", "file"]
+)
+def test_mmengine_fetches_nothing(scheme: str) -> None:
+    for road in ROADS:
+        with pytest.raises(FileError, match=f"{scheme}://127.0.0.1:9/w.pth is an address; download it"):
+            road(f"{scheme}://127.0.0.1:9/w.pth")
 
 
 def test_the_checkpoint_to_resume_from_is_found_when_the_pointer_is_cut_short_or_the_folder_moved(

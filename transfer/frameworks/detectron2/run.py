@@ -75,6 +75,7 @@ def prepare(arguments: argparse.Namespace) -> Plan:
         raise InputError("DATASETS.TRAIN is empty; give --config-file, such as one of configs/transfer/detection")
     resuming = arguments.resume and (Path(cfg.OUTPUT_DIR) / "last_checkpoint").is_file()
     said = []
+    weights.refuse_address(cfg.MODEL.WEIGHTS)
     if cfg.MODEL.WEIGHTS and not (resuming and not Path(cfg.MODEL.WEIGHTS).is_file()):
         file = cfg.MODEL.WEIGHTS
         found = recipe.read(file)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from core.checkpoint import save
 from core.errors import InputError
-from core.files import read_weights_file, write_atomic
+from core.files import FileError, read_weights_file, write_atomic
 from transfer.convert.load_check import LoadError, compare
 from transfer.convert.recipe import Recipe
 from transfer.frameworks._protocol import check_known, same
@@ -56,6 +56,8 @@ def inject(cfg: Any, recipe: Recipe, explicit: set[str], file: Path | str) -> li
 def refuse_impossible(cfg: Any) -> None:
     """Raise InputError for a network that Detectron2 would build wrongly without a message."""
     depth, name = cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.BACKBONE.NAME
+    if cfg.MODEL.LOAD_PROPOSALS:
+        raise InputError("MODEL.LOAD_PROPOSALS reads pickles, which could run code; use a config with an RPN")
     if "resnet" not in name and cfg.MODEL.ROI_HEADS.NAME.startswith("Res5"):
         raise InputError(
             f"MODEL.BACKBONE.NAME is {name} and MODEL.ROI_HEADS.NAME is {cfg.MODEL.ROI_HEADS.NAME}: C4 continues a "
@@ -85,10 +87,18 @@ class ProvenCheckpointer(DetectionCheckpointer):
 
     checked = 0
 
+    def load(self, path: str, *arguments: Any, **options: Any) -> Any:
+        """Load a file of this machine; raise InputError for an address, which Detectron2 would fetch."""
+        refuse_address(path)
+        return super().load(path, *arguments, **options)
+
     def _load_file(self, filename: str) -> dict[str, Any]:
         """Read a file as tensors and plain values only; Detectron2 would unpickle it."""
         content = read_weights_file(filename)
         content = content if "model" in content else {"model": content}
+        model = content["model"]
+        if not isinstance(model, dict) or not all(isinstance(value, Tensor | np.ndarray) for value in model.values()):
+            raise FileError(f"{filename} holds more than arrays where the network's are; convert the checkpoint again")
         self.read = backbone(content["model"])
         # bare names, as in a converted file, are to be matched by their ends; those of a detector are whole
         return {"matching_heuristics": "stem.conv1.weight" in content["model"], **content}
@@ -115,9 +125,27 @@ class ProvenCheckpointer(DetectionCheckpointer):
         save(Path(self.save_dir) / f"{name}.pth", state)
         self.tag_last_checkpoint(f"{name}.pth")
 
+    def get_checkpoint_file(self) -> str:
+        """Return the checkpoint that ``last_checkpoint`` names; raise FileError unless it is a file of the same folder."""
+        folder = Path(self.save_dir)
+        name = (folder / "last_checkpoint").read_text(errors="replace")[:4096].strip()
+        if Path(name).name != name or (folder / name).is_symlink() or not (folder / name).is_file():
+            there = ", ".join(path.name for path in sorted(folder.glob("*.pth"))) or "none"
+            raise FileError(
+                f"{folder / 'last_checkpoint'} names {name!r}, which is no checkpoint of that folder (there: {there}); write one "
+                "of them into it, or remove it to begin again"
+            )
+        return str(folder / name)
+
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Write the name of the newest checkpoint whole or not at all."""
         write_atomic(Path(self.save_dir) / "last_checkpoint", last_filename_basename)
+
+
+def refuse_address(path: str) -> None:
+    """Raise InputError when a weights file is given as an address."""
+    if "://" in path:
+        raise InputError(f"MODEL.WEIGHTS is {path}; download it, check its sha256, and give the path of the file")
 
 
 def backbone(tensors: Mapping[str, Any]) -> dict[str, Tensor]:

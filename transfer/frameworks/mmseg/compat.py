@@ -12,13 +12,13 @@ import io
 import logging
 import os
 import re
+import types
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
-from core.files import FileError, write_atomic
+from core.files import FileError, read_weights_file, write_atomic
 
 # Message (a regular expression) -> why it may be ignored, whether it comes as a warning or in MMEngine's log.
 IGNORED = {
@@ -55,24 +55,35 @@ with quiet(), contextlib.redirect_stdout(io.StringIO()):
     import mmseg.visualization  # noqa: F401 - imported for its registry entries, like the four above
     import torch
     from mmengine.config import Config
-    from mmengine.fileio import LocalBackend, register_backend
+    from mmengine.fileio import LocalBackend, PickleHandler, register_backend
+    from mmseg.utils import io as mmseg_io
 
 
-def _load_without_executing(file: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
-    """Stand in for MMEngine's loader, which falls back to ``weights_only=False`` and so runs code found in a file."""
-    # MMEngine's own list of what its checkpoints hold. It has getattr (for HistoryBuffer's methods), which is harmless:
-    # torch's unpickler calls only what is on the list, never what getattr returned.
-    admitted = mmengine_checkpoint.get_torch_safe_globals()
-    try:
-        with torch.serialization.safe_globals(admitted):
-            return torch.load(file, map_location=map_location, weights_only=True)
-    except UnpicklingError as error:
-        raise FileError(f"{file} holds pickled objects, which could run code when loaded; train again") from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise FileError(f"{file} is truncated or not a checkpoint; delete it to go on from an older one") from error
+def load_from_file(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """Stand in for all of MMEngine's loaders, which fetch what an address names and fall back to running pickles.
+
+    Whatever asks for a checkpoint (``resume``, ``load_from``, ``init_cfg``, ``pretrained``) comes here: tensors and plain
+    values are read from a file on this machine, to the CPU; anything else is a FileError.
+    """
+    if "://" in filename:
+        raise FileError(f"{filename} is an address; download it, check its sha256, and give the path of the file")
+    content = read_weights_file(filename)
+    state = content.get("state_dict", content)
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise FileError(f"{filename} holds more than tensors where the network's are; give a checkpoint of MMEngine")
+    return content
 
 
-mmengine_checkpoint._safe_torch_load = _load_without_executing
+def _refuse(*_: Any, **__: Any) -> Any:
+    raise FileError("this stack reads no pickle; give a file of tensors and plain values")
+
+
+# MMEngine's own list of what its pickles may call holds getattr, and its readers run what is not on it.
+mmengine_checkpoint.CheckpointLoader._schemes = {"": load_from_file}
+mmengine_checkpoint._safe_torch_load = mmengine_checkpoint.load_url = _refuse
+mmengine_checkpoint.get_torch_safe_globals = list
+PickleHandler.load_from_fileobj = PickleHandler.load_from_path = _refuse  # annotation files of other datasets than ours
+mmseg_io.pickle = types.SimpleNamespace(loads=_refuse, dumps=_refuse)  # LoadBiomedicalData(decode_backend="pickle")
 
 
 class AtomicBackend(LocalBackend):
@@ -109,8 +120,8 @@ def latest_checkpoint(work_dir: Path) -> Path | None:
     """Find the checkpoint to resume from, also when ``last_checkpoint`` is cut short or names a moved folder."""
     pointer = work_dir / "last_checkpoint"
     if pointer.is_file():
-        named = work_dir / Path(pointer.read_text().strip()).name
-        if named.is_file():
+        named = work_dir / Path(pointer.read_text(errors="replace")[:4096].strip()).name
+        if named.suffix == ".pth" and named.is_file() and not named.is_symlink():
             return named
     found = {int(path.stem[5:]): path for path in work_dir.glob("iter_*.pth") if path.stem[5:].isdigit()}
     return found[max(found)] if found else None

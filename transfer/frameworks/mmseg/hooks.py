@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from mmengine.dist import all_reduce_params, is_main_process
 from mmengine.hooks import Hook
+from mmengine.logging import HistoryBuffer
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from PIL import Image
@@ -49,6 +50,64 @@ class LoadBackbone(Hook):
             self.tensors = load_backbone(unwrapped(runner.model).backbone, self.weights)
         hub.update_info("backbone_sha256", self.sha256)
         hub.update_info("tensors_checked", self.tensors)
+
+
+# What a checkpoint may say besides tensors, and of which type.
+META = {"epoch": int, "iter": int, "seed": int, "dataset_meta": dict}
+INFO = {"epoch": int, "iter": int, "max_iters": int, "seconds": float, "backbone_sha256": str, "tensors_checked": int}
+
+
+class PlainCheckpoints(Hook):
+    """Keep pickled objects out of the checkpoints, and take nothing but known plain values out of them.
+
+    MMEngine pickles its logs' ``HistoryBuffer``, executes a text that it finds under ``meta.config``, and removes files that it
+    finds named in ``message_hub``.
+    """
+
+    priority = "VERY_HIGH"
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Write logs as two lists of numbers each."""
+        hub = checkpoint["message_hub"]
+        buffers = {name: [numbers.tolist() for numbers in value.data] for name, value in hub["log_scalars"].items()}
+        hub["log_scalars"] = buffers
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Rebuild the logs, and drop what is unknown or of another type; raise InputError where nothing is left to go on from."""
+        if not (runner._resume and "meta" in checkpoint):
+            return
+        meta, hub = checkpoint["meta"], checkpoint.get("message_hub")
+        hub = hub if isinstance(hub, dict) else {}
+        checkpoint["meta"] = meta = _known(meta, META)
+        if not {"epoch", "iter"} <= meta.keys():
+            raise InputError(f"{runner._load_from} does not say how far it is; go on from another checkpoint")
+        info, folder = hub.get("runtime_info"), Path(runner.work_dir)
+        kept = _known(info, INFO)
+        for name, value in (info if isinstance(info, dict) else {}).items():
+            if str(name).startswith("best_score") and isinstance(value, int | float):
+                kept[name] = value
+            elif str(name).startswith("best_ckpt") and isinstance(value, str):
+                kept[name] = str(folder / Path(value).name)  # MMEngine removes it when a better one comes
+            elif name == "keep_ckpt_ids" and isinstance(value, list) and all(isinstance(i, int) for i in value):
+                kept[name] = value
+        logs = hub.get("log_scalars")
+        buffers = {name: _buffer(value) for name, value in (logs if isinstance(logs, dict) else {}).items()}
+        buffers = {name: value for name, value in buffers.items() if value is not None}
+        resumed = dict.fromkeys([*buffers, *kept], True)
+        checkpoint["message_hub"] = {"log_scalars": buffers, "runtime_info": kept, "resumed_keys": resumed}
+
+
+def _known(values: Any, types: Mapping[str, type]) -> dict[str, Any]:
+    values = values if isinstance(values, dict) else {}
+    return {name: values[name] for name, kind in types.items() if isinstance(values.get(name), kind)}
+
+
+def _buffer(value: Any) -> HistoryBuffer | None:
+    try:
+        numbers, counts = (np.array(part, dtype=np.float64) for part in value)
+        return HistoryBuffer(numbers, counts)
+    except (TypeError, ValueError, AssertionError):
+        return None
 
 
 class Record(Hook):

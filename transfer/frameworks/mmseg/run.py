@@ -23,7 +23,7 @@ from core.errors import InputError
 from core.files import sha256
 from transfer.frameworks._protocol import describe, write_evaluation
 from transfer.frameworks.mmseg import data, protocol
-from transfer.frameworks.mmseg.hooks import AverageNorms, Drawings, LoadBackbone, Record, unwrapped
+from transfer.frameworks.mmseg.hooks import AverageNorms, Drawings, LoadBackbone, PlainCheckpoints, Record, unwrapped
 from transfer.frameworks.mmseg.weights import Weights, inject, read_weights
 
 
@@ -70,7 +70,7 @@ def run(
         loader = LoadBackbone(backbone, sha256(weights) if weights else "")
         record = Record(work_dir, cfg.default_hooks.logger.get("interval", 10))
         averaging = [AverageNorms()] if processes > 1 and not cuda else []
-        for hook in (loader, record, Drawings(work_dir / "predictions"), *averaging):
+        for hook in (PlainCheckpoints(), loader, record, Drawings(work_dir / "predictions"), *averaging):
             runner.register_hook(hook)
         _train(runner, record, config)
     metrics = data.for_json(record.metrics)
@@ -164,8 +164,10 @@ def _say(lines: Sequence[str], backbone: Weights | None) -> None:
 
 def read_config(path: Path, options: Sequence[str]) -> Config:
     """Read a config file and merge ``key=value`` options over it; raise InputError for what cannot be read."""
-    if not path.is_file():
-        raise InputError(f"no config at {path}; the shipped ones are under configs/transfer/segmentation")
+    if not path.is_file() or path.suffix != ".py":
+        raise InputError(
+            f"no MMSegmentation config (.py) at {path}; the shipped ones are under configs/transfer/segmentation"
+        )
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # MMEngine prints every environment variable it puts in
             cfg = Config.fromfile(str(path))
@@ -192,6 +194,8 @@ def take_checkpoint(cfg: Config) -> Path | None:
     if not isinstance(init, dict) or "checkpoint" not in init:
         return None
     cfg.model.backbone.init_cfg = None
+    if "://" in init["checkpoint"]:
+        raise InputError(f"{init['checkpoint']} is an address; download it, check its sha256, and give --weights FILE")
     return Path(init["checkpoint"])
 
 
