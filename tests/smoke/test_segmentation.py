@@ -70,7 +70,7 @@ def test_train_resume_and_measure(world: Path, tmp_path: Path, run_tool: Callabl
     first = command(world, folder)
     first[first.index(f"train_cfg.max_iters={STEPS}")] = "train_cfg.max_iters=2"
     done = run_tool(TOOL, *first, DETECTRON2_DATASETS=str(world))
-    assert "SyncBN becomes BN (on one device)" in done.stdout
+    assert "SyncBN becomes BN (one device)" in done.stdout
     begun = json.loads((folder / "evaluation.json").read_text())
     assert (begun["tensors_checked"], begun["device"], begun["recipe"]["effective"]["norm"]) == (100, "cpu", "BN")
     assert set(begun["metrics"]) == {
