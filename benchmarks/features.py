@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from PIL import Image
 from core import backbones, config, plugins
 from core.data import Labelled, Split
 from core.data.imagefolder import split_of_files
+from core.stopping import Sitting
 from transfer.convert.recipe import Recipe
 from transfer.frameworks.classification.features import Frozen, cached
 from transfer.frameworks.classification.job import ClassificationSettings, Job, read
@@ -87,6 +89,7 @@ def job_of(case: Case, folder: Path) -> Job:
     images = split_of(case, folder / "images")
     data = Labelled(tuple("0123456789"), images, images)
     return Job(
+        sitting=Sitting(folder, time.monotonic(), False, keeps=False),
         network=network, recipe=Recipe(**case.backbone), weights_sha256="", data=data, settings=settings,
         seed=0, folder=folder / "run", device=torch.device("cpu"), resume=False,
     )  # fmt: skip

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from core import checkpoint, distributed, tracking
 from core.errors import InputError
 from core.journal import Journal, read
+from core.stopping import stop_signals
 from pretrain import finite, form, monitor, optimizers, summary
 from pretrain.config import PretrainSettings
 from pretrain.finite import FirstBad
@@ -22,7 +23,6 @@ from pretrain.form import Form
 from pretrain.loader import Batch, EpochOrder, Pairs, loader
 from pretrain.objective import Objective, Scored
 from pretrain.precise_norm import evaluation_copy, population_statistics
-from pretrain.stopping import stop_signals
 from pretrain.views import colour
 
 

@@ -1,6 +1,54 @@
-"""The type of the ``run_tool`` fixture."""
+"""Run the project's tools as processes: the type of the ``run_tool`` fixture, ending one at a moment, comparing what two left."""
 
+import os
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 Run = Callable[..., subprocess.CompletedProcess]
+
+
+def end_when(there: Path, number: int, command: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Start a command, send it a signal as soon as a file is there, and return its exit code."""
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, env={**os.environ, **environment}, **quiet)
+    end = time.monotonic() + 300
+    try:
+        while not there.exists():
+            assert process.poll() is None, f"ended with {process.returncode} before {there} was there"
+            assert time.monotonic() < end, f"no {there}"
+            time.sleep(0.01)
+        process.send_signal(number)
+        return process.wait(timeout=120)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def same(one: Path, other: Path) -> None:
+    """Compare what trains of two checkpoints bit for bit: weights, optimizer, schedule, how far they are."""
+    from core.files import read_weights_file
+
+    left, right = read_weights_file(one), read_weights_file(other)
+    for part in ("model", "state_dict", "optimizer", "scheduler", "param_schedulers", "iteration"):
+        _same(left.get(part), right.get(part), part)
+
+
+def _same(left: Any, right: Any, where: str) -> None:
+    import torch
+
+    assert type(left) is type(right), where
+    if isinstance(left, torch.Tensor):
+        assert torch.equal(left, right), where
+    elif isinstance(left, dict):
+        assert left.keys() == right.keys(), where
+        for key, value in left.items():
+            _same(value, right[key], f"{where}.{key}")
+    elif isinstance(left, list | tuple):
+        assert len(left) == len(right), where
+        for index, pair in enumerate(zip(left, right, strict=True)):
+            _same(*pair, f"{where}.{index}")
+    else:
+        assert left == right, where

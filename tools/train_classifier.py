@@ -16,6 +16,9 @@ def main() -> None:
     parser.add_argument("--work-dir", type=Path, required=True, help="where everything is written")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the work folder")
+    parser.add_argument(
+        "--checkpoint-minutes", type=float, default=10.0, metavar="M", help="save at least so often (0: by epochs)"
+    )
     parser.add_argument("options", nargs="*", metavar="key=value", help="override config values, e.g. task.epochs=10")
     arguments = parser.parse_intermixed_args()
     from transfer.frameworks.classification.run import run  # here: torch loads for seconds, --help must not

@@ -25,6 +25,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--hold-out", type=share, default=0.0, metavar="SHARE", help="test on a part of the training set"
     )
+    parser.add_argument(
+        "--checkpoint-minutes", type=float, default=10.0, metavar="M", help="save at least so often (0: by iterations)"
+    )
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys and values, last")
     return parser
 

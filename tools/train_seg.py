@@ -30,6 +30,9 @@ def main() -> None:
     parser.add_argument(
         "--hold-out", type=share, default=0.0, metavar="SHARE", help="test on a part of the training set"
     )
+    parser.add_argument(
+        "--checkpoint-minutes", type=float, default=10.0, metavar="M", help="save at least so often (0: by iterations)"
+    )
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="override config values")
     arguments = parser.parse_args()
     from transfer.frameworks.mmseg.run import run  # here: torch and MMSegmentation load for seconds, --help must not

@@ -1,20 +1,23 @@
 """The real detection tool on a handful of generated images: train, go on, evaluate, two processes, and what it refuses."""
 
 import json
+import signal
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from running import Run
+from running import Run, end_when, same
 
 from core.backbones.resnet import ResNet
 from core.checkpoint import save_backbone
 from core.shapes import CLASSES
 from transfer.convert.convert import convert
 
+ROOT = Path(__file__).parents[2]
 TOOL = "tools/train_net.py"
-CONFIGS = Path(__file__).parents[2] / "configs" / "transfer" / "detection"
+CONFIGS = ROOT / "configs" / "transfer" / "detection"
 SHORT = ("SOLVER.IMS_PER_BATCH", 2, "SOLVER.STEPS", "(2,)", "TEST.PRECISE_BN.NUM_ITER", 1, "SEED", 1)
 
 
@@ -60,30 +63,38 @@ def steps(folder: Path) -> list[int]:
     return [json.loads(line)["step"] for line in (folder / "journal.jsonl").read_text().splitlines()]
 
 
-def test_train_go_on_and_evaluate_only(run_tool: Run, root: Path, options: tuple, tmp_path: Path) -> None:
-    folder, environment = tmp_path / "run", {"DETECTRON2_DATASETS": str(root)}
-    done = run_tool(TOOL, *options, "SOLVER.MAX_ITER", 3, "OUTPUT_DIR", folder, **environment)
+def test_killed_and_gone_on_with_equals_undisturbed_bit_for_bit_and_is_evaluated_alike(
+    run_tool: Run, root: Path, options: tuple, tmp_path: Path
+) -> None:
+    environment = {"DETECTRON2_DATASETS": str(root)}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    options = (*options, "SOLVER.MAX_ITER", 5, "SOLVER.CHECKPOINT_PERIOD", 2)
+    done = run_tool(TOOL, *options, "OUTPUT_DIR", whole, **environment)
     assert "SyncBN becomes BN (one device)" in done.stderr
     assert "100 backbone tensors checked" in done.stdout
-    first = read(folder)
-    assert first["tensors_checked"] == 100
-    assert first["device"] == "cpu"
+    first = read(whole)
+    assert (first["tensors_checked"], first["device"], first["resumed"]) == (100, "cpu", 0)
     assert first["recipe"]["effective"]["norm"] == "BN"
     assert first["recipe"]["published"]["norm"] == "SyncBN"
     assert {"bbox/AP", "bbox/AP50", "segm/AP", f"bbox/AP-{CLASSES[0]}"} <= set(first["metrics"])
     assert first["metrics"][f"bbox/AP-{CLASSES[7]}"] is None  # no ground truth: NaN is null
-    assert steps(folder) == [1, 2, 3]
-    assert len(list((folder / "predictions").glob("*.png"))) == 4
+    assert steps(whole) == [1, 2, 3, 4, 5]
+    assert len(list((whole / "predictions").glob("*.png"))) == 4
 
-    run_tool(TOOL, "--resume", *options, "SOLVER.MAX_ITER", 4, "OUTPUT_DIR", folder, **environment)
-    trained = read(folder)
-    assert trained["tensors_checked"] == 100  # proven when training began
-    assert steps(folder) == [1, 2, 3, 4]
+    command = [sys.executable, str(ROOT / TOOL), *map(str, options), "OUTPUT_DIR", str(killed)]
+    assert end_when(killed / "last_checkpoint", signal.SIGTERM, command, environment) == 143
+    run_tool(TOOL, *options, "OUTPUT_DIR", killed, **environment)
+    again = read(killed)
+    assert again["metrics"] == first["metrics"]
+    assert (again["tensors_checked"], again["resumed"]) == (100, 1)  # proven when training began
+    assert again["seconds"] == pytest.approx(sum(json.loads((killed / "sittings.json").read_text())), abs=1)
+    assert steps(killed) == steps(whole)
+    same(whole / "model_final.pth", killed / "model_final.pth")
 
-    weights = ("MODEL.WEIGHTS", folder / "model_final.pth")
+    weights = ("MODEL.WEIGHTS", whole / "model_final.pth")
     evaluated = tmp_path / "evaluated"
     run_tool(TOOL, "--eval-only", *options, *weights, "OUTPUT_DIR", evaluated, **environment)
-    assert read(evaluated)["metrics"] == trained["metrics"]
+    assert read(evaluated)["metrics"] == first["metrics"]
     assert read(evaluated)["tensors_checked"] == 100
 
 
@@ -108,10 +119,3 @@ def test_a_missing_dataset_is_one_line_and_exit_2_before_anything_is_written(
     assert "dataset coco_2017_train is not there: no " in errors[0]
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
-
-
-def test_help_does_not_wait_for_detectron2(run_tool: Run) -> None:
-    done = run_tool(TOOL, "--help", PYTHONPROFILEIMPORTTIME="1")
-    assert "--eval-only" in done.stdout
-    assert "detectron2.engine" not in done.stderr
-    assert "torch" not in [line.split("|")[-1].strip() for line in done.stderr.splitlines()]

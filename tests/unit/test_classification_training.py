@@ -1,6 +1,8 @@
 """The training loop against its formulas written out in NumPy, its schedules, and a run that is killed and goes on."""
 
 import math
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from core.backbones.resnet import ResNet
 from core.data import Labelled, Split
 from core.errors import InputError
 from core.journal import read
+from core.stopping import Sitting, stop_signals
 from transfer.convert.recipe import Recipe
 from transfer.frameworks.classification import training
 from transfer.frameworks.classification.job import ClassificationSettings, Job
@@ -48,17 +51,9 @@ def job(folder, task, resume=False, seed=5):
     )
     network = ResNet(ResNet.Config(depth=18, width=4, stem="cifar"))
     device = torch.device("cpu")
-    return Job(
-        network,
-        Recipe(),
-        "weights",
-        Labelled(("dim", "bright"), pictures(30, 1), pictures(10, 2)),
-        settings,
-        seed,
-        folder,
-        device,
-        resume,
-    )
+    data = Labelled(("dim", "bright"), pictures(30, 1), pictures(10, 2))
+    sitting = Sitting(folder, time.monotonic(), resume)
+    return Job(network, Recipe(), "weights", data, settings, seed, folder, device, resume, sitting)
 
 
 def slow_sgd(rows, labels, weight, config, seed):
@@ -147,7 +142,7 @@ def test_a_killed_training_goes_on_and_ends_as_if_it_had_not_been(tmp_path, monk
     log = training.Journal.log
 
     def dies(self, step, **values):
-        if self.label in ("linear", "finetune") and step == 3:
+        if self.path.parent.name == "killed" and step == 3:
             raise KeyboardInterrupt
         log(self, step, **values)
 
@@ -162,6 +157,37 @@ def test_a_killed_training_goes_on_and_ends_as_if_it_had_not_been(tmp_path, monk
         assert all(torch.equal(value, again[part][name]) for name, value in states[part].items())
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_in_the_middle_of_an_epoch_saves_and_the_training_goes_on_from_the_next_batch(
+    tmp_path, monkeypatch, number
+):
+    settings = {**FINETUNE, "lr": 0.1, "augment": "pad_flip", "batch": 8}
+    whole = job(tmp_path / "whole", settings)
+    metrics = Finetune(whole.settings.task).measure(whole)
+    here = job(tmp_path / "stopped", settings)
+    log = training.Journal.log
+
+    def asks(self, step, **values):
+        log(self, step, **values)
+        signal.raise_signal(number)
+
+    with monkeypatch.context() as patch, stop_signals(here.sitting.stop):
+        patch.setattr(training.Journal, "log", asks)
+        with pytest.raises(SystemExit) as end:
+            Finetune(here.settings.task).measure(here)
+    assert end.value.code == 128 + number
+    state = torch.load(here.folder / "last.pth", weights_only=True)
+    assert (state["done"], state["batches"]) == (1, 1)
+    again = job(tmp_path / "stopped", settings, resume=True)
+    assert Finetune(again.settings.task).measure(again) == metrics
+    assert again.sitting.resumed == 1
+    ended = [
+        torch.load(folder / "last.pth", weights_only=True)["parts"]["network"]
+        for folder in (whole.folder, again.folder)
+    ]
+    assert all(torch.equal(value, ended[1][name]) for name, value in ended[0].items())
+
+
 def test_the_last_epoch_is_the_headline_and_the_best_stands_beside_it(tmp_path):
     here = job(tmp_path / "run", {**LINEAR, "lr": 1.0})
     head = new_head(2, 2, 0)
@@ -173,7 +199,7 @@ def test_the_last_epoch_is_the_headline_and_the_best_stands_beside_it(tmp_path):
         hits = next(right)
         return torch.tensor([[1.0, 0.0]] * hits + [[0.0, 1.0]] * (10 - hits)), labels
 
-    metrics = fit(here, here.settings.task, "linear", parts, lambda _: [(head(torch.ones(10, 2)), labels)], test)
+    metrics = fit(here, here.settings.task, "linear", parts, lambda *_: [(head(torch.ones(10, 2)), labels)], test)
     assert metrics == pytest.approx({"linear/top1": 50.0, "linear/best_top1": 80.0})
 
 

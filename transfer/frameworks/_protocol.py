@@ -3,7 +3,6 @@
 import hashlib
 import math
 import resource
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from torch import nn
 
 from core.errors import InputError
 from core.files import write_json
+from core.stopping import Sitting
 from transfer.convert.recipe import Recipe
 
 
@@ -75,12 +75,14 @@ def describe(published: Mapping[str, Any], effective: Mapping[str, Any]) -> list
 
 
 def write_evaluation(
-    folder: Path, metrics: Mapping[str, float | None], began: float, device: str, **more: Any
+    folder: Path, metrics: Mapping[str, float | None], sitting: Sitting, device: str, **more: Any
 ) -> dict[str, Any]:
-    """Write and return ``evaluation.json``: the metrics, what they cost since ``began``, and the ``recipe`` and the like."""
+    """Write and return ``evaluation.json``: the metrics, what they cost in all sittings, and the ``recipe`` and the like."""
+    sitting.keep()
     evaluation = {
         "metrics": metrics,
-        "seconds": round(time.monotonic() - began, 2),
+        "seconds": round(sitting.seconds, 2),
+        "resumed": sitting.resumed,
         "peak_memory_mib": _peak_memory(device),
         "device": device,
         **more,

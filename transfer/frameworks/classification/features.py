@@ -24,6 +24,7 @@ def cached(job: Job, split: Split, label: str, mirrored: bool = False) -> Tensor
     ``mirrored`` appends those of the mirrored images: [2 n, d]. A damaged cache file is made again.
     """
     folder = job.folder / "features" / label
+    job.sitting.at_once = True  # features are made again
     path = folder / f"{_key(job, split, mirrored)}.pth"
     found = None
     if path.is_file():
@@ -39,6 +40,7 @@ def cached(job: Job, split: Split, label: str, mirrored: bool = False) -> Tensor
             torch.save({"features": found}, file)
         if not (job.folder / POINTER).exists():
             write_atomic(job.folder / POINTER, str(path.relative_to(job.folder)))
+    job.sitting.at_once = False
     return found.to(job.device)
 
 

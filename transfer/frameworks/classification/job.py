@@ -17,6 +17,7 @@ from core.data import Labelled
 from core.data.imagefolder import ImageFolder
 from core.errors import InputError
 from core.plugins import choice
+from core.stopping import Sitting
 from transfer.convert.recipe import Recipe
 from transfer.frameworks.classification.views import Subset, ViewSettings
 
@@ -75,6 +76,7 @@ class Job:
     folder: Path
     device: torch.device
     resume: bool
+    sitting: Sitting
 
     def normalised(self, images: Tensor) -> Tensor:
         """Move uint8 images [n, 3, h, w] to the device, normalised as in pre-training."""

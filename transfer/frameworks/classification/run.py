@@ -12,6 +12,7 @@ from core import run_folder as work_folder
 from core.data import Labelled
 from core.errors import InputError
 from core.files import read_weights_file, sha256
+from core.stopping import Sitting, stop_signals
 from transfer.convert.load_check import compare
 from transfer.convert.recipe import Recipe
 from transfer.convert.targets import ours as build_network
@@ -22,7 +23,13 @@ from transfer.frameworks.classification.views import choose
 
 
 def run(
-    config: Path, weights: Path, work_dir: Path, seed: int = 0, resume: bool = False, options: Sequence[str] = ()
+    config: Path,
+    weights: Path,
+    work_dir: Path,
+    seed: int = 0,
+    resume: bool = False,
+    options: Sequence[str] = (),
+    checkpoint_minutes: float = 10.0,
 ) -> dict[str, Any]:
     """Measure the converted backbone ``weights`` as ``config`` says and return what ``evaluation.json`` holds.
 
@@ -48,10 +55,12 @@ def run(
         folder=work_dir,
         device=device,
         resume=resume,
+        sitting=Sitting(work_dir, began, resume, checkpoint_minutes),
     )
-    metrics = plugins.build("transfer.frameworks.classification.tasks", settings.task).measure(job)
+    with stop_signals(job.sitting.stop):
+        metrics = plugins.build("transfer.frameworks.classification.tasks", settings.task).measure(job)
     recipes = {"effective": _recipe(settings), "published": _recipe(published)}
-    evaluation = write_evaluation(work_dir, metrics, began, device.type, recipe=recipes, tensors_checked=tensors)
+    evaluation = write_evaluation(work_dir, metrics, job.sitting, device.type, recipe=recipes, tensors_checked=tensors)
     print(", ".join(f"{k} {v:.2f}" for k, v in metrics.items() if v is not None), "->", work_dir / "evaluation.json")
     return evaluation
 

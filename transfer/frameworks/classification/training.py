@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
 import torch
@@ -14,7 +15,7 @@ from torch.optim import Optimizer
 from core.checkpoint import save
 from core.config import PluginSettings
 from core.errors import InputError
-from core.files import read_weights_file, write_atomic
+from core.files import FileError, read_weights_file, write_atomic
 from core.journal import Journal
 from core.provenance import derive
 from transfer.frameworks.classification.features import POINTER
@@ -91,40 +92,54 @@ def new_head(features: int, classes: int, seed: int) -> nn.Linear:
 Batches = Iterable[tuple[Tensor, Tensor]]  # logits and labels
 
 
+@dataclass
+class Progress:
+    """How far a training is: whole epochs, then batches of the one under way with their summed loss and images."""
+
+    done: int = 0
+    best: float = 0.0
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    batches: int = 0
+    total: float = 0.0
+    images: int = 0
+
+
 def fit(
     job: Job,
     training: Training,
     prefix: str,
     parts: Mapping[str, Any],
-    epoch_of: Callable[[int], Batches],
+    epoch_of: Callable[[int, int], Batches],
     test: Callable[[], tuple[Tensor, Tensor]],
     test_every: int = 1,
 ) -> dict[str, float | None]:
     """Train ``parts`` (one is ``optimizer``), from the folder's saved state when the job resumes, and return the metrics.
 
-    ``epoch_of`` yields each batch's logits and labels; ``test`` returns all test logits and labels, and is called after every
-    ``test_every`` epochs and after the last. The metrics are of the last epoch, ``PREFIX/best_top1`` is that of the best.
+    ``epoch_of`` yields the logits and labels of an epoch's batches from the given one on; ``test`` returns all test logits and
+    labels, and is called after every ``test_every`` epochs and after the last. The metrics are of the last epoch,
+    ``PREFIX/best_top1`` is that of the best.
     Raises InputError when the loss is not finite.
     """
-    done, best, metrics = _resume(job, parts) if job.resume else (0, 0.0, {})
+    at = _resume(job, parts) if job.resume else Progress()
     saved = time.monotonic()
-    with Journal(job.folder, training.epochs, start=done, label=prefix) as journal:
-        for epoch in range(done, training.epochs):
+    with Journal(job.folder, training.epochs, start=at.done, label=prefix) as journal:
+        while at.done < training.epochs:
             for group in parts["optimizer"].param_groups:
-                group["lr"] = group["peak"] * training.share(epoch)
-            loss = _train(epoch_of(epoch), parts, epoch)
-            last = epoch + 1 == training.epochs
-            tested = accuracies(*test(), prefix) if last or (epoch + 1) % test_every == 0 else {}
-            metrics, best = tested or metrics, max(best, tested.get(f"{prefix}/top1", 0.0))
-            journal.log(epoch + 1, loss=loss, lr=parts["optimizer"].param_groups[0]["lr"], **tested)
+                group["lr"] = group["peak"] * training.share(at.done)
+            _train(job, epoch_of(at.done, at.batches), parts, at)
+            loss, at.done, at.batches, at.total, at.images = at.total / at.images, at.done + 1, 0, 0.0, 0
+            last = at.done == training.epochs
+            tested: dict[str, Any] = accuracies(*test(), prefix) if last or at.done % test_every == 0 else {}
+            at.metrics, at.best = tested or at.metrics, max(at.best, tested.get(f"{prefix}/top1", 0.0))
+            journal.log(at.done, loss=loss, lr=parts["optimizer"].param_groups[0]["lr"], **tested)
             if last or time.monotonic() - saved > SAVE_EVERY:
-                _save(job, parts, epoch + 1, best, metrics)
+                _save(job, parts, at)
                 saved = time.monotonic()
-    return {**metrics, f"{prefix}/best_top1": best}
+    return {**at.metrics, f"{prefix}/best_top1": at.best}
 
 
-def _train(batches: Batches, parts: Mapping[str, Any], epoch: int) -> float:
-    total, count = 0.0, 0
+def _train(job: Job, batches: Batches, parts: Mapping[str, Any], at: Progress) -> None:
+    """Train to the end of the epoch; save by the minute, and when a signal asks for an end."""
     optimizer, scaler = parts["optimizer"], parts.get("scaler")
     for logits, labels in batches:
         loss = F.cross_entropy(logits.float(), labels)
@@ -136,11 +151,15 @@ def _train(batches: Batches, parts: Mapping[str, Any], epoch: int) -> float:
             scaler.scale(loss).backward()
             scaler.step(optimizer)
             scaler.update()
-        total += loss.item() * len(labels)
-        count += len(labels)
-    if not math.isfinite(total):
-        raise InputError(f"the loss is not finite in epoch {epoch + 1}; lower task.lr")
-    return total / count
+        at.total += loss.item() * len(labels)
+        at.images += len(labels)
+        at.batches += 1
+        if not math.isfinite(at.total):
+            raise InputError(f"the loss is not finite in epoch {at.done + 1}; lower task.lr")
+        if job.sitting.asked or job.sitting.due():
+            _save(job, parts, at)
+        if job.sitting.asked:
+            job.sitting.leave()
 
 
 def accuracies(logits: Tensor, labels: Tensor, prefix: str) -> dict[str, float]:
@@ -152,25 +171,26 @@ def accuracies(logits: Tensor, labels: Tensor, prefix: str) -> dict[str, float]:
     return metrics
 
 
-def _save(job: Job, parts: Mapping[str, Any], done: int, best: float, metrics: dict[str, float]) -> None:
+def _save(job: Job, parts: Mapping[str, Any], at: Progress) -> None:
     states = {name: part.state_dict() for name, part in parts.items()}
-    save(
-        job.folder / STATE,
-        {"done": done, "best": best, "metrics": metrics, "identity": _identity(job), "parts": states},
-    )
+    save(job.folder / STATE, {**asdict(at), "identity": _identity(job), "parts": states})
     write_atomic(job.folder / POINTER, STATE)
+    job.sitting.saved()
 
 
-def _resume(job: Job, parts: Mapping[str, Any]) -> tuple[int, float, dict[str, float]]:
+def _resume(job: Job, parts: Mapping[str, Any]) -> Progress:
     path = job.folder / STATE
     if not path.is_file():
-        return 0, 0.0, {}
+        return Progress()
     state = read_weights_file(path)
-    if state.get("identity") != _identity(job):
+    if state.pop("identity", None) != _identity(job):
         raise InputError(f"{path} is of other weights, settings or seed; remove {job.folder} or choose another folder")
-    for name, part in parts.items():
-        part.load_state_dict(state["parts"][name])
-    return state["done"], state["best"], state["metrics"]
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(state["parts"][name])
+        return Progress(**{key: value for key, value in state.items() if key != "parts"})
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise FileError(f"{path} is no checkpoint of this task; remove it to begin again") from error
 
 
 def _identity(job: Job) -> dict[str, Any]:

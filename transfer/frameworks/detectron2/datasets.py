@@ -8,22 +8,29 @@ from transfer.frameworks.detectron2 import compat  # noqa: F401, I001 - first: i
 
 import difflib
 import functools
+import itertools
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog, DatasetFromList, MapDataset, MetadataCatalog
+from detectron2.data.build import _train_loader_from_config, trivial_batch_collator, worker_init_reset_seed
 from detectron2.data.datasets import load_coco_json, register_coco_instances, register_pascal_voc
 from detectron2.data.datasets.pascal_voc import CLASS_NAMES
+from detectron2.utils import comm
+from torch.utils.data import DataLoader
 
 from core.errors import InputError
 from core.files import FileError, datasets_root
+from core.provenance import derive
 from core.shapes import CLASSES
 from transfer.datasets import checking
 from transfer.frameworks._protocol import held
+from transfer.frameworks._seeding import Numbered, Seeded
 
 HINT = "set DETECTRON2_DATASETS to the folder that holds it, or see python tools/prepare_data.py --help"
 PART = re.compile(r"(?P<base>.+)\+(?P<kind>first|kept|held)(?P<value>[0-9.]+)")
@@ -108,6 +115,51 @@ def check_classes(cfg: CfgNode, names: Iterable[str]) -> None:
             raise InputError(
                 f"{first} and {name} have other classes ({other[0]} and {other[1]}); use sets that belong together"
             )
+
+
+class TrainLoader:
+    """Detectron2's training images in batches, for ever; ``begin`` says with which seed, and after how many batches.
+
+    The order is that of Detectron2's sampler and its grouping by aspect ratio, computed on the indices alone, so that a place in
+    it is found without loading an image.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        parts = _train_loader_from_config(cfg)
+        records, mapper = parts["dataset"], parts["mapper"]
+        self.sampler, self.workers = parts["sampler"], parts["num_workers"]
+        self.batch = parts["total_batch_size"] // comm.get_world_size()
+        self.wide = [parts["aspect_ratio_grouping"] and record["width"] > record["height"] for record in records]
+        self.dataset = MapDataset(DatasetFromList(records, copy=False), mapper)
+        self.begin(0, 0)
+
+    def begin(self, seed: int, batches: int) -> None:
+        """Go to a place of the order of ``seed``."""
+        self.seed, self.skipped = seed, batches
+
+    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
+        self.sampler._seed = derive(self.seed, "order") % 2**63
+        loader = DataLoader(
+            Seeded(self.dataset, self.seed, comm.get_rank()),
+            batch_sampler=itertools.islice(self._batches(), self.skipped, None),
+            num_workers=self.workers,
+            collate_fn=trivial_batch_collator,
+            worker_init_fn=worker_init_reset_seed,
+            generator=torch.Generator(),  # else the first batch of a sitting would draw a number that the step would have drawn
+        )
+        yield from loader
+
+    def _batches(self) -> Iterator[list[int]]:
+        waiting: dict[bool, list[int]] = {
+            False: [],
+            True: [],
+        }  # images of one orientation each, which need less padding
+        for number, index in enumerate(self.sampler):
+            group = waiting[self.wide[index]]
+            group.append(Numbered(index, number))
+            if len(group) == self.batch:
+                yield group[:]
+                group.clear()
 
 
 def _few() -> list[dict[str, Any]]:

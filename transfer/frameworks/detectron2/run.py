@@ -22,6 +22,7 @@ from torch.multiprocessing import ProcessExitedException
 from core import run_folder as work_folder
 from core.errors import InputError
 from core.files import write_atomic
+from core.stopping import Sitting, stop_signals
 from transfer.convert import recipe
 from transfer.frameworks._protocol import describe, write_evaluation
 from transfer.frameworks.detectron2 import datasets, evaluators, protocol, weights
@@ -42,6 +43,7 @@ class Plan:
     eval_only: bool
     protocols: dict[str, dict[str, Any]]  # "published" and "effective"
     began: float
+    minutes: float  # between checkpoints
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -100,7 +102,7 @@ def prepare(arguments: argparse.Namespace) -> Plan:
     for line in [*said, *changed, *describe(published, effective), *opened]:
         print(line, file=sys.stderr, flush=True)
     protocols = {"effective": effective, "published": published}
-    return Plan(cfg, processes, resume, arguments.eval_only, protocols, began)
+    return Plan(cfg, processes, resume, arguments.eval_only, protocols, began, arguments.checkpoint_minutes)
 
 
 def read_config(file: str, options: list[str]) -> tuple[CfgNode, set[str]]:
@@ -122,16 +124,18 @@ def work(plan: Plan) -> None:
     """Train and evaluate, or evaluate only, in this process; the first process writes the results."""
     cfg, folder = plan.cfg, Path(plan.cfg.OUTPUT_DIR)
     _start(plan)
+    sitting = Sitting(folder, plan.began, plan.resume, plan.minutes, comm.is_main_process() and not plan.eval_only)
     if plan.eval_only:
         model = build_model(cfg)
         checkpointer = ProvenCheckpointer(model, cfg.OUTPUT_DIR)
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=plan.resume)
         results = Trainer.test(cfg, model)
     else:
-        trainer = Trainer(cfg)
+        trainer = Trainer(cfg, sitting)
         datasets.check_classes(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))  # the training set has been read by now
         trainer.resume_or_load(resume=plan.resume)
-        trainer.train()
+        with stop_signals(sitting.stop):
+            trainer.train()
         model, checkpointer, results = trainer.model, trainer.checkpointer, trainer.results
     if not comm.is_main_process():
         return
@@ -139,7 +143,7 @@ def work(plan: Plan) -> None:
     if cfg.DATASETS.TEST:
         draw(cfg, getattr(model, "module", model), cfg.DATASETS.TEST[0], folder / "predictions")
     more = {"recipe": plan.protocols, "tensors_checked": checkpointer.checked}
-    write_evaluation(folder, metrics, plan.began, cfg.MODEL.DEVICE, **more)
+    write_evaluation(folder, metrics, sitting, cfg.MODEL.DEVICE, **more)
     _say(metrics, checkpointer.checked, folder)
 
 

@@ -2,10 +2,11 @@
 
 from transfer.frameworks.detectron2 import compat  # noqa: F401, I001 - first: it prepares Detectron2's import
 
+import functools
 import io
-import time
+import signal
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.data.detection_utils import annotations_to_instances, read_image
 from detectron2.engine import DefaultTrainer, HookBase
+from detectron2.engine.hooks import EvalHook, PreciseBN
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver.build import get_default_optimizer_params
 from detectron2.utils import comm
@@ -21,10 +23,13 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 
+from core import distributed
 from core.errors import InputError
 from core.files import write_atomic
 from core.journal import Journal
-from transfer.frameworks.detectron2 import evaluators
+from core.stopping import Sitting
+from transfer.frameworks._seeding import drawing, seed_all
+from transfer.frameworks.detectron2 import datasets, evaluators
 from transfer.frameworks.detectron2.weights import ProvenCheckpointer
 
 
@@ -33,13 +38,53 @@ class Trainer(DefaultTrainer):
 
     checkpointer: ProvenCheckpointer
 
+    def __init__(self, cfg: Any, sitting: Sitting) -> None:
+        self.sitting = sitting
+        super().__init__(cfg)
+        self.seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Load weights or a checkpoint; a resumed run goes on with the images that its first sitting would have seen next."""
+        super().resume_or_load(resume)
+        self._trainer.data_loader.begin(self.seed, self.start_iter)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how far the training is, and its seed."""
+        return {**super().state_dict(), "seed": self.seed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on; a run that was given no seed keeps the one that it drew."""
+        super().load_state_dict(state)
+        if self.cfg.SEED < 0:
+            self.seed = int(state.get("seed", self.seed))
+
+    @classmethod
+    def build_train_loader(cls, cfg: Any) -> datasets.TrainLoader:
+        """Return Detectron2's training images, in an order and with augmentations that a resumed run finds again."""
+        return datasets.TrainLoader(cfg)
+
     def build_hooks(self) -> list[HookBase | None]:
         """Return Detectron2's hooks, saving through our checkpointer, and the journal."""
         self.checkpointer = ProvenCheckpointer(self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
-        found: list[HookBase | None] = super().build_hooks()
+        hooks = super().build_hooks()
+        for hook in hooks:
+            if isinstance(hook, EvalHook):
+                hook._func = functools.partial(self._evaluate, hook._func)
+        found: list[HookBase | None] = [
+            SeededPreciseBN(hook) if isinstance(hook, PreciseBN) else hook for hook in hooks
+        ]
         if comm.is_main_process():
-            found.append(JournalHook(Path(self.cfg.OUTPUT_DIR), period=_log_period(self.max_iter)))
-        return found
+            found.append(JournalHook(Path(self.cfg.OUTPUT_DIR), _log_period(self.max_iter), self.sitting))
+        return [*found, Resumable(self.sitting)]
+
+    def _evaluate(self, evaluate: Callable[[], Any]) -> Any:
+        """Evaluate; all is saved by now, so a signal ends the process at once."""
+        if self.sitting.asked:
+            self.sitting.leave()
+        self.sitting.at_once = True
+        results = evaluate()
+        self.sitting.at_once = False
+        return results
 
     def build_writers(self) -> list[EventWriter]:
         """Return TensorBoard only; the journal is the log."""
@@ -66,16 +111,64 @@ class Trainer(DefaultTrainer):
         return getattr(self, "_last_eval_results", None) or {}
 
 
+class Resumable(HookBase):
+    """Let a run be stopped and gone on with at any step: seed each step, save by the minute and when a signal asks for an end."""
+
+    def __init__(self, sitting: Sitting) -> None:
+        self.sitting = sitting
+        self.last: Path | None = None  # what was saved by the minute
+
+    def before_train(self) -> None:
+        """Let all processes end after the same step."""
+        self.vote = distributed.Vote()
+
+    def before_step(self) -> None:
+        """Make what the step draws a function of seed, step and process."""
+        seed_all(self.trainer.seed, "step", self.trainer.iter, comm.get_rank())
+
+    def after_step(self) -> None:
+        """Save where it is time."""
+        step, checkpointer = self.trainer.iter, self.trainer.checkpointer
+        stop = self.vote.cast(self.sitting.asked != 0)
+        if comm.is_main_process():
+            if checkpointer.iteration != step and (stop or self.sitting.due()):
+                checkpointer.save(f"model_{step:07d}", iteration=step)
+                if self.last is not None:
+                    self.last.unlink(missing_ok=True)
+                self.last = Path(checkpointer.save_dir) / f"model_{step:07d}.pth"
+            if checkpointer.iteration == step:
+                self.sitting.saved()
+        if stop:
+            comm.synchronize()
+            self.sitting.asked = self.sitting.asked or signal.SIGTERM
+            self.sitting.leave()
+
+
+class SeededPreciseBN(HookBase):
+    """Detectron2's precise BN, on the same images and with the same draws whenever it is done."""
+
+    def __init__(self, hook: PreciseBN) -> None:
+        self.hook = hook
+
+    def after_step(self) -> None:
+        """Update the statistics where the hook would."""
+        self.hook.trainer = self.trainer
+        if not self.hook._disabled:
+            self.hook._data_iter = None
+            self.hook._data_loader.begin(self.trainer.seed, 0)
+        with drawing(self.trainer.seed, "precise bn", comm.get_rank()):
+            self.hook.after_step()
+
+
 class JournalHook(HookBase):
     """Write a line of ``journal.jsonl`` every ``period`` steps, and show the progress."""
 
-    def __init__(self, folder: Path, period: int) -> None:
-        self.folder, self.period = folder, period
+    def __init__(self, folder: Path, period: int, sitting: Sitting) -> None:
+        self.folder, self.period, self.sitting = folder, period, sitting
 
     def before_train(self) -> None:
         """Open the journal, without the lines of steps that will be done again."""
         self.journal = Journal(self.folder, self.trainer.max_iter, start=self.trainer.start_iter, label="detection")
-        self.began = time.monotonic()
 
     def after_step(self) -> None:
         """Log the smoothed loss and its parts."""
@@ -86,7 +179,7 @@ class JournalHook(HookBase):
         losses = {name.replace("loss_", "loss/"): value for name, value in latest.items() if "loss_" in name}
         values = {"loss": latest["total_loss"], **losses, "lr": self.trainer.optimizer.param_groups[0]["lr"]}
         values = {name: round(float(value), 6) for name, value in values.items()}
-        self.journal.log(step, **values, seconds=round(time.monotonic() - self.began, 3))
+        self.journal.log(step, **values, seconds=round(self.sitting.seconds, 3))
 
     def after_train(self) -> None:
         """Close the journal, also after an error."""

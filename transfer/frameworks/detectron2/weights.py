@@ -86,6 +86,7 @@ class ProvenCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer; ``checked`` counts the backbone tensors that were found equal to the weights file."""
 
     checked = 0
+    iteration = -1  # of the newest checkpoint
 
     def load(self, path: str, *arguments: Any, **options: Any) -> Any:
         """Load a file of this machine; raise InputError for an address, which Detectron2 would fetch."""
@@ -124,6 +125,7 @@ class ProvenCheckpointer(DetectionCheckpointer):
         state = {"model": self.model.state_dict(), **parts, "tensors_checked": self.checked, **values}
         save(Path(self.save_dir) / f"{name}.pth", state)
         self.tag_last_checkpoint(f"{name}.pth")
+        self.iteration = values.get("iteration", -1)
 
     def get_checkpoint_file(self) -> str:
         """Return the checkpoint that ``last_checkpoint`` names; raise FileError unless it is a file of the same folder."""

@@ -9,12 +9,15 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.dataset import InfiniteSampler
+from mmengine.dist import get_rank
 from mmseg.evaluation import IoUMetric
-from mmseg.registry import METRICS
+from mmseg.registry import DATA_SAMPLERS, DATASETS, METRICS
 
 from core.errors import InputError
 from core.files import FileError, datasets_root
 from transfer.datasets import checking
+from transfer.frameworks._seeding import Numbered, Seeded
 
 
 def check(cfg: Config) -> None:
@@ -95,6 +98,38 @@ def _check_lists(dataset: ConfigDict, root: Path) -> None:
 def _suffixes(dataset: ConfigDict) -> tuple[str, str]:
     own = SUFFIXES.get(dataset.get("type"), (".jpg", ".png"))
     return dataset.get("img_suffix", own[0]), dataset.get("seg_map_suffix", own[1])
+
+
+@DATA_SAMPLERS.register_module()
+class NumberedSampler(InfiniteSampler):
+    """MMEngine's sampler, whose indices know their number in the order of the whole training."""
+
+    start = 0
+
+    def skip(self, num_samples: int) -> None:
+        """Go to a place of the order, to resume there."""
+        super().skip(num_samples)
+        self.start = num_samples
+
+    def __iter__(self) -> Iterator[int]:
+        yield from (Numbered(index, number) for number, index in enumerate(super().__iter__(), self.start))
+
+
+@DATASETS.register_module()
+class SeededDataset(Seeded):
+    """A data set of the config, whose augmentations are a function of seed, process and sample."""
+
+    def __init__(self, dataset: Any, seed: int) -> None:
+        super().__init__(DATASETS.build(dataset), seed, get_rank())
+
+
+def resumable(cfg: Config, seed: int) -> None:
+    """Let the order and the augmentations of training images be a function of the seed and of how many came before."""
+    loader = cfg.train_dataloader
+    if loader.sampler.type == "InfiniteSampler":
+        loader.sampler.type = "NumberedSampler"
+        loader.sampler.seed = seed
+        loader.dataset = ConfigDict(type="SeededDataset", dataset=loader.dataset, seed=seed)
 
 
 @METRICS.register_module()

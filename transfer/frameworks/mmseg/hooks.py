@@ -1,23 +1,26 @@
 """What happens during a run besides training: prove the weights, keep the journal, draw predictions."""
 
 import math
-import time
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.dist import all_reduce_params, is_main_process
-from mmengine.hooks import Hook
+from mmengine.dist import all_reduce_params, barrier, is_main_process
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from PIL import Image
 from torch import Tensor, nn
 
+from core import distributed
 from core.errors import InputError
 from core.files import replacing
 from core.journal import Journal
+from core.stopping import Sitting
+from transfer.frameworks._seeding import seed_all
 from transfer.frameworks.mmseg.weights import Weights, load_backbone
 
 
@@ -54,7 +57,7 @@ class LoadBackbone(Hook):
 
 # What a checkpoint may say besides tensors, and of which type.
 META = {"epoch": int, "iter": int, "seed": int, "dataset_meta": dict}
-INFO = {"epoch": int, "iter": int, "max_iters": int, "seconds": float, "backbone_sha256": str, "tensors_checked": int}
+INFO = {"epoch": int, "iter": int, "max_iters": int, "backbone_sha256": str, "tensors_checked": int}
 
 
 class PlainCheckpoints(Hook):
@@ -115,24 +118,21 @@ class Record(Hook):
 
     priority = "LOW"
 
-    def __init__(self, folder: Path, interval: int) -> None:
-        self.folder, self.interval = folder, interval
+    def __init__(self, folder: Path, interval: int, sitting: Sitting) -> None:
+        self.folder, self.interval, self.sitting = folder, interval, sitting
         self.metrics: dict[str, float] = {}
         self._journal: Journal | None = None
-        self._began = 0.0
 
     def before_train(self, runner: Runner) -> None:
         """Open the journal; a resumed run drops the lines after its checkpoint."""
         if is_main_process():
             self._journal = Journal(self.folder, runner.max_iters, start=runner.iter, label="segmentation")
-        self._began = time.monotonic() - runner.message_hub.get_info("seconds", 0.0)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Mapping[str, Any] | None = None
     ) -> None:
         """Log every ``interval`` steps, and the first and the last."""
-        step, seconds = runner.iter + 1, time.monotonic() - self._began
-        runner.message_hub.update_info("seconds", seconds)  # CheckpointHook saves it, so a resumed run counts on
+        step = runner.iter + 1
         if step % self.interval and step not in (1, runner.max_iters):
             return
         loss = float((outputs or {})["loss"].detach())
@@ -141,7 +141,7 @@ class Record(Hook):
         if self._journal is not None:
             lr = runner.optim_wrapper.get_lr()
             rate = next(iter(lr.values()))[0]
-            self._journal.log(step, loss=round(loss, 6), lr=rate, seconds=round(seconds, 3))
+            self._journal.log(step, loss=round(loss, 6), lr=rate, seconds=round(self.sitting.seconds, 3))
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Keep the latest evaluation."""
@@ -156,6 +156,49 @@ class Record(Hook):
         if self._journal is not None:
             self._journal.close()
             self._journal = None
+
+
+class Resumable(Hook):
+    """Let a run be stopped and gone on with at any step: seed each step, save by the minute and when a signal asks for an end."""
+
+    priority = "LOWEST"  # after MMEngine's own checkpoints
+
+    def __init__(self, sitting: Sitting) -> None:
+        self.sitting = sitting
+
+    def before_train(self, runner: Runner) -> None:
+        """Find MMEngine's hook that writes checkpoints."""
+        self._vote = distributed.Vote()
+        self._saver = next(hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Make what the step draws a function of seed, step and process."""
+        seed_all(runner.seed, "step", runner.iter, runner.rank)
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Mapping[str, Any] | None = None
+    ) -> None:
+        """Save where it is time; all processes end after the same step."""
+        step, stop = runner.iter + 1, self._vote.cast(self.sitting.asked != 0)
+        saved = Path(self._saver.last_ckpt or "").name == f"iter_{step}.pth"
+        if is_main_process():
+            if not saved and (stop or self.sitting.due()):
+                self._saver._save_checkpoint_with_step(runner, step, meta={"epoch": runner.epoch, "iter": step})
+                saved = True
+            if saved:
+                self.sitting.saved()
+        if stop:
+            barrier()
+            self.sitting.asked = self.sitting.asked or signal.SIGTERM
+            self.sitting.leave()
+
+    def before_val(self, runner: Runner) -> None:
+        """From here on nothing is lost by ending at once."""
+        self.sitting.at_once = True
+
+    def after_val(self, runner: Runner) -> None:
+        """Training goes on."""
+        self.sitting.at_once = False
 
 
 class AverageNorms(Hook):

@@ -8,6 +8,7 @@ import inspect
 import io
 import logging
 import os
+import secrets
 import sys
 import time
 from collections.abc import Sequence
@@ -20,10 +21,19 @@ from mmengine.runner import Runner
 
 from core import run_folder as work_folder
 from core.errors import InputError
-from core.files import sha256
+from core.files import read_weights_file, sha256
+from core.stopping import Sitting, stop_signals
 from transfer.frameworks._protocol import describe, write_evaluation
 from transfer.frameworks.mmseg import data, protocol
-from transfer.frameworks.mmseg.hooks import AverageNorms, Drawings, LoadBackbone, PlainCheckpoints, Record, unwrapped
+from transfer.frameworks.mmseg.hooks import (
+    AverageNorms,
+    Drawings,
+    LoadBackbone,
+    PlainCheckpoints,
+    Record,
+    Resumable,
+    unwrapped,
+)
 from transfer.frameworks.mmseg.weights import Weights, inject, read_weights
 
 
@@ -44,6 +54,7 @@ def run(
     tiny: str = "",
     lr_factor: float = 1.0,
     hold_out: float = 0.0,
+    checkpoint_minutes: float = 10.0,
 ) -> dict[str, float | None]:
     """Train ``config`` from the converted backbone ``weights``, write ``evaluation.json`` and return its metrics.
 
@@ -61,22 +72,31 @@ def run(
     published = protocol.published(read_config(config, ()), processes)
     recipes, lines = _adapt(cfg, published, processes, cuda, (tiny, lr_factor, hold_out))
     resume, opened = work_folder.open_folder(work_dir, _identity(cfg, weights, seed), resume, "--work-dir")
-    _fill(cfg, work_dir, resume, launcher, seed)
+    seed = _fill(cfg, work_dir, resume, launcher, seed)
+    sitting = Sitting(work_dir, began, cfg.resume, checkpoint_minutes, keeps=not int(os.environ.get("RANK", 0)))
     with compat.quiet():
         if wrapper := compat.start_processes(launcher, cuda):
             cfg.model_wrapper_cfg = wrapper
         _say([*lines, *opened], backbone)
         runner = _build(cfg, config)
         loader = LoadBackbone(backbone, sha256(weights) if weights else "")
-        record = Record(work_dir, cfg.default_hooks.logger.get("interval", 10))
+        record = Record(work_dir, cfg.default_hooks.logger.get("interval", 10), sitting)
         averaging = [AverageNorms()] if processes > 1 and not cuda else []
-        for hook in (PlainCheckpoints(), loader, record, Drawings(work_dir / "predictions"), *averaging):
+        for hook in (
+            PlainCheckpoints(),
+            loader,
+            record,
+            Resumable(sitting),
+            Drawings(work_dir / "predictions"),
+            *averaging,
+        ):
             runner.register_hook(hook)
-        _train(runner, record, config)
+        with stop_signals(sitting.stop):
+            _train(runner, record, config)
     metrics = data.for_json(record.metrics)
     if runner.rank == 0:
         more = {"recipe": recipes, "tensors_checked": loader.tensors}
-        write_evaluation(work_dir, metrics, began, "cuda" if cuda else "cpu", **more)
+        write_evaluation(work_dir, metrics, sitting, "cuda" if cuda else "cpu", **more)
         _report(metrics, work_dir)
     if wrapper:
         torch.distributed.destroy_process_group()
@@ -108,20 +128,29 @@ def _report(metrics: dict[str, float | None], folder: Path) -> None:
     )
 
 
-def _fill(cfg: Config, work_dir: Path, resume: bool, launcher: str, seed: int | None) -> None:
-    """Set what MMSegmentation's own tool sets, the per-class metric and atomic checkpoints."""
+def _fill(cfg: Config, work_dir: Path, resume: bool, launcher: str, seed: int | None) -> int | None:
+    """Set what MMSegmentation's own tool sets, the per-class metric, atomic checkpoints, and data that a resumed run finds again.
+
+    Returns the seed: a resumed run has that of its checkpoint where none is given.
+    """
     cfg.work_dir, cfg.launcher = str(work_dir), launcher
     cfg.resume = False
     if resume and (checkpoint := compat.latest_checkpoint(work_dir)):
         cfg.load_from, cfg.resume = str(checkpoint), True
+        if seed is None:
+            seed = (read_weights_file(checkpoint).get("meta") or {}).get("seed")
+    if seed is None and launcher == "none":
+        seed = secrets.randbelow(2**31)
     if seed is not None:
         cfg.randomness = {"seed": seed}
+        data.resumable(cfg, seed)
     evaluators = cfg.val_evaluator if isinstance(cfg.val_evaluator, list) else [cfg.val_evaluator]
     for evaluator in evaluators:
         if evaluator.type == "IoUMetric":
             evaluator.type = "ClassIoU"
     cfg.default_hooks.checkpoint.backend_args = {"backend": "AtomicBackend"}
     compat.repair_loaders(cfg)
+    return seed
 
 
 def _build(cfg: Config, source: Path) -> Runner:

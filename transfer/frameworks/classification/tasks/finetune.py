@@ -46,10 +46,10 @@ class Finetune(Task):
             parts["scaler"] = torch.amp.GradScaler(job.device.type)
         augment: Augment = config.augment
 
-        def epoch_of(epoch: int) -> Batches:
+        def epoch_of(epoch: int, first: int) -> Batches:
             network.train()
             views = Views(job.data.train, job.settings.views, augment, (job.seed, epoch))
-            order = shuffled(len(views), job.seed, epoch).tolist()
+            order = shuffled(len(views), job.seed, epoch).tolist()[first * config.batch :]
             for images, rows in batches(views, order, config.batch, job.settings.workers):
                 with job.autocast():
                     logits = head(network(job.normalised(images)))

@@ -59,7 +59,7 @@ class Linear(Task):
                 return head(test), labels
 
         parts = {"head": head, "optimizer": self.config.build([{"params": list(head.parameters())}])}
-        metrics = fit(job, self.config, "linear", parts, lambda epoch: source.epoch(epoch, head), tested)
+        metrics = fit(job, self.config, "linear", parts, lambda epoch, first: source.epoch(epoch, first, head), tested)
         frozen.check()
         return metrics
 
@@ -81,9 +81,9 @@ class _Cached:
     def scaled(self, rows: Tensor) -> Tensor:
         return (rows - self.mean) / self.std
 
-    def epoch(self, epoch: int, head: nn.Module) -> Batches:
+    def epoch(self, epoch: int, first: int, head: nn.Module) -> Batches:
         order = shuffled(len(self.rows), self.job.seed, epoch).to(self.rows.device)
-        for rows in order.split(self.config.batch):
+        for rows in order.split(self.config.batch)[first:]:
             yield head(self.rows[rows]), self.labels[rows]
 
 
@@ -93,10 +93,10 @@ class _Fresh:
     def __init__(self, job: Job, config: Linear.Config) -> None:
         self.job, self.config = job, config
 
-    def epoch(self, epoch: int, head: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, epoch: int, first: int, head: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
         job, config = self.job, self.config
         views = Views(job.data.train, job.settings.views, config.augment, (job.seed, epoch))
-        order = shuffled(len(views), job.seed, epoch).tolist()
+        order = shuffled(len(views), job.seed, epoch).tolist()[first * config.batch :]
         for images, rows in batches(views, order, config.batch, job.settings.workers):
             found = [features.forward(job, part) for part in images.split(job.settings.chunk)]
             yield head(torch.cat(found)), job.data.train.labels[rows].to(job.device)
