@@ -81,6 +81,7 @@ class Result(_Part):
     metrics: dict[str, float | None] = Field(min_length=1)
     cost: Cost = Cost()
     recipe: dict[str, dict[str, Any]] = {}
+    data: dict[str, Any] = {}  # what tells its data from an edited copy: hashes of annotations, images, class list
     tensors_checked: int | None = None
     environment: dict[str, Any] = {}
     command: str = ""

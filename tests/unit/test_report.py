@@ -262,14 +262,55 @@ def test_results_of_an_earlier_state_of_the_suite_are_skipped(tmp_path):
 
 def test_recipes_that_differ_are_marked_and_spoil_the_conclusion(tmp_path):
     suite(tmp_path, trials=2)
-    path = tmp_path / "x--shapes_detection--trial0--00000000" / "result.json"
-    values = json.loads(path.read_text())
-    values["recipe"]["effective"]["lr"] = 0.01
-    path.write_text(json.dumps(values))
+    for path in tmp_path.glob("x--shapes_detection--*/result.json"):
+        values = json.loads(path.read_text())
+        values["recipe"]["effective"]["lr"] = 0.01
+        path.write_text(json.dumps(values))
     texts = _texts(tmp_path)
     assert "- MoCo v2 + MixMask: lr is 0.01, published 0.02" in texts["md"]
     assert '<td class="warned">⚠ 0.01</td>' in texts["html"]
     assert "Their recipes differ, so this is not the pre-training alone" in texts["md"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"recipe": {"effective": {"batch": 4, "lr": 0.02, "norm": "SyncBN"}}}, "norm SyncBN"),
+        ({"recipe": {"effective": {"batch": 8, "lr": 0.02}}}, "batch 8"),
+        ({"recipe": {"effective": {"batch": 4, "lr": 0.02, "iterations": 12}}}, "iterations 12"),
+        ({"recipe": {}}, "batch not stated, lr not stated"),
+        ({"data": {"train": {"annotations": "abc"}}}, "data fb0d59c4"),
+    ],
+)
+def test_a_cell_holds_one_thing_and_what_differs_is_another_row_named_by_it(tmp_path, changes, said):
+    for trial in range(3):
+        write(tmp_path / f"a{trial}", result("A", trial=trial, metrics={"bbox/AP": 10.0 + trial}))
+        write(tmp_path / f"b{trial}", result("B", trial=trial, metrics={"bbox/AP": 20.0 + trial}))
+    write(tmp_path / "b3", result("B", trial=3, metrics={"bbox/AP": 90.0}, **changes))
+    report = assembly.build(tmp_path, "A")
+    means = {row.label: report.cell(row, report.columns[0]).summary("bbox/AP").mean for row in report.rows}
+    assert means == {"A": 11.0, "B": 21.0, f"B, {said}": 90.0}
+    assert f"Trials under other conditions than the rest of their cell were kept apart: B, {said}." in report.notices
+    reports.write(report, tmp_path / "out")
+    for form in ("report.html", "report.md", "report.csv", "report.tex"):
+        assert said in (tmp_path / "out" / form).read_text()
+
+
+def test_how_a_recipe_is_carried_out_and_the_rate_that_a_sweep_chose_part_no_trials(tmp_path):
+    for trial, (devices, rate) in enumerate(((1, 0.02), (8, 0.06))):
+        recipe = {"effective": {"batch": 16, "devices": devices, "lr": rate}, "lr_sweep": {"chosen": rate / 0.02}}
+        write(tmp_path / str(trial), result("A", trial=trial, recipe=recipe))
+    (row,) = assembly.build(tmp_path, "A").rows
+    assert (row.label, row.variant) == ("A", "")
+
+
+def test_numbers_on_other_data_than_the_baselines_are_shown_and_not_compared(tmp_path):
+    for trial in range(3):
+        for name, data in (("A", {"test": "1"}), ("B", {"test": "1"}), ("C", {"test": "2"})):
+            write(tmp_path / f"{name}{trial}", result(name, trial=trial, metrics={"bbox/AP": 10.0 + trial}, data=data))
+    report = assembly.build(tmp_path, "A")
+    assert [line.split()[0] for line in report.conclusions] == ["B"]
+    assert "1 cell(s) were trained or measured on other data than the baseline's: not compared." in report.notices
 
 
 def test_damaged_pictures_are_named_and_left_out(tmp_path):
@@ -312,6 +353,9 @@ def test_the_terminal_shows_the_table_and_the_files(made, tmp_path):
 def _voc(tmp_path, **changes):
     values = result("ours", "voc0712_detection", metrics={"bbox/AP": 57.5, "bbox/AP50": 82.0})
     values["protocol"]["headline"] = "bbox/AP"
+    values["checkpoint"]["pretrain"] = {}
+    values["protocol"]["options"] = changes.pop("options", [])
+    values["checkpoint"] |= changes.pop("checkpoint", {})
     write(tmp_path / "a", values | changes)
     return _texts(tmp_path)
 
@@ -333,6 +377,15 @@ def test_published_numbers_stand_in_their_own_column_with_their_source(tmp_path)
     [
         ({"effective": {"batch": 4, "lr": 0.005}, "published": {"batch": 16, "lr": 0.02}}, False),
         ({"effective": {"devices": 1, "norm": "BN"}, "published": {"devices": 8, "norm": "SyncBN"}}, True),
+        ({"effective": {"devices": 4, "norm": "BN"}, "published": {"devices": 8, "norm": "SyncBN"}}, False),
+        (
+            {
+                "effective": {"devices": 4, "norm": "BN", "norm_group": 16, "accumulate": 2},
+                "published": {"devices": 8, "norm": "naiveSyncBN", "norm_group": 16, "accumulate": 1},
+            },
+            True,
+        ),
+        ({"effective": {"devices": 4, "norm_group": 4}, "published": {"devices": 8, "norm_group": 16}}, False),
     ],
 )
 def test_published_numbers_disappear_when_the_protocol_was_changed(tmp_path, recipe, shown):
@@ -342,7 +395,7 @@ def test_published_numbers_disappear_when_the_protocol_was_changed(tmp_path, rec
 def test_every_published_row_belongs_to_a_benchmark_and_cites_a_source():
     known = set(benchmarks.shipped())
     assert {name for group in published.groups() for name in (group.benchmark, *group.elsewhere)} <= known
-    assert sum(len(group.rows) for group in published.groups()) == 116
+    assert sum(len(group.rows) for group in published.groups()) == 161
     assert published.matching("voc0712_detection", "moco", ("mscn",), "bbox/AP") == []  # its protocol was not stated
     assert published.matching("voc12_segmentation", "moco", (), "seg/mIoU")[0][0] == 67.5
 
@@ -358,6 +411,13 @@ def test_every_published_row_belongs_to_a_benchmark_and_cites_a_source():
         ("coco_c4_2x", "Un-Mix", "bbox/AP75", 44.7, True),
         ("coco_fpn_4conv1fc", "PixPro", "segm/AP", 37.4, True),
         ("voc12_fcn16s", "BYOL", "seg/mIoU", 76.3, True),
+        ("voc12_segmentation", "SimSiam", "seg/mIoU", 46.27, False),
+        ("coco_fpn_4conv1fc", "BYOL, batch 4096", "segm/AP", 36.8, False),
+        ("voc0712_detection", "MoCo v2", "bbox/AP50", 81.06, False),
+        ("imagenet_knn", "SimSiam", "knn20/top1", 60.4, False),
+        ("imagenet_linear", "Un-Mix multi-scale", "linear/top1", 69.8, False),
+        ("imagenet100_linear", "SimCLR + MSCN", "caltech101/top1", 86.99, False),
+        ("imagenet100_linear", "MoCo v2 + saliency, high-pass", "flowers102/top1", 90.95, False),
         ("cifar10_knn", "Un-Mix symmetric", "knn/top1", 92.25, False),
         ("cifar100_linear", "SimSiam", "linear/top1", 66.04, False),
     ],
@@ -372,6 +432,40 @@ def test_published_numbers_are_those_of_the_table_and_say_whether_they_compare(
         if row.name == name
     ]
     assert (comparable, value) in found
+
+
+def test_published_numbers_stand_beside_the_same_epochs_data_and_branches_only_as_far_as_they_are_known(tmp_path):
+    run = {"steps": 200 * 5004, "batch_size": 256, "epochs": 200}
+    settings = {"mixed": {"name": "unmix", "mixup_probability": 0.5, "alpha": 1.0, "weight": 1.0}}
+    for number, (changes, shown) in enumerate([
+        ({}, ["57 (", "57.4 ("]),  # a download of which nothing is known
+        ({"pretrain": {"epochs": 200}}, ["57 ("]),
+        ({"pretrain": {"epochs": 800}}, ["57.4 ("]),
+        ({"name": "MoCo v2, 800 ep"}, ["57.4 ("]),
+        ({"pretrain": {"epochs": 6}}, []),
+        ({"pretrain": run}, ["57 ("]),
+        ({"pretrain": run | {"steps": 200 * 195}}, []),  # 200 epochs of CIFAR-10
+        ({"pretrain": {"epochs": "200", "steps": None}}, ["57 (", "57.4 ("]),
+        ({"branches": ["unmix"], "pretrain": {"epochs": 200}}, ["57.7 ("]),
+        ({"branches": ["unmix"], "pretrain": run | {"branch_settings": settings}}, ["57.7 ("]),
+        ({"branches": ["unmix"], "pretrain": run | {"branch_settings": {"a": settings["mixed"] | {"alpha": 0.2}}}}, []),
+        ({"branches": ["unmix"], "pretrain": run | {"branch_settings": 3}}, ["57.7 ("]),
+    ]):  # fmt: skip
+        text = _voc(tmp_path / str(number), checkpoint=changes)["md"]
+        assert [value for value in ("57 (", "57.4 (", "57.7 (", "58.1 (") if value in text] == shown, changes
+
+
+def test_numbers_whose_learning_rate_was_searched_stand_beside_a_sweep_and_never_beside_a_fixed_rate(tmp_path):
+    byol = {"method": "byol"}
+    fixed = {"effective": {"batch": 16, "lr": 0.02}, "published": {"batch": 16, "lr": 0.02}}
+    swept = {"effective": {"batch": 16, "lr": 0.06}, "published": {"batch": 16, "lr": 0.02}, "lr_sweep": {"chosen": 3}}
+    assert "| published |" not in _voc(tmp_path / "a", checkpoint=byol, recipe=fixed)["md"]
+    text = _voc(tmp_path / "b", checkpoint=byol, recipe=swept, options=["--lr-sweep=0.3,1,3"])
+    assert "55.3 (ImageNet-1K, 200 epochs, SimSiam table 5)" in text["md"]
+    assert "learning rate searched" in text["html"]
+    assert (
+        "| published |" not in _voc(tmp_path / "c", recipe=swept, options=["--lr-sweep=0.3,1,3"])["md"]
+    )  # MoCo's is fixed
 
 
 def test_numbers_of_other_rules_on_the_same_data_are_shown_there_as_not_comparable():
@@ -479,3 +573,20 @@ def test_a_suite_that_decides_as_it_goes_asks_for_trials_where_it_must_and_says_
     assert far.endswith(": better.")
     assert "undecided" in near
     assert "and for looking after 3, 5, 8 trials" in wording.method(report)
+
+
+def test_a_branch_is_shown_with_its_mask_fill_sides_and_weight(tmp_path):
+    mask = {
+        "name": "mixmask",
+        "mask": {"name": "channel", "grid": 8},
+        "partner": "reverse",
+        "weight": 1.0,
+        "sides": ["query"],
+    }
+    values = result("A")
+    values["checkpoint"]["pretrain"] = {"method": "moco", "branches": ["mixmask"], "branch_settings": {"filled": mask}}
+    write(tmp_path / "a", values)
+    texts = _texts(tmp_path, "A")
+    said = "filled mixmask (mask channel (grid 8), partner reverse, weight 1, sides query)"
+    assert f"- A: method moco, branches mixmask; {said}" in texts["md"]
+    assert said in texts["html"]

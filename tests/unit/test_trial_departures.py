@@ -13,7 +13,7 @@ from transfer.frameworks import PUBLISHED, Departure, Framework
 from transfer.frameworks.detectron2 import Detectron2
 from transfer.frameworks.mmseg import Mmseg
 from transfer.results import Result
-from transfer.suite.trial import Job, run_trial
+from transfer.suite.trial import Job, named, run_trial
 
 EVERYTHING = Departure(devices=2, tiny="shapes", lr_factor=0.3, hold_out=0.1)
 SAID = ["--tiny", "shapes", "--lr-factor", "0.3", "--hold-out", "0.1"]
@@ -29,6 +29,23 @@ def test_detectron2_gets_options_before_its_pairs_of_keys_and_values() -> None:
     ]
     assert Path(tool).name == "train_net.py"
     assert Detectron2().command(coco, *PLACES, departure=EVERYTHING)[2:8] == ["--num-gpus", "2", *SAID[:4]]
+
+
+@pytest.mark.parametrize(
+    ("file", "pretrain", "name"),
+    [
+        (
+            "runs/a/last.pth",
+            {"method": "moco", "branches": ["mixmask", "unmix"], "epochs": 200},
+            "moco + mixmask + unmix, 200 ep",
+        ),
+        ("runs/a/last.pth", {"method": "simsiam"}, "simsiam"),
+        ("runs/a/last.pth", {}, "a/last"),
+        ("runs/a/mine.pth", {}, "mine"),
+    ],
+)
+def test_a_checkpoint_without_a_name_is_named_by_how_it_was_made(file, pretrain, name) -> None:
+    assert named(Path(file), pretrain) == name
 
 
 def test_mmsegmentation_is_started_by_torchrun_on_several_devices() -> None:

@@ -69,9 +69,11 @@ class Dialect:
 def _our_run(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """Summarise a run of this project: method, branches, data, length and cost."""
     config, progress = checkpoint["config"], checkpoint.get("progress", {})
+    branches = config.get("branches", {})
     return {
         "method": config.get("method", {}).get("name", "random"),
-        "branches": sorted(branch["name"] for branch in config.get("branches", {}).values()),
+        "branches": sorted(branch["name"] for branch in branches.values()),
+        **({"branch_settings": branches} if branches else {}),
         "dataset": config.get("data", {}).get("name"),
         "epochs": progress.get("epoch", 0),
         "steps": progress.get("step", 0),

@@ -1,13 +1,14 @@
 """Build a report from a results folder: read, compare with the baseline, name what is missing."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
 from transfer import results
 from transfer.report import cost, statistics
-from transfer.report.model import Cell, Column, Ranks, Report, Row, is_class
+from transfer.report.model import Cell, Column, Ranks, Report, Row, conditions, is_class
 from transfer.results import Result, Skipped
 
 
@@ -24,8 +25,9 @@ def build(folder: Path, baseline: str | None = None, source: Path | None = None)
     wanted = baseline or suite.baseline
     wanted = next((c.name for c in suite.checkpoints if c.label == wanted), wanted)
     keys = _keys(found, suite, folder)
-    rows, columns = _rows(found, keys, suite, folder, wanted), _columns(found, suite)
-    cells = _cells(found, keys, rows, columns)
+    row_of, columns = _rows(found, keys, suite, folder, wanted), _columns(found, suite)
+    rows = list(row_of.values())
+    cells = _cells(found, keys, row_of, columns)
     columns += _explain_missing(cells, rows, columns, suite, folder)
     chosen = [row for row in rows if row.baseline]
     report = Report(
@@ -99,49 +101,71 @@ def _current(found: dict[Path, Result], suite: _Suite, folder: Path, skipped: li
     return kept
 
 
-Key = tuple[str, str]  # a checkpoint's name and file; the file is empty for those that a suite made under one name
+# A checkpoint's name and file (empty for those that a suite made under one name), and what differs from the other trials.
+Key = tuple[str, str, str]
 
 
 def _keys(found: dict[Path, Result], suite: _Suite, folder: Path) -> dict[Path, Key]:
-    """Tell which checkpoint each result is of: a suite may pre-train, and anyone may draw random weights, once a trial."""
+    """Tell which row each result belongs to: a suite may pre-train, and anyone may draw random weights, once a trial.
+
+    A cell holds one thing: of its trials only those under the conditions that most of the benchmark's have stay in it.
+    """
     folders = {folder / item.folder for item in suite.items}
     made = {_of(r) for path, r in found.items() if path.parent in folders or r.checkpoint.method == "random"}
-    return {path: (r.checkpoint.name, "" if _of(r) in made else r.checkpoint.sha256) for path, r in found.items()}
+    cells: dict[tuple[str, str, str, str], list[Path]] = {}
+    ran: dict[tuple[str, str], Counter[tuple[tuple[str, str], ...]]] = {}
+    for path, r in found.items():
+        column = r.benchmark, r.protocol.hash
+        file = "" if _of(r) in made else r.checkpoint.sha256
+        cells.setdefault((r.checkpoint.name, file, *column), []).append(path)
+        ran.setdefault(column, Counter())[tuple(conditions(r).items())] += 1
+    keys: dict[Path, Key] = {}
+    for (name, file, benchmark, rules), paths in cells.items():
+        ways = {path: tuple(conditions(found[path]).items()) for path in paths}
+        usual = max(dict.fromkeys(ways.values()), key=ran[benchmark, rules].__getitem__)
+        keys |= {path: (name, file, _variant(dict(way), dict(usual))) for path, way in ways.items()}
+    return keys
 
 
-def _of(result: Result) -> Key:
+def _variant(way: dict[str, str], usual: dict[str, str]) -> str:
+    differing = [name for name in way | usual if way.get(name) != usual.get(name)]
+    return ", ".join(f"{name} {way.get(name, 'not stated')}" for name in differing)
+
+
+def _of(result: Result) -> tuple[str, str]:
     return result.checkpoint.name, result.checkpoint.sha256
 
 
 def _rows(
     found: dict[Path, Result], keys: dict[Path, Key], suite: _Suite, folder: Path, baseline: str | None
-) -> list[Row]:
+) -> dict[Key, Row]:
     said = {checkpoint.name: checkpoint for checkpoint in suite.checkpoints}
     results_of: dict[Key, list[Result]] = {}
     for path, result in found.items():
         results_of.setdefault(keys[path], []).append(result)
-    unseen = [(name, "") for name in said if not any(name == seen for seen, _ in results_of)]
+    unseen = [(name, "", "") for name in said if not any(name == key[0] for key in results_of)]
     every = [*results_of, *unseen]
-    names = [name for name, _ in every]
+    names = [name for name, _ in dict.fromkeys((name, digest) for name, digest, _ in every)]
     order = {name: index for index, name in enumerate(said)}
-    rows = []
-    for name, digest in sorted(every, key=lambda key: (order.get(key[0], len(order)), key)):
-        mine = results_of.get((name, digest), [])
+    rows = {}
+    for key in sorted(every, key=lambda key: (order.get(key[0], len(order)), key)):
+        name, digest, variant = key
+        mine = results_of.get(key, [])
         checkpoint = mine[0].checkpoint if mine else None
         entry = said.get(name, _Checkpoint(label=name, name=name))
         files = tuple(dict.fromkeys(result.checkpoint.sha256 for result in mine))
         piece = digest[:8] or ("the suite's" if name in said else "drawn anew" if len(mine) > 1 else "unknown file")
-        rows.append(
-            Row(
-                label=name if names.count(name) == 1 else f"{name} @{piece}",
-                name=name,
-                files=files,
-                method=checkpoint.method if checkpoint else entry.method,
-                branches=checkpoint.branches if checkpoint else tuple(entry.branches),
-                notes=checkpoint.notes if checkpoint else entry.notes,
-                runs=tuple(folder / run for run in entry.runs or ([entry.run] if entry.run else [])),
-                baseline=name == baseline,
-            )
+        label = name if names.count(name) == 1 else f"{name} @{piece}"
+        rows[key] = Row(
+            label=f"{label}, {variant}" if variant else label,
+            name=name,
+            files=files,
+            method=checkpoint.method if checkpoint else entry.method,
+            branches=checkpoint.branches if checkpoint else tuple(entry.branches),
+            notes=checkpoint.notes if checkpoint else entry.notes,
+            runs=tuple(folder / run for run in entry.runs or ([entry.run] if entry.run else [])),
+            baseline=name == baseline and not variant,
+            variant=variant,
         )
     return rows
 
@@ -168,14 +192,13 @@ def _columns(found: dict[Path, Result], suite: _Suite) -> list[Column]:
 
 
 def _cells(
-    found: dict[Path, Result], keys: dict[Path, Key], rows: list[Row], columns: list[Column]
+    found: dict[Path, Result], keys: dict[Path, Key], rows: dict[Key, Row], columns: list[Column]
 ) -> dict[tuple[Row, Column], Cell]:
-    files = {(row.name, digest): row for row in rows for digest in row.files}
     column_of = {(column.benchmark, column.hash): column for column in columns}
     cells: dict[tuple[Row, Column], Cell] = {}
     for path, result in sorted(found.items(), key=lambda pair: pair[1].trial):
         column = column_of[result.benchmark, result.protocol.hash]
-        cells.setdefault((files[_of(result)], column), Cell()).trials.append((path, result))
+        cells.setdefault((rows[keys[path]], column), Cell()).trials.append((path, result))
     return cells
 
 
@@ -217,7 +240,11 @@ def _compare(report: Report) -> None:
         if row is not report.baseline and cell.values(column.headline)
     ]
     against = {column: report.cell(report.baseline, column) for column in report.columns}
-    places = [place for place in places if against[place[1]].values(place[1].headline)]
+    places = [
+        (row, column, cell)
+        for row, column, cell in places
+        if against[column].values(column.headline) and not _other_data(cell, against[column])
+    ]
     samples = [(cell.values(c.headline), against[c].values(c.headline)) for _, c, cell in places]
     if report.looks:
         found = statistics.sequential(samples, report.looks)
@@ -250,6 +277,10 @@ def wanted(report: Report) -> dict[tuple[str, str], int]:
                 name = report.baseline.name, column.benchmark
                 found[name] = max(look, found.get(name, 0))
     return found
+
+
+def _other_data(cell: Cell, baseline: Cell) -> bool:
+    return bool(cell.data and baseline.data and cell.data != baseline.data)
 
 
 def _pairs(report: Report, column: Column, comparisons: int) -> dict[Row, list[float]]:
@@ -288,7 +319,7 @@ def _rank(report: Report) -> Ranks | None:
     return None if found is None else Ranks(rows, columns, found)
 
 
-def _notices(report: Report, wanted: str | None, chosen: int) -> list[str]:
+def _about_baseline(report: Report, wanted: str | None, chosen: int) -> list[str]:
     notices = []
     names = ", ".join(row.label for row in report.rows) or "none"
     shown = "so no differences are shown"
@@ -300,6 +331,16 @@ def _notices(report: Report, wanted: str | None, chosen: int) -> list[str]:
         notices.append(f"The baseline {wanted!r} is not among the results, {shown}; there are: {names}.")
     elif chosen > 1:
         notices.append(f"{chosen} checkpoint files are named {wanted!r}, {shown}.")
+    base = report.baseline
+    if base is not None and (
+        other := sum(_other_data(cell, report.cell(base, column)) for (_, column), cell in report.cells.items())
+    ):
+        notices.append(f"{other} cell(s) were trained or measured on other data than the baseline's: not compared.")
+    return notices
+
+
+def _notices(report: Report, wanted: str | None, chosen: int) -> list[str]:
+    notices = _about_baseline(report, wanted, chosen)
     cells = [cell for cell in report.cells.values() if cell.trials]
     if single := sum(len(cell.trials) == 1 for cell in cells):
         notices.append(f"{single} cell(s) rest on one trial: no spread, no interval, and never 'better'.")
@@ -309,6 +350,10 @@ def _notices(report: Report, wanted: str | None, chosen: int) -> list[str]:
         notices.append(f"{changed} cell(s) ran a recipe that differs from the published one; see protocols.")
     if valueless := sum(column.headline in cell.valueless for (_, column), cell in report.cells.items()):
         notices.append(f"{valueless} cell(s) have no value in some trial; their means are over the others.")
+    if apart := [row.label for row in report.rows if row.variant]:
+        notices.append(
+            f"Trials under other conditions than the rest of their cell were kept apart: {', '.join(apart)}."
+        )
     if warned := [row.label for row in report.rows if cost.warnings(row)]:
         notices.append(
             f"Warned about while pre-training: {', '.join(warned)}; the warnings stand below the table of costs."

@@ -81,7 +81,7 @@ def published_rows(report: Report) -> Iterator[dict[str, Any]]:
             for row in group.rows:
                 for metric, value in zip(group.metrics, row.values, strict=True):
                     yield {
-                        "kind": "published" if group.comparable else "published, other protocol",
+                        "kind": group.kind,
                         "checkpoint": row.name,
                         "method": row.method,
                         "branches": "+".join(row.branches),

@@ -38,6 +38,7 @@ def _lines(report: Report) -> Iterator[str]:
     for column in report.columns:
         yield from _benchmark(report, column)
     yield from _cost(report)
+    yield from _checkpoints(report)
     yield from _missing(report)
     yield from _remake(report)
 
@@ -122,6 +123,12 @@ def _cost(report: Report) -> Iterator[str]:
     warned = [(cost.row.label, line) for cost in costs.costs(report) for line in cost.warnings]
     yield from (escape(f"- {label}, {line}") for label, line in warned)
     yield from [""] * bool(warned)
+
+
+def _checkpoints(report: Report) -> Iterator[str]:
+    known = [(row, lines) for row in report.rows if (lines := wording.pretrained(report.pretrained(row)))]
+    if known:
+        yield from ("## Checkpoints", "", *(escape(f"- {row.label}: {'; '.join(lines)}") for row, lines in known), "")
 
 
 def _missing(report: Report) -> Iterator[str]:

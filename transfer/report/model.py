@@ -1,6 +1,8 @@
 """What a report says, before it has a form: checkpoints x benchmarks, differences, and what is missing."""
 
 import functools
+import hashlib
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -14,7 +16,7 @@ from transfer.results import Result, Skipped
 
 _KINDS = {"bbox": "box", "segm": "mask", "seg": "", "bbox_11point": "box (11 points)", "bbox_area": "box (area)"}
 MARKS = {"better": "▲", "worse": "▼", "undecided": "≈"}
-_SAME_PROTOCOL = ("devices", "norm")  # may differ between effective and published recipe: the batch is what counts
+PLACE = ("devices", "accumulate", "images_per_device")  # how a recipe is carried out; its numbers do not depend on it
 
 
 @dataclass
@@ -62,21 +64,53 @@ class Cell:
 
     @functools.cached_property
     def effective_recipe(self) -> set[tuple[str, str]]:
-        """Return every setting that was in effect in any trial."""
-        return {(key, str(value)) for _, r in self.trials for key, value in r.recipe.get("effective", {}).items()}
+        """Return every setting that was in effect in any trial, and its data."""
+        return {pair for _, result in self.trials for pair in conditions(result).items()}
+
+    @functools.cached_property
+    def data(self) -> set[str]:
+        """Return the data of its trials, as far as they say."""
+        return {conditions(result)["data"] for _, result in self.trials if result.data}
 
     @functools.cached_property
     def same_protocol(self) -> bool:
-        """Tell whether published numbers may stand beside this cell: nothing changed but the number of devices."""
-        options = any(result.protocol.options for _, result in self.trials)
-        return not options and not set(self.changed_recipe) - set(_SAME_PROTOCOL)
+        """Tell whether published numbers may stand beside this cell: nothing changed but how it is carried out.
+
+        Another norm over as many images is the published one, as batch norm of a single device that has them all is.
+        """
+        options = [
+            o for _, r in self.trials for o in r.protocol.options if not (self.swept and o.startswith("--lr-sweep"))
+        ]
+        recipes = [result.recipe.get("effective", {}) for _, result in self.trials]
+        whole = all("norm_group" in recipe or recipe.get("devices") == 1 for recipe in recipes)
+        return not options and not set(self.changed_recipe) - {
+            *PLACE,
+            *(("norm",) if whole else ()),
+            *(("lr",) if self.swept else ()),
+        }
+
+    @property
+    def swept(self) -> bool:
+        """Tell whether its learning rates were chosen from several."""
+        return bool(self.trials) and all("lr_sweep" in result.recipe for _, result in self.trials)
+
+
+def conditions(result: Result) -> dict[str, str]:
+    """Return what a trial's numbers depend on besides checkpoint, protocol and seed; a rate that a sweep chose is a result."""
+    swept = ("lr",) if "lr_sweep" in result.recipe else ()
+    found = {k: str(v) for k, v in result.recipe.get("effective", {}).items() if k not in (*PLACE, *swept)}
+    if result.data:
+        text = json.dumps(result.data, sort_keys=True, default=str)
+        found["data"] = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return found
 
 
 @dataclass(frozen=True, eq=False)
 class Row:
     """A checkpoint; ``label`` is its name, with a piece of its sha256 where two files bear the same name.
 
-    ``files`` are the sha256 of its files: several where a suite pre-trains once a trial, each with its run folder.
+    ``variant`` names what differs where some of a cell's trials ran under other conditions than the rest. ``files`` are the
+    sha256 of its files: several where a suite pre-trains once a trial, each with its run folder.
     """
 
     label: str
@@ -87,6 +121,7 @@ class Row:
     notes: str = ""
     runs: tuple[Path, ...] = ()
     baseline: bool = False
+    variant: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +193,11 @@ class Report:
         found = (cell.difference for cell in self.cells.values() if cell.difference is not None)
         return {"paired" if d.paired else "Welch" for d in found if d.p is not None}
 
+    def pretrained(self, row: Row) -> dict[str, Any]:
+        """Return what the weights files say of how a backbone was made."""
+        trials = (trial for column in self.columns for trial in self.cell(row, column).trials)
+        return next((result.checkpoint.pretrain for _, result in trials if result.checkpoint.pretrain), {})
+
     def ran(self, column: Column) -> list[Row]:
         """Return the rows that have a trial of a benchmark."""
         return [row for row in self.rows if self.cell(row, column).trials]
@@ -171,7 +211,10 @@ class Report:
         cell = self.cell(row, column)
         if not cell.trials or not cell.same_protocol:
             return []
-        return published.matching(column.plugin, row.method, row.branches, column.headline)
+        known = cell.trials[0][1].checkpoint.pretrain
+        return published.matching(
+            column.plugin, row.method, row.branches, column.headline, known, row.name, swept=cell.swept
+        )
 
     @functools.cached_property
     def with_published(self) -> set[Column]:

@@ -146,7 +146,7 @@ def _metrics(report: Report, _: Cache) -> dict[str, Any]:
 def _protocols(report: Report, _: Cache) -> dict[str, Any]:
     return {
         "recipes": {column: _recipe(report, column) for column in report.columns},
-        "pretrained": {row: _pretrained(report, row) for row in report.rows},
+        "pretrained": {row: report.pretrained(row) for row in report.rows},
     }
 
 
@@ -184,12 +184,6 @@ def _recipe(report: Report, column: Column) -> list[RecipeLine]:
 def _pair(report: Report, row: Row, column: Column) -> tuple[dict[str, Any], dict[str, Any]]:
     recipe = report.cell(row, column).trials[0][1].recipe
     return recipe.get("effective", {}), recipe.get("published", {})
-
-
-def _pretrained(report: Report, row: Row) -> dict[str, Any]:
-    """Return what the weights files say of how the backbone was made."""
-    trials = (trial for column in report.columns for trial in report.cell(row, column).trials)
-    return next((result.checkpoint.pretrain for _, result in trials if result.checkpoint.pretrain), {})
 
 
 SECTIONS = (

@@ -210,6 +210,28 @@ def plain(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
 
 
+def nested(value: Any) -> str:
+    """Write settings within settings: ``mixmask: mask block (grid 8), weight 1``."""
+    if not isinstance(value, dict):
+        return plain(value)
+    parts = []
+    for key, part in value.items():
+        if isinstance(part, dict):
+            name, rest = part.get("name", ""), {k: v for k, v in part.items() if k != "name"}
+            parts.append(f"{key} {name} ({nested(rest)})" if rest else f"{key} {name}")
+        elif key != "name":
+            parts.append(f"{key} {plain(part)}")
+    return ", ".join(parts)
+
+
+def pretrained(values: dict[str, Any]) -> list[str]:
+    """Write what a weights file says of how its backbone was made, each branch with its mask, fill, sides and weights."""
+    settings = values.get("branch_settings")
+    branches = settings if isinstance(settings, dict) else {}
+    lines = [", ".join(f"{key} {plain(v)}" for key, v in values.items() if key != "branch_settings")]
+    return [line for line in [*lines, *(nested({label: branch}) for label, branch in branches.items())] if line]
+
+
 def command(report: Report, path: Path, result: Result) -> str:
     """Return the command that makes a trial again, as recorded; hand-made results may have none."""
     return result.command or f"not recorded in {shlex.quote(report.named(path))}"

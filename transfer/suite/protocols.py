@@ -78,12 +78,13 @@ def reference(name: str, benchmark: Benchmark) -> str:
     shown: list[str] = []
     count = 0
     for group in published.of(name):
+        searched = ", learning rate searched" if group.swept else ""
         for line in group.rows if group.comparable else ():
             value = group.value(line, benchmark.headline)
             if value is not None:
                 count += 1
                 if line.name in ROWS and not any(text.startswith(line.name) for text in shown):
-                    shown.append(f"{line.name} {value:g} ({line.source})")
+                    shown.append(f"{line.name} {value:g} ({line.source}{searched})")
     more = f"; {count - len(shown)} more" if count > len(shown) else ""
     return "; ".join(shown) + more if shown else f"{count} rows" if count else ""
 

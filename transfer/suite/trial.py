@@ -228,13 +228,22 @@ def _evaluation(path: Path, seconds: float) -> dict[str, Any]:
 def _described(job: Job, digest: str, proof: Mapping[str, Any]) -> Checkpoint:
     pretrain = proof.get("recipe", {}).get("pretrain") or {}
     return Checkpoint(
-        name=job.name or job.checkpoint.stem,
+        name=job.name or named(job.checkpoint, pretrain),
         sha256=digest,
         method=job.method or pretrain.get("method") or "",
         branches=job.branches or tuple(pretrain.get("branches") or ()),
         pretrain=pretrain,
         notes=job.notes,
     )
+
+
+def named(checkpoint: Path, pretrain: Mapping[str, Any]) -> str:
+    """Name a checkpoint by how it was made, else by its file, with the folder where many files bear that name."""
+    made = " + ".join(filter(None, (pretrain.get("method"), *(pretrain.get("branches") or ()))))
+    if made:
+        return f"{made}, {pretrain['epochs']:g} ep" if pretrain.get("epochs") else made
+    common = checkpoint.stem in ("last", "best", "checkpoint", "model", "model_final", "weights", "latest")
+    return f"{checkpoint.absolute().parent.name}/{checkpoint.stem}" if common else checkpoint.stem
 
 
 def _now() -> str:
