@@ -12,10 +12,15 @@ SUITE = Path(__file__).resolve().parent.parent / "configs" / "suites" / "demo.ya
 JOBS = min(2, os.cpu_count() or 1)  # of one thread each, which is faster than one item on two threads
 
 
-def main() -> int:
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, metavar="DIR", help="results folder; results/demo by default")
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    given = parser().parse_args()
     from rich.console import Console  # here, like the others: --help must not wait for them
 
     from transfer.suite import run as runner

@@ -40,9 +40,14 @@ class Row(NamedTuple):
     next_step: str = ""
 
 
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    return argparse.ArgumentParser(description=__doc__)
+
+
 def main() -> int:
     """Print the table; exit 1 when something needed is missing."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    parser().parse_args()
     from rich.console import Console  # here: --help must not wait
     from rich.table import Table
 

@@ -85,12 +85,17 @@ def sorts() -> dict[str, Callable[[], dict[str, str]]]:
     }
 
 
-def main() -> None:
-    """Print the names of one sort of thing, or of all."""
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sort", nargs="?", choices=list(sorts()), help="all by default")
     parser.add_argument("--json", action="store_true", help="as JSON: {sort: {name: what it is}}")
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Print the names of one sort of thing, or of all."""
+    given = parser().parse_args()
     found = {name: made() for name, made in sorts().items() if given.sort in (None, name)}
     if given.json:
         print(json.dumps(found, indent=2))

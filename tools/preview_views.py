@@ -8,15 +8,20 @@ import checkout  # noqa: F401
 from core.errors import cli
 
 
-def main() -> None:
-    """Render the contact sheet and print its path."""
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", type=Path, help="a file of configs/pretrain/")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     parser.add_argument("--out", type=Path, default=Path("views.png"), help="PNG to write (default: views.png)")
     parser.add_argument("--images", type=int, default=2, help="images side by side (default: 2)")
     parser.add_argument("--side", type=int, default=96, help="pixels a picture (default: 96)")
-    arguments = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Render the contact sheet and print its path."""
+    arguments = parser().parse_intermixed_args()
 
     from core import config
     from core.files import replacing

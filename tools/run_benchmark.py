@@ -50,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--method", default="", help="pre-training method, if the file does not say")
     parser.add_argument("--branches", default="", help="its branches, separated by commas")
     parser.add_argument("--notes", default="")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="config values for the framework")
     parser.add_argument("--options", nargs=argparse.REMAINDER, default=[], help="the rest goes to the framework")
     return parser
 
@@ -69,7 +70,7 @@ def job(given: argparse.Namespace) -> "Job":
         **{key: getattr(given, key) for key in same},
         out=given.out or Path(),
         branches=tuple(filter(None, given.branches.split(","))),
-        options=tuple(given.options),
+        options=(*given.overrides, *given.options),
         devices=given.num_gpus,
         lr_sweep=lr_sweep.parse(given.lr_sweep) if given.lr_sweep else (),
     )
@@ -78,7 +79,7 @@ def job(given: argparse.Namespace) -> "Job":
 
 def main() -> None:
     """Parse, measure, and print the metrics and where the result is."""
-    given = parser().parse_args()
+    given = parser().parse_intermixed_args()
     from transfer.suite import process  # here: --help must not wait
     from transfer.suite.trial import run_trial
 

@@ -31,14 +31,19 @@ def check_pretraining(settings: "Suite") -> None:
         raise InputError("\n".join(problems))
 
 
-def main() -> int:
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("suite", type=Path, metavar="SUITE", help="for example configs/suites/demo.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over those of the file")
     parser.add_argument("--plan", action="store_true", help="print every item, its cost and its state, and run nothing")
     parser.add_argument("--out", type=Path, metavar="DIR", help="results folder; results/NAME by default")
     parser.add_argument("--jobs", type=int, metavar="N", help="items at a time, that is launcher.jobs=N")
-    given = parser.parse_intermixed_args()
+    return parser
+
+
+def main() -> int:
+    given = parser().parse_intermixed_args()
     from rich.console import Console  # here, like the others: --help must not wait for them
 
     from transfer.suite import run

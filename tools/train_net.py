@@ -28,8 +28,24 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint-minutes", type=float, default=10.0, metavar="M", help="save at least so often (0: by iterations)"
     )
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config keys and values, last")
+    parser.add_argument("--weights", metavar="FILE", help="the same as MODEL.WEIGHTS FILE")
+    parser.add_argument("--out", metavar="DIR", help="the same as OUTPUT_DIR DIR")
+    parser.add_argument(
+        "opts", nargs="*", metavar="KEY=VALUE", help="config values, also as Detectron2's KEY VALUE pairs"
+    )
     return parser
+
+
+def pairs(given: argparse.Namespace) -> list[str]:
+    """Return the overrides as Detectron2 has them, KEY and VALUE in turn; what stands last counts."""
+    said: list[str] = []
+    for word in given.opts:
+        whole = "=" in word and len(said) % 2 == 0
+        said += word.split("=", 1) if whole else [word]
+    if len(said) % 2:
+        raise InputError(f"KEY VALUE must come in pairs: {' '.join(given.opts)}")
+    named = {"MODEL.WEIGHTS": given.weights, "OUTPUT_DIR": given.out}
+    return [*said, *(part for key, value in named.items() if value for part in (key, value))]
 
 
 def share(text: str) -> float:
@@ -41,9 +57,8 @@ def share(text: str) -> float:
 
 def main() -> int:
     """Parse, then import and run."""
-    arguments = parser().parse_args()
-    if len(arguments.opts) % 2:
-        raise InputError(f"KEY VALUE must come in pairs: {' '.join(arguments.opts)}")
+    arguments = parser().parse_intermixed_args()
+    arguments.opts = pairs(arguments)
     from transfer.frameworks.detectron2.run import main as run
 
     return run(arguments)

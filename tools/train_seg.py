@@ -15,11 +15,11 @@ def share(text: str) -> float:
     return value
 
 
-def main() -> None:
-    """Parse MMSegmentation's command line, with ``--weights`` and ``--seed`` added, and run."""
+def parser() -> argparse.ArgumentParser:
+    """Describe MMSegmentation's command line, with ``--weights``, ``--seed`` and plain ``key=value`` added."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", type=Path, help="a native MMSegmentation config")
-    parser.add_argument("--work-dir", type=Path, help="where everything is written (work_dirs/<config name>)")
+    parser.add_argument("--work-dir", "--out", type=Path, help="where everything is written (work_dirs/<config name>)")
     parser.add_argument("--weights", type=Path, help="backbone, from tools/convert_to_mmseg.py (none: random)")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in the work folder")
     parser.add_argument("--amp", action="store_true", help="mixed precision (CUDA only)")
@@ -34,10 +34,17 @@ def main() -> None:
         "--checkpoint-minutes", type=float, default=10.0, metavar="M", help="save at least so often (0: by iterations)"
     )
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="override config values")
-    arguments = parser.parse_args()
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="the same as --cfg-options")
+    return parser
+
+
+def main() -> None:
+    """Parse, then import and run."""
+    given = vars(parser().parse_intermixed_args())
+    given["cfg_options"] = [*given["cfg_options"], *given.pop("overrides")]
     from transfer.frameworks.mmseg.run import run  # here: torch and MMSegmentation load for seconds, --help must not
 
-    run(**vars(arguments))
+    run(**given)
 
 
 if __name__ == "__main__":

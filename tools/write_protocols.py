@@ -7,9 +7,14 @@ import checkout  # noqa: F401
 from core.errors import cli
 
 
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    return argparse.ArgumentParser(description=__doc__)
+
+
 def main() -> None:
     """Parse, then read every config with its own framework and write the page."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    parser().parse_args()
     from transfer.suite import protocols  # here: --help must not wait
 
     protocols.write()

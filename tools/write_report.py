@@ -8,7 +8,8 @@ import checkout  # noqa: F401
 from core.errors import cli
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("results", type=Path, metavar="RESULTS", help="folder with result.json files at any depth, or a packed file")
@@ -36,7 +37,11 @@ def main() -> None:
     )
     add("--log", metavar="SERVICE", help="also send every trial to mlflow or wandb")
     add("--project", default="", metavar="NAME", help="of --log; the report's title by default")
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    given = parser().parse_args()
     from transfer import results  # here, and below: they load for a second, --help must not
 
     if given.pack is not None:
