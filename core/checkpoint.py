@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.files import FileError, read_weights_file, replacing
+from core.files import FileError, replacing
+from core.weights_file import read_weights_file
 
 RUN = "masktransfer-checkpoint"
 BACKBONE = "masktransfer-backbone"

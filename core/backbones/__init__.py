@@ -8,7 +8,7 @@ network of its own gets one in ``transfer/frameworks/FRAMEWORK/backbones.py``, w
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from jaxtyping import Float
@@ -66,9 +66,14 @@ class Backbone(nn.Module, ABC):
         return {"family": config.name}
 
     @classmethod
-    def stage_of(cls, name: str) -> str:
+    def stage_of(cls, name: str, config: Any) -> str:
         """Return the stage (``stem``, ``stage1`` to ``stage4``) that one of our tensor names belongs to."""
         return "stem"
+
+    @classmethod
+    def after(cls, config: Any, names: Iterable[str]) -> list[str]:
+        """Return those of our tensor names that stand after the four stages."""
+        return [name for name in names if name.startswith(cls.heads)]
 
     @classmethod
     def export(cls, tensors: Mapping[str, Tensor], framework: str) -> dict[str, Tensor]:

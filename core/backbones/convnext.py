@@ -117,6 +117,15 @@ READINGS: dict[str, tuple[str, Rules]] = {
             *_block("dwconv", "layernorm", "pwconv1", "pwconv2", "layer_scale_parameter"),
         ],
     ),
+    # transformers, modeling_dinov3_convnext.py
+    "huggingface, DINOv3": (
+        r"stages\.0\.layers\.0\.depthwise_conv\.weight$",
+        [
+            (r"^stages\.(\d)\.downsample_layers\.", _even),
+            (r"^stages\.(\d)\.layers\.", _odd),
+            *_block("depthwise_conv", "layer_norm", "pointwise_conv1", "pointwise_conv2", "gamma"),
+        ],
+    ),
     "detectron2": (
         r"res2\.0\.depthwise\.weight$",
         [
@@ -134,7 +143,21 @@ class Convnext(Backbone):
     """Patch stem, four stages of depthwise 7x7 blocks with layer norms; the pooled output is normalised without weights."""
 
     # the pooled norm and the classifier, and the norms that dense tasks put on each stage's output
-    heads = ("classifier.", "head.", "norm.", "norm0.", "norm1.", "norm2.", "norm3.", "layernorm.", "out_norms.")
+    heads = (
+        *(
+            "classifier.",
+            "head.",
+            "norm.",
+            "norm0.",
+            "norm1.",
+            "norm2.",
+            "norm3.",
+            "layernorm.",
+            "layer_norm.",
+            "out_norms.",
+        ),
+        *("norms.", "hidden_states_norms."),  # of DINOv3 and of transformers' ConvNextBackbone
+    )
 
     class Config(PluginSettings):
         """``blocks`` a stage and ``width`` of the first stage; it doubles at each. ``drop_path`` of the last block."""
@@ -215,7 +238,7 @@ class Convnext(Backbone):
         return {"family": "convnext", **shape, "stem": "patch", "norm": "LN"}
 
     @classmethod
-    def stage_of(cls, name: str) -> str:
+    def stage_of(cls, name: str, config: Any) -> str:
         """Return ``stage2`` for ``features.2.*`` (its downsampling) and ``features.3.*``."""
         index = int(name.split(".")[1])
         return f"stage{(index + 1) // 2 if index % 2 else index // 2 + 1}" if index else "stem"

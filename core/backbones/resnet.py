@@ -37,9 +37,26 @@ DETECTRON2: Rules = [
 ]
 SAME: Rules = []  # torchvision, timm's resnet18/34/50/101 and MMSegmentation's ResNet(style='pytorch') have one naming
 
+
+def _sequential(first: int) -> Rules:
+    """Return the rules from the places in a list, of which ``first`` is the first stage's, to torchvision's names."""
+    stages = (rf"^([{first}-{first + 3}])\.(?=\d)", lambda match: f"layer{int(match[1]) - first + 1}.")
+    return [stages, (r"^0\.", "conv1."), (r"^1\.", "bn1."), (r"^\d+\.", "fc.")]
+
+
 # What is read: naming -> (the name that tells it, rules to torchvision's names).
 READINGS: dict[str, tuple[str, Rules]] = {
-    "torchvision": (r"layer1\.0\.conv1\.weight$", SAME),
+    # torchvision's, and those of codes that differ in a word: SupContrast (shortcut), maskrcnn-benchmark (stem.conv1),
+    # convolutions with their norm in one module (conv1.conv)
+    "torchvision": (
+        r"layer1\.0\.conv1\.weight$",
+        [
+            (r"^(?:stem|layer0)\.(conv1|bn1)\.", r"\1."),
+            (r"^conv1\.conv\.", "conv1."),
+            (r"^conv1\.bn\.", "bn1."),
+            (r"\bshortcut\.([01])\.", r"downsample.\1."),
+        ],
+    ),
     "detectron2": (
         r"res2\.0\.conv1\.weight$",
         [
@@ -51,11 +68,11 @@ READINGS: dict[str, tuple[str, Rules]] = {
             (r"shortcut\.", "downsample.0."),
         ],
     ),
-    # torch.nn.Sequential(*resnet.children()), as in lightly's tutorials and many BYOL codes
-    "sequential": (
-        r"4\.0\.conv1\.weight$",
-        [(r"^0\.", "conv1."), (r"^1\.", "bn1."), (r"^([4-7])\.", lambda match: f"layer{int(match[1]) - 3}.")],
-    ),
+    # torch.nn.Sequential of a ResNet's children, as in lightly's tutorials and many BYOL codes; CIFAR's have no pooling
+    # (Un-Mix), or neither that nor an activation (lightly). What follows the stages is a projector.
+    "sequential without pooling and activation": (r"2\.0\.conv1\.weight$", _sequential(2)),
+    "sequential without pooling": (r"3\.0\.conv1\.weight$", _sequential(3)),
+    "sequential": (r"4\.0\.conv1\.weight$", _sequential(4)),
     # Hugging Face transformers, modeling_resnet.py
     "huggingface": (
         r"encoder\.stages\.0\.layers\.0\.layer\.0\.convolution\.weight$",
@@ -73,9 +90,10 @@ READINGS: dict[str, tuple[str, Rules]] = {
 
 
 class ResNet(Backbone):
-    """A ResNet with the stride in the 3x3 convolution.
+    """A ResNet with the stride in the 3x3 convolution, or in the 1x1 before it.
 
-    torchvision has it so, Detectron2 with STRIDE_IN_1X1 False, and MMSegmentation with style pytorch.
+    torchvision has it in the 3x3, Detectron2 with STRIDE_IN_1X1 False, MMSegmentation with style pytorch; Caffe's ResNets
+    (MSRA's, Detectron2's model zoo, MMSegmentation's style caffe) have it in the 1x1.
     """
 
     heads = ("fc.",)
@@ -91,6 +109,7 @@ class ResNet(Backbone):
         depth: Literal[18, 34, 50, 101] = 50
         width: int = Field(64, ge=4, le=512, multiple_of=4)
         stem: Stem = "imagenet"
+        stride_in_1x1: bool = Field(False, exclude_if=lambda value: not value)  # runs of before have no such key
 
     def __init__(self, config: "ResNet.Config") -> None:
         super().__init__()
@@ -107,6 +126,10 @@ class ResNet(Backbone):
             stage, channels = _stage(block, channels, planes, count, stride=1 if index == 0 else 2)
             self.add_module(f"layer{index + 1}", stage)
         self.feature_dim = channels
+        if config.stride_in_1x1:
+            for module in self.modules():
+                if isinstance(module, Bottleneck):
+                    module.conv1.stride, module.conv2.stride = module.conv2.stride, module.conv1.stride
         _initialise(self)
 
     def stages(self, images: Float[Tensor, "batch 3 height width"]) -> list[Tensor]:
@@ -143,14 +166,15 @@ class ResNet(Backbone):
         if inner is not None and bottleneck and inner.shape != (width, width, 3, 3):
             raise InputError(
                 f"layer1.0.conv2.weight has shape {tuple(inner.shape)} for a stem of {width}: a wide or grouped ResNet "
-                "(or transposed tensors); only plain ResNet-18/34/50/101 are carried"
+                "(or transposed tensors) that no model of timm's list here has; name it with --arch, such as resnext50_32x4d"
             )
         counts = tuple(len(found) for found in blocks)
         for depth, (block, known) in BLOCKS.items():
             if counts == known and bottleneck == (block.expansion == 4):
                 return ResNet.Config.model_validate({"depth": depth, "width": width, "stem": stem})
         raise InputError(
-            f"it has {counts} blocks a stage, which is no ResNet-18/34/50/101; is it another architecture?"
+            f"it has {counts} blocks a stage, which is no ResNet-18/34/50/101: another depth, or another architecture; "
+            "a network of timm's is named with --arch, such as resnet152"
         )
 
     @classmethod
@@ -161,21 +185,31 @@ class ResNet(Backbone):
     @classmethod
     def facts(cls, config: Any) -> dict[str, Any]:
         """Return depth, width, stem, the stride's place and the norm."""
-        shape = {"depth": config.depth, "width": config.width, "stem": config.stem}
-        return {"family": "resnet", **shape, "stride_in_1x1": False, "norm": "BN"}
+        shape = {key: getattr(config, key) for key in ("depth", "width", "stem", "stride_in_1x1")}
+        return {"family": "resnet", **shape, "norm": "BN"}
 
     @classmethod
-    def stage_of(cls, name: str) -> str:
+    def stage_of(cls, name: str, config: Any) -> str:
         """Return ``stage1`` for ``layer1.*``."""
         return f"stage{name[5]}" if name.startswith("layer") else "stem"
 
 
 def _stem(tensors: Mapping[str, Tensor]) -> tuple[int, str]:
     """Return the stem's width and kind; refuse deep, grey and transposed ones."""
-    if "conv1.0.weight" in tensors:
+    if "conv1.0.weight" in tensors or "stem.0.weight" in tensors:
         raise InputError(
-            "it has a deep stem (conv1.0.weight: three 3x3 convolutions, as resnet50d and ResNetV1c/d have); Detectron2's "
-            "and MMSegmentation's ResNet have one 7x7 convolution there, which would stay random: give a resnet50"
+            "it has a deep stem (three 3x3 convolutions), as ResNetV1c and, with pooled shortcuts, ResNetV1d have; a ResNet's "
+            "one 7x7 convolution would stay random. Give a plain ResNet, or one of timm's under timm's names (--arch resnet50d)"
+        )
+    if any(name.startswith("attnpool.") for name in tensors) or "conv3.weight" in tensors:
+        raise InputError(
+            "it is CLIP's ResNet (three convolutions as stem, pooling before each stride, an attention pool), which computes "
+            "something else than a ResNet; give a plain ResNet, or one of timm's under timm's names (--arch resnet50_clip)"
+        )
+    if not any(name.endswith("running_mean") for name in tensors) and "conv1.weight" in tensors:
+        raise InputError(
+            "its norms have no running statistics: GroupNorm, or a norm folded into its neighbours; the ResNets here have "
+            "BatchNorm. Give a network with BatchNorm, or one of timm's under timm's names (--arch resnet50_gn)"
         )
     weight = tensors.get("conv1.weight")
     if weight is None or weight.ndim != 4:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import InputError
-from core.files import FileError, read_arrays
+from core.files import FileError
+from core.weights_file import read_arrays
 
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE

@@ -10,7 +10,7 @@ from torch import nn
 
 from core.backbones.resnet import ResNet, rename
 from core.checkpoint import save_backbone
-from core.files import read_weights_file
+from core.weights_file import read_weights_file
 from transfer.convert.convert import convert
 from transfer.convert.load_check import LoadError
 from transfer.convert.recipe import Recipe

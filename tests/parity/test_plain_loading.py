@@ -14,7 +14,7 @@ from PIL import Image
 
 from core.backbones.resnet import ResNet
 from core.checkpoint import save_backbone
-from core.files import read_weights_file
+from core.weights_file import read_weights_file
 from transfer.convert.convert import convert
 
 # Detectron2's DefaultTrainer on a plain config (what its tools/train_net.py runs), then DetectionCheckpointer on a model that was

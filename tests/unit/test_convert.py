@@ -10,7 +10,8 @@ import torchvision
 
 from core.backbones.resnet import ResNet
 from core.checkpoint import save_backbone
-from core.files import FileError, read_weights_file
+from core.files import FileError
+from core.weights_file import read_weights_file
 from transfer.convert import write
 from transfer.convert.convert import convert, table
 from transfer.convert.load_check import LoadError, compare
@@ -166,10 +167,11 @@ def test_half_precision_is_widened_and_said(tmp_path):
         tmp_path / "h.pth",
     )
     proof = convert(tmp_path / "h.pth", tmp_path / "h.pkl", target="detectron2")
-    assert proof.notes == ["float16 tensors widened to float32"]
+    assert proof.notes[0] == "float16 tensors widened to float32"
+    assert proof.notes[1].startswith("the file does not name its architecture: resnet18-width8 is assumed")
     torch.save({key: value.double() for key, value in backbone().items()}, tmp_path / "d.pth")
     proof = convert(tmp_path / "d.pth", tmp_path / "d.pkl", target="detectron2")
-    assert proof.notes == ["float64 tensors narrowed (values are rounded) to float32"]
+    assert proof.notes[0] == "float64 tensors narrowed (values are rounded) to float32"
 
 
 def test_another_architecture_than_asked_for_is_refused(tmp_path):

@@ -9,7 +9,8 @@ from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 from core.backbones.convnext import Convnext
 from core.backbones.resnet import ResNet
 from core.checkpoint import save_backbone
-from core.files import FileError, read_weights_file
+from core.files import FileError
+from core.weights_file import read_weights_file
 from transfer.convert.convert import convert
 from transfer.convert.recipe import read
 

@@ -14,8 +14,9 @@ from mmengine.logging import HistoryBuffer
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
-from core.files import FileError, read_weights_file, replacing, sha256, write_atomic, write_json
+from core.files import FileError, replacing, sha256, write_atomic, write_json
 from core.unpickling import StandIn
+from core.weights_file import read_weights_file
 
 
 class Payload:

@@ -1,6 +1,7 @@
 """Every dialect's layout, built from its documentation, is recognised by its content and gives back its query backbone."""
 
 import argparse
+import re
 import sys
 import types
 from collections.abc import Callable
@@ -127,10 +128,30 @@ FILES: dict[str, Callable[[], State]] = {
     },
     "lightly, DINO": lambda: {
         **LIGHTNING,
-        "state_dict": under("student_backbone.", sequential(QUERY))
+        "state_dict": under("student_backbone.", sequential(KEY))
         | mlp("student_head.layers.", "0", "3")
-        | under("teacher_backbone.", sequential(KEY))
+        | under("teacher_backbone.", sequential(QUERY))
         | mlp("teacher_head.layers.", "0", "3"),
+    },
+    "solo_learn_dino": lambda: {
+        **LIGHTNING,
+        "state_dict": under("backbone.", KEY)
+        | mlp("", "classifier")
+        | mlp("head.mlp.", "0")
+        | under("momentum_backbone.")
+        | mlp("momentum_head.mlp.", "0"),
+    },
+    "dino, in Lightning": lambda: {
+        **LIGHTNING,
+        "state_dict": under("student.backbone.", KEY) | under("teacher.backbone.") | mlp("teacher.head.", "0"),
+    },
+    "moco, one level deeper": lambda: {"model": under("module.encoder_q.net.") | mlp("module.encoder_q.net.", "fc")},
+    "solo_learn, one level deeper": lambda: {
+        **LIGHTNING,
+        "state_dict": under("backbone.model.") | mlp("projector.", "0") | mlp("", "classifier"),
+    },
+    "simsiam, one list": lambda: {
+        "state_dict": under("encoder.", sequential(QUERY)) | mlp("encoder.9.layer1.", "0") | mlp("predictor.", "0"),
     },
     "lightly, plain PyTorch": lambda: under("backbone.") | mlp("projection_head.layers.", "0", "2"),
     "mmselfsup": lambda: {
@@ -254,11 +275,13 @@ def test_reasons_tell_a_head_from_a_momentum_network() -> None:
     assert dropped["queue"] == "not of the query backbone"
 
 
-def test_dinos_teacher_is_taken_and_said(tmp_path: Any) -> None:
-    torch.save(FILES["dino"](), tmp_path / "file.pth")
-    assert read(tmp_path / "file.pth").notes == [
-        "the teacher is taken, as in DINO's evaluation; --source plain:student.backbone. takes the student"
-    ]
+@pytest.mark.parametrize("layout", ["dino", "dino, in Lightning", "lightly, DINO"])
+def test_dinos_teacher_is_taken_and_said_and_the_printed_step_takes_the_student(layout: str, tmp_path: Any) -> None:
+    torch.save(FILES[layout](), tmp_path / "file.pth")
+    [note] = read(tmp_path / "file.pth").notes
+    step = re.fullmatch(r"the teacher is taken, as in DINO's evaluation; --source (\S+) takes the student", note)
+    assert step is not None
+    assert torch.equal(read(tmp_path / "file.pth", step[1]).tensors["conv1.weight"], KEY["conv1.weight"])
 
 
 def test_a_file_that_two_dialects_claim_names_both_and_asks() -> None:

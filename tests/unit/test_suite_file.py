@@ -10,7 +10,7 @@ import fake_suite
 import pytest
 from rich.console import Console
 
-from core import files
+from core import weights_file
 from core.errors import InputError
 from core.provenance import ROOT
 from transfer.convert import random_init
@@ -180,11 +180,11 @@ def test_a_random_backbone_is_the_same_file_for_the_same_seed(home, monkeypatch)
     monkeypatch.setattr(sys, "argv", list(item.command[3:]))
     random_init.main()
     assert items.finished(item)
-    weights = files.read_weights_file(item.checkpoint_file)
+    weights = weights_file.read_weights_file(item.checkpoint_file)
     assert weights["config"]["seed"] == 3
     assert weights["backbone"]["conv1.weight"].shape == (4, 3, 7, 7)
     random_init.make(Path("again.pth"), entry["random"]["backbone"], 3)
-    again = files.read_weights_file(Path("again.pth"))["backbone"]
+    again = weights_file.read_weights_file(Path("again.pth"))["backbone"]
     assert all((again[name] == tensor).all() for name, tensor in weights["backbone"].items())
 
 

@@ -68,11 +68,11 @@ def convert(
         raise InputError(f"{output} must end in {' or '.join(destination.suffixes)} for {target}")
     if output.exists() and output.samefile(source):
         raise InputError(f"{output} is the input itself; choose another output")
-    found = read(source, dialect)
-    if arch not in ("auto", found.arch):
-        raise InputError(f"{source} holds a {found.arch}, not a {arch}; leave --arch out or give the right file")
+    found = read(source, dialect, arch)
+    if found.facts.get("channel_order") == "BGR" and "BGR" not in destination.orders:
+        found = found.as_rgb()
     recipe = Recipe(
-        **found.family.facts(found.config),
+        **found.family.facts(found.config) | found.facts,
         source=found.dialect,
         source_sha256=source_sha256 or sha256(source),
         pretrain=found.pretrain,
@@ -135,7 +135,7 @@ def _by_stage(found: Recognised, features: Features) -> list[dict[str, Any]]:
     }
     rows = []
     for stage, (difference, largest) in measured.items():
-        tensors = [t for name, t in found.tensors.items() if found.family.stage_of(name) == stage]
+        tensors = [t for name, t in found.tensors.items() if found.family.stage_of(name, found.config) == stage]
         counts = {"stage": stage, "tensors": len(tensors), "parameters": sum(t.numel() for t in tensors)}
         rows.append({**counts, "max_abs_feature_difference": difference, "max_abs_feature": largest})
     return rows

@@ -44,7 +44,8 @@ class Dialect:
     inside the backbone, ``rest`` is said of all others). ``alone``: only of files with one backbone; ``fallback``: only of
     files that no other dialect claims; ``yields_to``: dialects that read the same tensors from the same places, and name them
     better. ``pretrain``: our name of a value = its place in the file, under the ``method``; or a function of the file.
-    ``refused``: names of what is never carried, with the reason.
+    ``note``: what the user should know; where it speaks of a ``{student}``, only if the file has one. ``refused``: names of
+    what is never carried, with the reason.
     """
 
     name: str
@@ -82,6 +83,8 @@ def _our_run(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+TEACHER = "the teacher is taken, as in DINO's evaluation; --source plain:{student} takes the student"
+INSIDE = r"((?:state_dict|model)\.)?"
 RELEASE = {"epochs": "epoch", "arch": "arch"}  # what facebookresearch's main_*.py store
 OPENSELFSUP = {
     r"(encoder_q|online_net)\.0\.": TWIN,
@@ -149,13 +152,13 @@ ROWS = (
     Dialect(
         "dino",
         "facebookresearch/dino, main_dino.py; dino_resnet50_pretrain.pth is read as torchvision",
-        (Mark((r"student\.backbone\.", r"teacher\.backbone\.")),),
-        (r"teacher\.backbone\.",),
+        (Mark((rf"{INSIDE}student\.(backbone|encoder)\.", rf"{INSIDE}teacher\.(backbone|encoder)\.")),),
+        (rf"{INSIDE}teacher\.(backbone|encoder)\.",),
         within=(),
-        drops={r"student\.": "of the student", r"teacher\.head\.": HEAD},
+        drops={rf"{INSIDE}student\.": "of the student", rf"{INSIDE}teacher\.head\.": HEAD},
         method="dino",
         pretrain={"epochs": "epoch"},
-        note="the teacher is taken, as in DINO's evaluation; --source plain:student.backbone. takes the student",
+        note=TEACHER,
     ),
     Dialect(
         "huggingface",
@@ -170,7 +173,7 @@ ROWS = (
         ),
         (r"(resnet|convnext)\.", ""),
         drops={r"classifier\.": HEAD},
-        heads=("classifier.", "layernorm."),
+        heads=("classifier.",),
     ),
     Dialect(
         "lightly",
@@ -186,13 +189,15 @@ ROWS = (
             ),
             Mark((r"student_backbone\.", r"student_head\.")),
         ),
-        (r"backbone\.", r"student_backbone\."),
+        (r"backbone\.", r"teacher_backbone\.", r"student_backbone\."),
         drops={
-            r"(backbone|projection_head)_momentum\.|teacher_": MOMENTUM,
-            r"(projection_head|prediction_head|student_head)": HEAD,
+            r"(backbone|projection_head)_momentum\.": MOMENTUM,
+            r"(projection_head|prediction_head|student_head|teacher_head)": HEAD,
+            r"student_backbone\.": "of the student",
         },
         method="lightly",
         pretrain={"epochs": "epoch", "steps": "global_step"},
+        note=TEACHER,
     ),
     Dialect(
         "mmseg",
@@ -204,7 +209,7 @@ ROWS = (
         ),
         (r"backbone\.", ""),
         drops={r"(decode|auxiliary)_head\.": "head of the segmentation network"},
-        heads=("fc.", "norm0.", "norm1.", "norm2.", "norm3."),
+        heads=("fc.",),
     ),
     Dialect(
         "mmselfsup",
@@ -298,8 +303,20 @@ ROWS = (
         (Mark((r"(classifier|projector)\.", r"(backbone|encoder)\."), keys={LIGHTNING: ()}),),
         (r"backbone\.", r"encoder\."),
         drops={r"momentum_": MOMENTUM, r"(classifier|projector|predictor)\.": HEAD},
+        yields_to=("solo_learn_dino",),
         method="solo_learn",
         pretrain={"method": "hyper_parameters.method", "epochs": "epoch", "steps": "global_step"},
+    ),
+    Dialect(
+        "solo_learn_dino",
+        "vturrisi/solo-learn, solo/methods/dino.py: backbone.* and head.* are the student's, momentum_* the teacher's",
+        (Mark((r"backbone\.", r"head\.", r"momentum_backbone\.", r"momentum_head\."), keys={LIGHTNING: ()}),),
+        (r"momentum_backbone\.",),
+        drops={r"backbone\.": "of the student", r"(momentum_)?(head|classifier)\.": HEAD},
+        method="dino",
+        pretrain={"epochs": "epoch", "steps": "global_step"},
+        note="the teacher (momentum_backbone) is taken, as in DINO's evaluation; --source solo_learn takes the student, which "
+        "solo-learn's own evaluation does",
     ),
     Dialect(
         "swav",

@@ -14,13 +14,23 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from core.backbones import Backbone, families
+from core.backbones import Backbone, families, timm
+from core.backbones.resnet import ResNet
+from core.backbones.timm import Timm
 from core.errors import InputError
-from core.files import FileError, read_weights_file
+from core.files import FileError
+from core.weights_file import read_weights_file
+from transfer.convert import origin
 from transfer.convert.dialects import DIALECTS, FORMER, HEAD, Dialect, Mark
 
-WRAPPERS = ("module", "_orig_mod")  # of data-parallel training and torch.compile; they may stand anywhere in a name
+# of data-parallel training, torch.compile, FSDP, activation checkpointing; they may stand anywhere in a name
+WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
 COUNTER = "num_batches_tracked"  # a counter, not a weight; no framework's file carries it
+TEMPORARY = re.compile(r"(^|\.)(n_averaged|_tmp_\w+)$")  # of averaged models and synchronised norms
+NORM = re.compile(
+    r"((out_|hidden_states_)?norms?\d?|layer_?norm)\."
+)  # of detectors, DINOv3 and transformers' backbones
+UNNAMED = ("torchvision", "timm", "plain")  # dialects of files that hold tensors and no more
 TRANSFORMER = re.compile(r"cls_token|pos_embed|\.attn\.|self_attn|attention")
 
 
@@ -36,11 +46,23 @@ class Recognised:
     notes: list[str]
     dialect: str = ""
     pretrain: dict[str, Any] = dataclasses.field(default_factory=dict)
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)  # of the recipe, where the file says them
 
     @property
     def arch(self) -> str:
         """Return the network's short name."""
         return self.family.arch(self.config)
+
+    def as_rgb(self) -> "Recognised":
+        """Return the same network for RGB images: the channels of its first convolution in the other order."""
+        first = next(name for name, tensor in self.tensors.items() if tensor.ndim == 4)
+        facts = {key: value[::-1] if key in ("mean", "std") else value for key, value in self.facts.items()}
+        return dataclasses.replace(
+            self,
+            tensors=self.tensors | {first: self.tensors[first].flip(1).contiguous()},
+            facts=facts | {"channel_order": "RGB"},
+            notes=[*self.notes, f"the channels of {first} are in the order RGB now; they were BGR"],
+        )
 
 
 class Contents:
@@ -105,20 +127,44 @@ class Tensors:
         return prefixes(name for _, name, _ in self.items)
 
 
-def read(path: Path | str, dialect: str = "auto") -> Recognised:
-    """Read the backbone of a checkpoint; raise InputError (FileError for the file itself) with the reason and the next step."""
+def read(path: Path | str, dialect: str = "auto", arch: str = "auto") -> Recognised:
+    """Read the backbone of a checkpoint; raise InputError (FileError for the file itself) with the reason and the next step.
+
+    ``arch`` is the network that it must be; it also tells networks apart whose tensors have the same names and shapes.
+    """
     contents = Contents(read_weights_file(path), path)
     name = detect(contents) if dialect == "auto" else dialect
     row = find(name)
     backbone, dropped = split(contents, row, name)
-    found = recognise(backbone, path)
+    said = origin.of(contents.checkpoint, {key: t for key, _, t in contents.whole.items}, backbone, Path(path))
+    found = recognise(backbone, path, said.arch if arch == "auto" else arch)
+    if arch not in ("auto", found.arch):
+        raise InputError(f"{path} holds a {found.arch}, not a {arch}; leave --arch out or give the right file")
+    facts = dict(said.facts)
+    if facts.pop("stride_in_1x1", False) and found.family is ResNet:
+        found = dataclasses.replace(found, config=found.config.model_copy(update={"stride_in_1x1": True}))
+    unsaid = [] if arch != "auto" or row.name not in UNNAMED or said.arch or said.facts else [_assumed(found)]
+    if row.name == "detectron2" and not said.facts and found.family is ResNet:
+        unsaid = ["a Detectron2 file does not tell where its stride is: taken as STRIDE_IN_1X1 False, and RGB"]
     return dataclasses.replace(
         found,
         dialect=name,
         dropped=dropped | found.dropped,
-        notes=found.notes + ([row.note] if row.note else _unsaid(row, contents)),
+        notes=[*found.notes, *_told(row, contents), *said.notes, *unsaid],
         pretrain=_pretrain(contents, row),
+        facts=facts,
     )
+
+
+def _told(row: Dialect, contents: Contents) -> list[str]:
+    """Return what a user should know about how the file was read."""
+    student = next((prefix for prefix in contents.whole.prefixes if "student" in prefix), "")
+    return [row.note.format(student=student)] if row.note and (student or "{student}" not in row.note) else []
+
+
+def _assumed(found: Recognised) -> str:
+    twins = "; timm's resnetaa50 and resnetblur50 have a ResNet-50's names and shapes" if found.family is ResNet else ""
+    return f"the file does not name its architecture: {found.arch} is assumed (--arch says another){twins}"
 
 
 def detect(contents: Contents) -> str:
@@ -214,7 +260,7 @@ def _taken(contents: Contents, tensors: Tensors, row: Dialect, prefix: str) -> t
     backbone = {}
     for name, (key, value) in inside.items():
         rest = name.removeprefix(inner)
-        if name.startswith(heads) or rest.startswith(heads):
+        if name.startswith(row.heads) or rest.startswith(row.heads):
             dropped[key] = HEAD
         elif not name.startswith(inner):
             dropped[key] = "beside the backbone"
@@ -232,13 +278,6 @@ def _pretrain(contents: Contents, row: Dialect) -> dict[str, Any]:
         return dict(earlier) if isinstance(earlier, Mapping) else {}
     said = {ours: contents.entry(theirs) for ours, theirs in row.pretrain.items()}
     return {"method": row.method} | {key: value for key, value in said.items() if isinstance(value, int | float | str)}
-
-
-def _unsaid(row: Dialect, contents: Contents) -> list[str]:
-    """Say what the tensors cannot tell."""
-    if row.name != "detectron2" or "recipe" in contents.checkpoint:
-        return []
-    return ["a Detectron2 file does not tell where its stride is: taken as STRIDE_IN_1X1 False, and RGB"]
 
 
 def describe(contents: Contents) -> str:
@@ -277,40 +316,58 @@ def prefixes(names: Iterable[str]) -> list[str]:
     return sorted({match[1] for name in names if (match := known.match(name))})
 
 
-def recognise(backbone: Mapping[str, Tensor], source: Path | str) -> Recognised:
-    """Recognise and check the tensors of one backbone; raise FileError saying what is wrong with them."""
-    family, naming, tensors = _native(backbone, source)
-    dropped = {name: "after the four stages" for name in tensors if name.startswith(family.heads)}
+def recognise(backbone: Mapping[str, Tensor], source: Path | str, arch: str = "") -> Recognised:
+    """Recognise and check the tensors of one backbone; raise FileError saying what is wrong with them.
+
+    ``arch`` is what the file or the user calls the network; a name of timm's is believed when the tensors fit it.
+    """
+    dropped = {name: "a counter, not a weight" for name in backbone if TEMPORARY.search(name)}
+    backbone = {name: tensor for name, tensor in backbone.items() if name not in dropped}
+    named = timm.known(arch) and not timm.plain(arch)
+    family, naming, tensors, config, reason = _network(backbone, arch if named else "")
+    if config is None:
+        raise (
+            reason if isinstance(reason, FileError) else FileError(f"{source}: {reason or _unknown(backbone, source)}")
+        )
+    dropped |= dict.fromkeys(family.after(config, tensors), "after the four stages")
+    dropped |= dict.fromkeys(filter(NORM.match, tensors), "norm of what a stage gives out, not of the stage")
     tensors = {name: tensor for name, tensor in tensors.items() if name not in dropped}
-    try:
-        config = family.recognise(tensors)
-    except ValidationError as error:
-        raise FileError(f"{source}: its sizes fit no network of ours: {error.errors()[0]['msg']}") from error
-    except InputError as error:
-        raise FileError(f"{source}: {error}") from error
-    assert config is not None, "a naming was found that the family does not recognise"
     dropped |= dict.fromkeys((name for name in tensors if name.endswith(COUNTER)), "a counter, not a weight")
     whole, notes = _checked(tensors, family, config, source)
     return Recognised(family, config, naming, whole, dropped, notes)
 
 
-def _native(backbone: Mapping[str, Tensor], source: Path | str) -> tuple[type[Backbone], str, dict[str, Tensor]]:
+Found = tuple[type[Backbone], str, dict[str, Tensor], Any, Exception | None]
+
+
+def _network(backbone: Mapping[str, Tensor], model: str) -> Found:
+    """Return family, naming, tensors under our names and config; or no config, and the reason that a family gives."""
+    reason: Exception | None = None
+    given = Timm.native(backbone)
+    if model and Timm.fits(model, given[1]):
+        return Timm, given[0], given[1], Timm.Config(model=model), None
     for family in families().values():
         try:
             found = family.native(backbone)
+            if found is not None:
+                tensors = {name: tensor for name, tensor in found[1].items() if not name.startswith(family.heads)}
+                if (config := family.recognise(tensors)) is not None:
+                    return family, *found, config, None
+        except ValidationError as error:
+            reason = reason or InputError(f"its sizes fit no network of ours: {error.errors()[0]['msg']}")
         except InputError as error:
-            raise FileError(f"{source}: {error}") from error
-        if found is not None:
-            return family, *found
+            reason = reason or error
+    return Timm, *given, None, reason
+
+
+def _unknown(backbone: Mapping[str, Tensor], source: Path | str) -> str:
     if not backbone:
-        raise FileError(f"{source} holds no backbone, only a projector or classifier; save the whole network")
+        return "it holds no backbone, only a projector or classifier; save the whole network"
     if any(name.startswith(("conv1.", "layer")) for name in backbone):
-        raise FileError(
-            f"{source} lacks the first block of a ResNet (layer1.0.conv1.weight); is it a part of one, or renamed?"
-        )
-    raise FileError(
-        f"{source} holds no network of a known family ({describe(Contents(backbone, source))}); known: {', '.join(families())}. "
-        "Is it a projector, a ViT or another architecture?"
+        return "it lacks the first block of a ResNet (layer1.0.conv1.weight); is it a part of one, or renamed?"
+    return (
+        f"it holds no network of a known family ({describe(Contents(backbone, source))}); known: {', '.join(families())}. "
+        "Is it a projector, a ViT or another architecture? A ConvNet of timm is named with --arch"
     )
 
 
@@ -339,10 +396,14 @@ def _checked(
 
 
 def _check_one(name: str, tensor: Tensor, expected: Tensor, source: Path | str) -> None:
+    if tensor.is_meta or tensor.layout is not torch.strided:
+        what = "has no values (meta device)" if tensor.is_meta else "is sparse"
+        raise FileError(f"{source}: {name} {what}; save the network's state_dict from the CPU, dense")
     if tensor.shape != expected.shape:
         turned = " (transposed?)" if sorted(tensor.shape) == sorted(expected.shape) else ""
         raise FileError(f"{source}: {name} has shape {tuple(tensor.shape)}, expected {tuple(expected.shape)}{turned}")
-    if not tensor.is_floating_point():
-        raise FileError(f"{source}: {name} is {tensor.dtype}, not floating point; give the weights before quantisation")
+    if not tensor.is_floating_point() or tensor.dtype.itemsize == 1:
+        kind = "quantised" if tensor.is_floating_point() else "not floating point"
+        raise FileError(f"{source}: {name} is {tensor.dtype}, {kind}; give the weights before quantisation")
     if not torch.isfinite(tensor).all():
         raise FileError(f"{source}: {name} holds NaN or infinite values; take an earlier checkpoint")

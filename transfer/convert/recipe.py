@@ -5,15 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import InputError
-from core.files import read_weights_file
 from core.plugins import find
+from core.weights_file import read_weights_file
+
+OF_SOME = ("blocks", "model", "channels", "input_size")  # facts that are there for some families only
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """The facts that pre-training, Detectron2 and MMSegmentation must agree on; ``mean`` and ``std`` are on the 0-255 scale.
 
-    ``blocks`` a stage are given where ``depth`` alone does not tell them (ConvNeXt; ``depth`` is their sum there).
+    ``blocks`` a stage are given where ``depth`` alone does not tell them (ConvNeXt; ``depth`` is their sum there), ``model``,
+    the ``channels`` of its stages and ``input_size`` where timm knows the network by a name.
     """
 
     family: str = "resnet"
@@ -29,12 +32,14 @@ class Recipe:
     source_sha256: str = ""
     pretrain: dict[str, Any] = dataclasses.field(default_factory=dict)
     blocks: tuple[int, ...] = ()
+    model: str = ""
+    channels: tuple[int, ...] = ()
+    input_size: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that both ``torch.load(weights_only=True)`` and JSON accept."""
         values = dataclasses.asdict(self)
-        if not self.blocks:
-            del values["blocks"]
+        values = {key: value for key, value in values.items() if value or key not in OF_SOME}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
     def backbone(self) -> dict[str, Any]:

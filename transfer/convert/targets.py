@@ -19,6 +19,7 @@ STEMS = {
     "cifar": "3x3 CIFAR stem",
     "small": "5x5 stem",
     "patch": "4x4 patch stem of a ConvNeXt",
+    "timm": "stem of timm's network",
 }
 
 
@@ -28,7 +29,8 @@ class Target:
 
     ``container`` is the entry that holds the tensors ("" for none: the tensors are the file, without a recipe), ``beside`` what
     else is in the file. ``build`` makes the network of a recipe, ``stages`` returns its four stages' features. ``stems`` are
-    those of the networks it can hold, ``widths`` tells whether it holds ResNets of other widths than 64.
+    those of the networks it can hold; ``widths`` and ``strides`` tell whether its ResNets may have other widths than 64 and the
+    stride in the 1x1 convolution. Networks for BGR images are turned for RGB ones where ``orders`` has no BGR.
     """
 
     name: str
@@ -37,8 +39,10 @@ class Target:
     stages: Callable[[Any, Tensor], list[Tensor]]
     container: str = "state_dict"
     beside: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    stems: tuple[str, ...] = ("imagenet", "patch")
+    stems: tuple[str, ...] = ("imagenet", "patch", "timm")
     widths: bool = True
+    orders: tuple[str, ...] = ("RGB",)
+    strides: bool = False
 
     def refuse(self, recipe: Recipe, source: Any) -> None:
         """Raise InputError when the target has no network for the recipe."""
@@ -49,6 +53,11 @@ class Target:
         if recipe.stem not in self.stems:
             stem = STEMS.get(recipe.stem, f"{recipe.stem} stem")
             raise InputError(f"{source} has the {stem}, which {self.name} does not hold; choose another target")
+        if recipe.stride_in_1x1 and recipe.depth >= 50 and not self.strides:
+            raise InputError(
+                f"{source} is a Caffe-style ResNet, whose stride is in the 1x1 convolution; {self.name}'s has it in the 3x3: "
+                "choose detectron2, mmseg, classification or safetensors"
+            )
         if not self.widths and recipe.family == "resnet" and recipe.width != 64:
             raise InputError(
                 f"{source} is of width {recipe.width}, {self.name}'s ResNets of 64; use --target safetensors"
@@ -87,13 +96,20 @@ def _mmseg(recipe: Recipe) -> nn.Module:
 
 
 def _timm(recipe: Recipe) -> nn.Module:
-    """Build timm's ResNet or ConvNeXt without its classifier; it gives out feature maps too."""
+    """Build timm's network without its classifier; it gives out feature maps too."""
     import timm
 
-    name, extra = f"resnet{recipe.depth}", dict[str, Any]()
+    name, extra = recipe.model or f"resnet{recipe.depth}", dict[str, Any]()
     if recipe.family == "convnext":
         name, extra = "convnext_tiny", {"depths": recipe.blocks, "dims": [recipe.width * 2**i for i in range(4)]}
     return timm.create_model(name, pretrained=False, num_classes=0, **extra)
+
+
+def _timm_stages(network: Any, images: Tensor) -> list[Tensor]:
+    """Return the last feature map of each of the strides 4, 8, 16 and 32; a ResNet's stem gives out one of stride 2."""
+    found = network.forward_intermediates(images, intermediates_only=True)
+    strides = [images.shape[-1] // features.shape[-1] for features in found]
+    return [found[len(strides) - 1 - strides[::-1].index(stride)] for stride in (4, 8, 16, 32)]
 
 
 def _torchvision(recipe: Recipe) -> nn.Module:
@@ -132,6 +148,7 @@ ROWS = (
         lambda network, images: network.stages(images),
         "backbone",
         stems=tuple(STEMS),
+        strides=True,
     ),
     # .pkl as Detectron2's users expect it, .pth as the form that needs no pickle of arrays
     Target(
@@ -141,21 +158,46 @@ ROWS = (
         lambda network, images: [network(images)[f"res{index}"] for index in range(2, 6)],
         "model",
         {"__author__": "masktransfer", "matching_heuristics": True},
+        orders=("RGB", "BGR"),
+        strides=True,
     ),
     # also what MMEngine's ``init_cfg=dict(type='Pretrained', checkpoint=...)`` reads
-    Target("mmseg", (".pth",), _mmseg, lambda network, images: list(network(images)), beside={"meta": {}}),
+    Target(
+        "mmseg",
+        (".pth",),
+        _mmseg,
+        lambda network, images: list(network(images)),
+        beside={"meta": {}},
+        orders=("RGB", "BGR"),
+        strides=True,
+    ),
     # tensors and text and nothing else, the recipe in the metadata; torchvision's names, any width, any stem
-    Target("safetensors", (".safetensors",), ours, lambda network, images: network.stages(images), stems=tuple(STEMS)),
+    Target(
+        "safetensors",
+        (".safetensors",),
+        ours,
+        lambda network, images: network.stages(images),
+        stems=tuple(STEMS),
+        orders=("RGB", "BGR"),
+        strides=True,
+    ),
     # what ``timm.create_model(name, checkpoint_path=...)`` and ``load_checkpoint(model, file, strict=False)`` take
     Target(
         "timm",
         (".pth", ".safetensors"),
         _timm,
-        # a ResNet has one map more, of the stem
-        lambda network, images: list(network.forward_intermediates(images, intermediates_only=True))[-4:],
+        _timm_stages,
         widths=False,
     ),
     # a plain state dict for ``load_state_dict(..., strict=False)``: only the classifier is missing; the proof keeps the recipe
-    Target("torchvision", (".pth", ".pt"), _torchvision, _watched, container="", widths=False),
+    Target(
+        "torchvision",
+        (".pth", ".pt"),
+        _torchvision,
+        _watched,
+        container="",
+        stems=("imagenet", "patch"),
+        widths=False,
+    ),
 )
 TARGETS = {row.name: row for row in ROWS}

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.files import FileError, read_weights_file, replacing
+from core.backbones import Backbone
+from core.files import FileError, replacing
+from core.weights_file import read_weights_file
 from transfer.convert.load_check import compare
 from transfer.convert.read import Recognised
 from transfer.convert.recipe import Recipe
@@ -85,6 +87,8 @@ def _compare_features(
     with torch.device("meta"):  # no time is spent on random weights that are replaced at once
         reference, theirs = found.family(found.config), target.build(recipe)
     reference.load_state_dict(found.tensors, strict=False, assign=True)
+    if isinstance(theirs, Backbone):  # our own network: a file for any code has the names that the library gives them
+        _, read_back = found.family.native(read_back) or ("", read_back)
     theirs.load_state_dict(read_back, strict=False, assign=True)  # files carry no num_batches_tracked
     compare(theirs.state_dict(), read_back, str(output))
     reference.eval()

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from core.data import Split
 from core.errors import InputError
-from core.files import FileError, read_weights_file, replacing, write_atomic
+from core.files import FileError, replacing, write_atomic
 from core.journal import Journal
+from core.weights_file import read_weights_file
 from transfer.frameworks.classification.job import Job
 from transfer.frameworks.classification.views import Views, batches
 

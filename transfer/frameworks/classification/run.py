@@ -11,8 +11,9 @@ from core import plugins
 from core import run_folder as work_folder
 from core.data import Labelled
 from core.errors import InputError
-from core.files import read_weights_file, sha256
+from core.files import sha256
 from core.stopping import Sitting, stop_signals
+from core.weights_file import read_weights_file
 from transfer.convert.load_check import compare
 from transfer.convert.recipe import Recipe
 from transfer.convert.targets import ours as build_network

@@ -15,9 +15,10 @@ from torch.optim import Optimizer
 from core.checkpoint import save
 from core.config import PluginSettings
 from core.errors import InputError
-from core.files import FileError, read_weights_file, write_atomic
+from core.files import FileError, write_atomic
 from core.journal import Journal
 from core.provenance import derive
+from core.weights_file import read_weights_file
 from transfer.frameworks.classification.features import POINTER
 from transfer.frameworks.classification.job import Job
 

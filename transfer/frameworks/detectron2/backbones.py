@@ -146,15 +146,15 @@ class Res5ROIHeadsExtraNorm(Res5ROIHeads):
         return res5, channels
 
 
-def resnet(depth: int, width: int, norm: str = "BN", **given: Any) -> ResNet:
-    """Build Detectron2's own ResNet of a depth and width, stride in the 3x3 convolution; ``given`` are further settings."""
+def resnet(depth: int, width: int, norm: str = "BN", stride_in_1x1: bool = False, **given: Any) -> ResNet:
+    """Build Detectron2's own ResNet of a depth and width; ``given`` are further settings."""
     _, counts = BLOCKS[depth]
     basic = depth < 50
     stages, channels = [], width
     for index, count in enumerate(counts):
         planes = width * 2**index
         out = planes if basic else 4 * planes
-        extra = {} if basic else {"bottleneck_channels": planes, "stride_in_1x1": False}
+        extra = {} if basic else {"bottleneck_channels": planes, "stride_in_1x1": stride_in_1x1}
         strides = [1 if index == 0 else 2] + [1] * (count - 1)
         shape = {"in_channels": channels, "out_channels": out, "norm": norm, **extra}
         block = BasicBlock if basic else BottleneckBlock
@@ -211,6 +211,8 @@ def _convnext_facts(recipe: Recipe) -> dict[str, Any]:
 # Networks return res2 to res5 as their blocks leave them. Most of Detectron2's defaults load without a message and compute
 # something else: BGR, std 1, and above all the stride in the 1x1 convolution, which changes res3 to res5.
 FAMILIES = {
-    "resnet": Family(lambda recipe: resnet(recipe.depth, recipe.width), _resnet_facts),
+    "resnet": Family(
+        lambda recipe: resnet(recipe.depth, recipe.width, stride_in_1x1=recipe.stride_in_1x1), _resnet_facts
+    ),
     "convnext": Family(lambda recipe: ConvNeXt(recipe.blocks, recipe.width, out_norms=False), _convnext_facts),
 }

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from core.checkpoint import save
 from core.errors import InputError
-from core.files import FileError, read_weights_file, write_atomic
+from core.files import FileError, write_atomic
+from core.weights_file import read_weights_file
 from transfer.convert.load_check import LoadError, compare
 from transfer.convert.recipe import Recipe
 from transfer.frameworks._protocol import check_known, same

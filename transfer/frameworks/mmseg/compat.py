@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from core.files import FileError, read_weights_file, write_atomic
+from core.files import FileError, write_atomic
+from core.weights_file import read_weights_file
 
 # Message (a regular expression) -> why it may be ignored, whether it comes as a warning or in MMEngine's log.
 IGNORED = {

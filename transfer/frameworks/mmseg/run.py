@@ -21,7 +21,8 @@ from mmengine.runner import Runner
 
 from core import run_folder as work_folder
 from core.errors import InputError
-from core.files import read_weights_file, sha256
+from core.files import sha256
+from core.weights_file import read_weights_file
 from core.stopping import Sitting, stop_signals
 from transfer.frameworks._protocol import describe, write_evaluation
 from transfer.frameworks.mmseg import data, protocol

@@ -11,7 +11,8 @@ from mmengine.config import Config, ConfigDict
 from torch import Tensor, nn
 
 from core.errors import InputError
-from core.files import FileError, read_weights_file
+from core.files import FileError
+from core.weights_file import read_weights_file
 from transfer.convert.load_check import compare
 from transfer.convert.recipe import Recipe
 from transfer.frameworks._protocol import check_known
@@ -22,7 +23,6 @@ from transfer.frameworks.mmseg.heads import agree, fit
 # Keys of model.backbone that are the same for every backbone of this suite, and what the other value would do.
 FIXED: dict[str, tuple[Any, str]] = {
     "type": ("ResNet", "ResNetV1c and V1d have another stem, which would stay random"),
-    "style": ("pytorch", "'caffe' puts the stride into the 1x1: it loads silently and computes something else"),
     "contract_dilation": (True, "otherwise a dilated stage is not torchvision's"),
     "frozen_stages": (-1, "nothing is frozen in the protocols"),
     "norm_eval": (False, "all norms are trained in the protocols"),
@@ -30,6 +30,7 @@ FIXED: dict[str, tuple[Any, str]] = {
     "avg_down": (False, "the weights have a strided 1x1 as shortcut"),
     "pretrained": (None, "the backbone comes from --weights"),
 }
+STYLE = "the other style has the stride in another convolution: it loads silently and computes something else"
 COUNTER = "num_batches_tracked"  # a counter, not a weight; converted files may leave it out
 OUTPUT_NORM = re.compile(r"norm\d+\.")  # ConvNeXt's norms of what its stages return: new with each task, in no file
 
@@ -73,6 +74,8 @@ def inject(cfg: Config, weights: Weights | None, source: Path) -> None:
         agree(cfg, "load_from", None, str(source), FIXED["pretrained"][1])
         if weights.recipe is not None:
             _inject_recipe(cfg, weights.recipe, source, weights.path)
+    if family == "resnet" and (weights is None or weights.recipe is None):
+        agree(backbone, "style", "pytorch", f"{source}: model.backbone", STYLE)
     fit(model, source)
 
 
@@ -84,14 +87,14 @@ def _family(backbone: ConfigDict, weights: Weights | None) -> str:
 
 
 def _inject_recipe(cfg: Config, recipe: Recipe, source: Path, file: Path) -> None:
-    wanted = {"stem": "imagenet", "stride_in_1x1": False, "norm": "BN"}
+    wanted = {"stem": "imagenet", "norm": "BN"}
     check_known(recipe, FAMILIES, "MMSegmentation", wanted, file)
     model = cfg.model
     if model.get("data_preprocessor") is None:
         model.data_preprocessor = cfg.get("data_preprocessor") or ConfigDict(type="SegDataPreProcessor")
     reason = f"{file} says so"
     for key, value in FAMILIES[recipe.family].facts(recipe).items():
-        agree(model.backbone, key, value, f"{source}: model.backbone", reason)
+        agree(model.backbone, key, value, f"{source}: model.backbone", STYLE if key == "style" else reason)
     where = f"{source}: model.data_preprocessor"
     agree(model.data_preprocessor, "mean", list(recipe.mean), where, reason)
     agree(model.data_preprocessor, "std", list(recipe.std), where, reason)
