@@ -164,6 +164,7 @@ def _read_torch(path: Path) -> Any:
             with _admitting(admitted), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Detected pickle protocol")  # others than 2 are read as well
                 warnings.filterwarnings("ignore", message=".*looks like a TorchScript archive")  # refused just below
+                warnings.filterwarnings("ignore", message="Validating sparse tensor")  # which ours refuses by name
                 warnings.filterwarnings("ignore", message="pickle_load_args only works")  # they do work
                 return unpickling.resolved(torch.load(path, map_location="cpu", weights_only=True, **options))
         except pickle.UnpicklingError as error:

@@ -82,8 +82,6 @@ def test_a_contradiction_is_refused_with_the_key_and_both_values(option: str, me
     ("facts", "message"),
     [
         ({"stem": "cifar"}, "its recipe has stem 'cifar'"),
-        ({"stride_in_1x1": True}, "its recipe has stride_in_1x1 True"),
-        ({"channel_order": "BGR"}, "model.data_preprocessor.bgr_to_rgb is True, but it must be False"),
         ({"width": 32}, "model.backbone.base_channels is 64, but it must be 32 (file.pth says so)"),
     ],
 )

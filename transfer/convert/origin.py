@@ -136,7 +136,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _folded(backbone: Mapping[str, Tensor]) -> bool:
-    """Tell whether all norms have means 0 and variances 1 but scales of their own: a fresh network has scales of 1."""
+    """Tell whether all norms have means 0 and variances 1 but scales of their own: a fresh network's are 1, or 0."""
     parts = {part: [t for n, t in backbone.items() if n.endswith(part)] for part in ("running_mean", "running_var")}
     usual = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
     if not parts["running_mean"] or any(t.is_meta or t.dtype not in usual for p in parts.values() for t in p):
@@ -146,7 +146,7 @@ def _folded(backbone: Mapping[str, Tensor]) -> bool:
     ):
         return False
     scales = [t for n in backbone if n.endswith("running_mean") and (t := backbone.get(f"{n[:-12]}weight")) is not None]
-    return any(bool((t != 1).any()) for t in scales)
+    return any(bool(((t != 1) & (t != 0)).any()) for t in scales)
 
 
 def _listed(text: str, name: str) -> tuple[float, ...] | None:

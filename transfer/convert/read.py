@@ -218,7 +218,9 @@ def split(contents: Contents, row: Dialect, asked: str) -> tuple[dict[str, Tenso
         if tensors.has(expression):
             raise FileError(f"{contents.path}: {why}")
     if row.fallback:
-        return _taken(contents, tensors, row, re.escape(_chosen(contents, asked)))
+        chosen = _chosen(contents, asked)
+        others = {re.escape(p): "of another backbone" for p in tensors.prefixes if p.startswith(chosen) and p != chosen}
+        return _taken(contents, tensors, dataclasses.replace(row, drops=others), re.escape(chosen))
     return _taken(contents, tensors, row, next((p for p in row.prefix if tensors.has(p)), row.prefix[-1]))
 
 

@@ -22,13 +22,15 @@ from transfer.frameworks._protocol import check_known, same
 from transfer.frameworks.detectron2.backbones import FAMILIES
 
 
+PIXELS = ("INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "MODEL.RESNETS.STRIDE_IN_1X1")
 SLIM = "build_slim_resnet_fpn_backbone"
 
 
 def inject(cfg: Any, recipe: Recipe, explicit: set[str], file: Path | str) -> list[str]:
     """Write the recipe's facts into ``cfg`` where ``explicit`` (keys the user wrote) leaves them open.
 
-    Returns what was set, as text. Raises InputError with the key and both values where the user wrote otherwise.
+    The suite's own pixels and stride, which its configs spell out, yield to the weights'. Returns what was set, as text. Raises
+    InputError with the key and both values where the user wrote otherwise.
     """
     check_known(recipe, FAMILIES, "Detectron2", {"stem": "imagenet", "norm": "BN"}, file)
     said = []
@@ -36,7 +38,7 @@ def inject(cfg: Any, recipe: Recipe, explicit: set[str], file: Path | str) -> li
         found = get(cfg, key)
         if same(found, wanted):
             continue
-        if key in explicit:
+        if key in explicit and not (key in PIXELS and same(found, FAMILIES["resnet"].facts(Recipe())[key])):
             depth = (
                 f"use a config for ResNet-{wanted} (r{wanted} in its name)"
                 if key.endswith("DEPTH")

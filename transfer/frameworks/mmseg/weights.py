@@ -15,7 +15,7 @@ from core.files import FileError
 from core.weights_file import read_weights_file
 from transfer.convert.load_check import compare
 from transfer.convert.recipe import Recipe
-from transfer.frameworks._protocol import check_known
+from transfer.frameworks._protocol import check_known, same
 from transfer.frameworks.mmseg.backbones import FAMILIES
 from transfer.frameworks.mmseg.heads import agree, fit
 
@@ -94,11 +94,20 @@ def _inject_recipe(cfg: Config, recipe: Recipe, source: Path, file: Path) -> Non
         model.data_preprocessor = cfg.get("data_preprocessor") or ConfigDict(type="SegDataPreProcessor")
     reason = f"{file} says so"
     for key, value in FAMILIES[recipe.family].facts(recipe).items():
+        if key == "style" and model.backbone.get(key) == "pytorch":
+            model.backbone[key] = value
         agree(model.backbone, key, value, f"{source}: model.backbone", STYLE if key == "style" else reason)
     where = f"{source}: model.data_preprocessor"
-    agree(model.data_preprocessor, "mean", list(recipe.mean), where, reason)
-    agree(model.data_preprocessor, "std", list(recipe.std), where, reason)
-    agree(model.data_preprocessor, "bgr_to_rgb", recipe.channel_order == "RGB", where, reason)
+    usual = Recipe()  # which the suite's configs spell out; it yields to the weights'
+    pixels: dict[str, tuple[Any, Any]] = {
+        "mean": (list(recipe.mean), list(usual.mean)),
+        "std": (list(recipe.std), list(usual.std)),
+        "bgr_to_rgb": (recipe.channel_order == "RGB", True),
+    }
+    for key, (value, own) in pixels.items():
+        if key in model.data_preprocessor and same(model.data_preprocessor[key], own):
+            model.data_preprocessor[key] = value
+        agree(model.data_preprocessor, key, value, where, reason)
 
 
 def load_backbone(backbone: nn.Module, weights: Weights) -> int:
