@@ -29,7 +29,7 @@ def end_when(there: Path, number: int, command: Sequence[str], environment: Mapp
 
 def same(one: Path, other: Path) -> None:
     """Compare what trains of two checkpoints bit for bit: weights, optimizer, schedule, how far they are."""
-    from core.files import read_weights_file
+    from core.weights_file import read_weights_file
 
     left, right = read_weights_file(one), read_weights_file(other)
     for part in ("model", "state_dict", "optimizer", "scheduler", "param_schedulers", "iteration"):
