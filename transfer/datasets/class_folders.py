@@ -5,8 +5,6 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.data import _cifar_batches
-from core.data._tar_index import members
 from core.errors import InputError
 from core.files import sha256
 from core.meter import track
@@ -79,6 +77,8 @@ def _check_images(folder: Path, next_step: str) -> list[str]:
 
 def check_cifar(folder: Path) -> Counts:
     """Check the authors' files of CIFAR-10 or CIFAR-100: their sizes and labels, and that classes have equally many images."""
+    from core.data import _cifar_batches  # here: core.data imports torch, which the doctor must not wait for
+
     form = _cifar_batches.check(folder)
     if form is None:
         names = " or ".join(form.folder for form in _cifar_batches.FORMS)
@@ -122,6 +122,8 @@ def check_cifar10(folder: Path) -> Counts:
 
 
 def _unpack_cifar10(archive: Path, folder: Path) -> None:
+    from core.data._tar_index import members  # here: core.data imports torch, which the doctor must not wait for
+
     try:
         with tarfile.open(archive) as tar:
             for member in members(tar):

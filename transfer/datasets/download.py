@@ -22,7 +22,6 @@ from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, NamedTuple
 from urllib.parse import urlsplit
 
-from core.data._tar_index import members
 from core.errors import InputError
 from core.meter import Meter
 
@@ -280,6 +279,8 @@ def _inside(target: str, name: str, archive: Path) -> PurePosixPath:
 
 
 def _tar(archive: Path, meter: Meter) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
+    from core.data._tar_index import members  # here: core.data imports torch, which the doctor must not wait for
+
     with open(archive, "rb") as raw, tarfile.open(fileobj=raw) as tar:
         for member in members(tar):
             meter.reach(min(raw.tell(), meter.total))
