@@ -8,7 +8,8 @@ export UV_COMPILE_BYTECODE := 1
 export UV_PYTHON_DOWNLOADS := never
 export UV_LINK_MODE ?= copy
 UV = $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
-RUN = .venv/bin/python
+VENV ?= .venv
+RUN = $(VENV)/bin/python
 
 .PHONY: help setup demo test check bench lock clean
 help:
@@ -18,26 +19,26 @@ help:
 	@echo "make bench  set up and run the speed measurements; a figure that is not met is red and ends with an error"
 	@echo "make setup  set up only (warm: a few seconds)"
 
-setup: .venv/.ready
+setup: $(VENV)/.ready
 
-.venv/.ready: requirements.txt pyproject.toml third_party/detectron2/pyproject.toml third_party/detectron2/repack.py
+$(VENV)/.ready: requirements.txt pyproject.toml hatch_build.py third_party/detectron2/pyproject.toml third_party/detectron2/repack.py
 	@command -v uv >/dev/null || test -x .tools/bin/uv || tools/install_uv.sh "$(PYTHON)"
-	@test -x .venv/bin/python || $(UV) venv --quiet --python "$(PYTHON)" .venv
-	$(UV) pip sync --quiet --require-hashes requirements.txt
-	$(UV) pip install --quiet --no-deps $(if $(findstring git+,$(DETECTRON2)),--no-build-isolation) "$(DETECTRON2)" --editable .
+	@test -x $(RUN) || $(UV) venv --quiet --python "$(PYTHON)" $(VENV)
+	$(UV) pip sync --quiet --python $(RUN) --require-hashes requirements.txt
+	$(UV) pip install --quiet --python $(RUN) --no-deps $(if $(findstring git+,$(DETECTRON2)),--no-build-isolation) "$(DETECTRON2)" --editable .
 	@touch $@
 
 demo: setup
 	$(RUN) tools/demo.py
 
 test: setup
-	$(RUN) -m pytest -n 2 --dist loadfile
+	$(RUN) -m pytest -n 2 --dist loadfile -rfEs
 
 check: setup
-	.venv/bin/ruff check .
-	.venv/bin/ruff format --check .
-	.venv/bin/mypy core pretrain transfer tools
-	.venv/bin/lint-imports
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy core pretrain transfer tools
+	$(VENV)/bin/lint-imports
 	$(RUN) -m pytest -q tests/docs
 
 # Every script runs; one that misses a figure, or fails, fails the target in the end.
@@ -56,4 +57,4 @@ lock:
 	  --no-emit-package detectron2 --extra dev pyproject.toml -o requirements.txt
 
 clean:
-	rm -rf .venv .tools
+	rm -rf .venv* .tools
