@@ -37,7 +37,7 @@ test: setup
 check: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy core pretrain transfer tools
+	$(VENV)/bin/mypy core pretrain transfer masktransfer tools
 	$(VENV)/bin/lint-imports
 	$(RUN) -m pytest -q tests/docs
 

@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,12 +29,12 @@ class PluginSettings(Settings):
 S = TypeVar("S", bound=Settings)
 
 
-def load(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Read a YAML file, merge its ``_base_`` files under it and ``key.sub=value`` overrides over it.
+def load(path: Path | str | Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a YAML file, merge its ``_base_`` files under it and ``key.sub=value`` overrides over it; a mapping is taken as it is.
 
     ``_base_`` is a path or a list of paths relative to the file; bases must not set the same key.
     """
-    merged: Any = _read(Path(path), ())
+    merged: Any = OmegaConf.create(dict(path)) if isinstance(path, Mapping) else _read(Path(path), ())
     for override in overrides:
         key, found, value = override.partition("=")
         if not found or not all(key.split(".")) or value == "???":

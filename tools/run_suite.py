@@ -2,33 +2,10 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import checkout  # noqa: F401
 
-from core.errors import InputError, cli
-
-if TYPE_CHECKING:
-    from transfer.suite.settings import Suite
-
-
-def check_pretraining(settings: "Suite") -> None:
-    """Check the pre-training configs, which ``transfer`` cannot; raise InputError with the problems of all of them."""
-    runs = {
-        (entry.pretrain.config, entry.pretrain.overrides) for entry in settings.checkpoints.values() if entry.pretrain
-    }
-    problems = []
-    if runs:
-        from core import config
-        from pretrain.config import PretrainSettings  # here: it imports torch
-
-        for path, overrides in sorted(runs):
-            try:
-                config.parse(PretrainSettings, config.load(path, overrides), path)
-            except InputError as error:
-                problems.append(str(error))
-    if problems:
-        raise InputError("\n".join(problems))
+from core.errors import cli
 
 
 def parser() -> argparse.ArgumentParser:
@@ -46,6 +23,7 @@ def main() -> int:
     given = parser().parse_intermixed_args()
     from rich.console import Console  # here, like the others: --help must not wait for them
 
+    from masktransfer import check_pretraining
     from transfer.suite import run
     from transfer.suite import settings as suite
 

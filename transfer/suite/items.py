@@ -18,8 +18,8 @@ from typing import Any, Literal
 from core import config, files
 from core.errors import InputError
 from core.provenance import ROOT
-from transfer import results
-from transfer.frameworks import protocol_hash
+from transfer import frameworks, results
+from transfer.frameworks import Departure, protocol_hash
 from transfer.suite.settings import RandomInit, Suite
 from transfer.suite.trial import Job
 
@@ -59,7 +59,12 @@ def plan(suite: Suite, folder: Path | None = None, available: int = 0) -> list[I
     """
     folder = folder or suite.folder
     numbers = {name: suite.numbers(name) for name in suite.benchmarks}
-    rules = {label: protocol_hash(of.benchmark, of.options) for label, of in suite.benchmarks.items()}
+    departure = Departure(tiny=suite.tiny)
+    for of in suite.benchmarks.values():
+        frameworks.of(of.benchmark).check(departure)
+    rules = {
+        label: protocol_hash(of.benchmark, [*departure.said(), *of.options]) for label, of in suite.benchmarks.items()
+    }
     items: dict[str, Item] = {}
     for trial in max(numbers.values(), key=len):
         sources = {label: _source(suite, label, folder, trial, available) for label in suite.checkpoints}
@@ -155,6 +160,7 @@ def _job(suite: Suite, label: str, benchmark: str, file: Path, trial: int, home:
         notes=entry.notes,
         options=measure.options,
         devices=devices,
+        tiny=suite.tiny,
     )
 
 

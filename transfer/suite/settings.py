@@ -4,7 +4,7 @@ What follows from it, item by item, is in ``transfer.suite.items``; docs/suites.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -176,6 +176,7 @@ class Suite(Settings):
     launcher: Annotated[plugins.choice("transfer.suite.launchers"), BeforeValidator(_local_by_default)] = Field(
         default_factory=dict, validate_default=True
     )
+    tiny: str = Field("", description="try every item in a few iterations: shapes, or a folder in COCO or VOC layout")
     retries: int = Field(0, ge=0, description="how often a failed item is tried again before the suite goes on without")
     memory_gib: float | None = Field(None, gt=0, description="an item that uses more is ended; None: no cap")
 
@@ -248,6 +249,6 @@ def _repeated(values: Sequence[Any]) -> list[Any]:
     return sorted({value for value in map(str, values) if list(map(str, values)).count(value) > 1})
 
 
-def read(path: Path, overrides: Sequence[str] = ()) -> Suite:
-    """Read a suite file; raise InputError that lists all its problems."""
-    return config.parse(Suite, config.load(path, overrides), path)
+def read(source: Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Suite:
+    """Read a suite file, or a mapping of its keys; raise InputError that lists all its problems."""
+    return config.parse(Suite, config.load(source, overrides), source if isinstance(source, Path) else "suite")

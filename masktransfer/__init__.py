@@ -1,0 +1,105 @@
+"""The suite from Python: each function does what the tool of the same name does (docs/python.md).
+
+Bad input raises ``core.errors.InputError``, one sentence with the next step, as on the command line. What takes seconds to import
+is imported by the functions that need it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.errors import InputError
+
+if TYPE_CHECKING:
+    from masktransfer.features import Features
+    from transfer.convert.convert import Proof
+    from transfer.report.model import Report
+    from transfer.results import Result
+    from transfer.suite.settings import Suite
+
+__all__ = ["InputError", "convert", "evaluate", "load_backbone", "report", "run_suite"]
+
+
+def convert(source: Path | str, output: Path | str, *, target: str, dialect: str = "auto", arch: str = "auto") -> Proof:
+    """Convert a checkpoint for ``target`` (detectron2, mmseg, torchvision, timm, safetensors) and return the proof."""
+    from transfer.convert import convert as converter
+
+    return converter.convert(source, output, target=target, dialect=dialect, arch=arch)
+
+
+def load_backbone(file: Path | str, *, dialect: str = "auto") -> Features:
+    """Return the backbone of any converted file or checkpoint as a torch module in evaluation mode.
+
+    It takes images float [N, 3, H, W], RGB, 0 to 255, and returns the four stages' feature maps, fine to coarse.
+    """
+    from masktransfer.features import Features
+    from transfer.convert.read import read
+
+    return Features(read(file, dialect)).eval()
+
+
+def evaluate(
+    checkpoint: Path | str, benchmark: str, *, out: Path | str, trial: int = 0, tiny: str = "", **more: Any
+) -> Result:
+    """Measure a checkpoint on a benchmark once, in the folder ``out``, and return the result; a finished trial is read.
+
+    ``tiny`` is "shapes" or a folder for a run of a few iterations; ``more`` are further fields of ``transfer.suite.trial.Job``,
+    such as ``name``, ``options``, ``devices``.
+    """
+    from core import config
+    from transfer.suite import trial as trials
+
+    values = {"checkpoint": checkpoint, "benchmark": benchmark, "out": out, "trial": trial, "tiny": tiny, **more}
+    return trials.run_trial(config.parse(trials.Job, values, "evaluate"))
+
+
+def run_suite(
+    suite: Path | str | Mapping[str, Any], overrides: Sequence[str] = (), *, out: Path | str | None = None
+) -> Path:
+    """Run what a suite file, or a mapping of the same keys, asks for; return the results folder.
+
+    What is finished is skipped. Raises InputError when items did not end well, after all others did.
+    """
+    from rich.console import Console
+
+    from transfer.suite import run, settings
+
+    read = settings.read(suite if isinstance(suite, Mapping) else Path(suite), overrides)
+    folder = Path(out) if out else read.folder
+    check_pretraining(read)
+    if failed := run.run(read, folder, Console()):
+        raise InputError(f"{failed} item(s) of {read.name} did not end well; {folder / 'suite.log'} says why")
+    return folder
+
+
+def report(results: Path | str, *, baseline: str | None = None, out: Path | str | None = None) -> Report:
+    """Compare what a results folder (or packed file) holds; write all forms of the report into ``out``, if given."""
+    from transfer import results as records
+    from transfer.report import assembly, write
+
+    with records.opened(Path(results)) as folder:
+        made = assembly.build(folder, baseline, Path(results))
+        if out is not None:
+            write(made, Path(out))
+        return made
+
+
+def check_pretraining(settings: Suite) -> None:
+    """Check the pre-training configs, which ``transfer`` cannot; raise InputError with the problems of all of them."""
+    runs = {
+        (entry.pretrain.config, entry.pretrain.overrides) for entry in settings.checkpoints.values() if entry.pretrain
+    }
+    problems = []
+    if runs:
+        from core import config
+        from pretrain.config import PretrainSettings
+
+        for path, overrides in sorted(runs):
+            try:
+                config.parse(PretrainSettings, config.load(path, overrides), path)
+            except InputError as error:
+                problems.append(str(error))
+    if problems:
+        raise InputError("\n".join(problems))
