@@ -112,5 +112,5 @@ def test_the_cluster_page_starts_its_suite_under_slurm(paper: Path, monkeypatch:
         (paper / "bin" / program).chmod(0o755)
     monkeypatch.setenv("PATH", f"{paper / 'bin'}:{os.environ['PATH']}")
     started, reported = carry_out("your-cluster.md", paper)
-    assert "2 of 2" in started
+    assert "2 items, 2 already done" in started
     assert "report.tex" in reported
