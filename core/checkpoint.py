@@ -5,11 +5,14 @@ A checkpoint is a mapping of tensors and plain values that ``torch.load(..., wei
 ``optimizer``, ``scaler``, ``rng`` (one entry a rank). A backbone file holds ``format``, ``version``, ``config``, ``backbone``.
 """
 
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from core.files import FileError, replacing
 from core.weights_file import read_weights_file
@@ -25,6 +28,57 @@ def save(path: Path | str, state: dict[str, Any]) -> None:
     """Write a checkpoint whole or not at all; ``state`` holds tensors and plain values only."""
     with replacing(path) as file:
         torch.save(state, file)
+
+
+class Writer:
+    """Writes checkpoints in a thread, while the next steps are computed; one at a time."""
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def write(self, states: Mapping[Path, dict[str, Any]]) -> None:
+        """Copy the states as they are now, and write each to its file; what the last write failed of is raised here.
+
+        GPUs copy to pinned memory behind the work that is under way, and nothing waits for them but the thread.
+        """
+        self.join()
+        copied: dict[int, Tensor] = {}  # by the tensor: the files share most of theirs
+        kept = {
+            path: tree_map_only(Tensor, lambda tensor: _copied(tensor, copied), state) for path, state in states.items()
+        }
+        done = torch.cuda.Event() if torch.cuda.is_initialized() else None
+        if done is not None:
+            done.record()
+        self._thread = threading.Thread(target=self._write, args=(kept, done))
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait until everything is written; raise what went wrong."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def _write(self, states: Mapping[Path, dict[str, Any]], done: torch.cuda.Event | None) -> None:
+        try:
+            if done is not None:
+                done.synchronize()
+            for path, state in states.items():
+                save(path, state)
+        except BaseException as error:
+            self._error = error
+
+
+def _copied(tensor: Tensor, copied: dict[int, Tensor]) -> Tensor:
+    if id(tensor) not in copied:
+        pinned = tensor.device.type == "cuda"
+        copied[id(tensor)] = torch.empty_like(tensor, device="cpu", pin_memory=pinned).copy_(
+            tensor, non_blocking=pinned
+        )
+    return copied[id(tensor)]
 
 
 def save_backbone(path: Path | str, backbone: dict[str, Tensor], config: dict[str, Any]) -> None:

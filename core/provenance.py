@@ -5,6 +5,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,29 @@ def environment() -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "command": [Path(sys.executable).name, *sys.argv],
     }
+
+
+def accelerators(device: Any) -> dict[str, Any]:
+    """Describe what this process computes on: the device's name, and CUDA's, cuDNN's, NCCL's and the driver's versions."""
+    import torch  # here: tools that train nothing start without it
+
+    if device.type != "cuda":
+        return {"device": device.type}
+    return {
+        "device": torch.cuda.get_device_name(device),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "nccl": ".".join(map(str, torch.cuda.nccl.version())),
+        "driver": _driver(),
+    }
+
+
+def _driver() -> str | None:
+    """Return the version of the NVIDIA driver, as the kernel tells it."""
+    try:
+        return re.search(r"\d+\.\d+(\.\d+)?", Path("/proc/driver/nvidia/version").read_text())[0]  # type: ignore[index]
+    except (OSError, TypeError):
+        return None
 
 
 @functools.cache

@@ -18,16 +18,18 @@ from pretrain.views import ViewSettings
 class RunSettings(Settings):
     """Where and how to compute; nothing here changes what is learned except ``seed`` and ``precision``.
 
-    ``auto`` measures ``channels_last`` and ``precision`` (fp32 or, on a GPU, bf16) on this device before the first step; the
-    run keeps the choice in its checkpoints. It is not the default: another format rounds differently, and a config without it
-    gives the same bits on every start.
+    ``auto`` measures ``channels_last`` and ``precision`` (fp32, tf32 on a GPU, bf16 where the device computes it) on this device
+    before the first step; the run keeps the choice in its checkpoints. It is not the default: another format rounds
+    differently, and a config without it gives the same bits on every start. ``fp32`` is never rounded to TF32 on the way.
+    ``deterministic`` gives the same bits on GPUs too, where torch can, and warns where it cannot.
     """
 
     folder: Path | None = None  # by default runs/<name of the config file>
     seed: int = 0
     overwrite: bool = False
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["fp32", "tf32", "bf16", "fp16", "auto"] = "fp32"
+    deterministic: bool = False
     channels_last: bool | Literal["auto"] = False
     compile: bool = False
     threads: int | None = Field(None, ge=1)  # torch threads; by default torch's own choice
@@ -47,6 +49,8 @@ class TrainSettings(Settings):
     Batch norm, partners, negatives from the batch and the queue (which takes each micro-batch's keys before the next one)
     then see a micro-batch only; masks and steps stay those of the whole batch.
 
+    last.pth is written every ``checkpoint_every`` epochs, and every ``checkpoint_minutes`` in between.
+
     ``precise_bn`` batches of clean query views give the batch norm statistics of the epoch_NNNN.pth files and of the final
     last.pth (0: the running averages of training); see ``pretrain/precise_norm.py``.
 
@@ -59,6 +63,7 @@ class TrainSettings(Settings):
     workers: int = Field(8, ge=0)
     log_every: int = Field(10, ge=1)  # steps
     checkpoint_every: int = Field(1, ge=1)  # epochs between updates of last.pth
+    checkpoint_minutes: float | None = Field(None, gt=0)
     keep_every: int = Field(50, ge=1)  # epochs between the epoch_NNNN.pth that are kept
     precise_bn: int = Field(0, ge=0)
     damaged_share: float = Field(0.1, ge=0, le=1)

@@ -71,9 +71,9 @@ def effective_rank(embeddings: Float[Tensor, "rows dim"]) -> float:
 
     They are the roots of the smaller Gram matrix's eigenvalues, on the CPU: a GPU's own decomposition is slow for so few rows.
     """
-    unit = F.normalize(embeddings.double(), dim=1)
+    unit = F.normalize(embeddings.cpu().double(), dim=1)
     gram = unit @ unit.T if unit.shape[0] <= unit.shape[1] else unit.T @ unit
-    values = torch.linalg.eigvalsh(gram.cpu()).clamp(min=0).sqrt()
+    values = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
     share = values / values.sum()
     return torch.special.entr(share).sum().exp().item()
 

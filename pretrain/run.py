@@ -1,4 +1,4 @@
-"""Pre-train a backbone: python pretrain/run.py CONFIG [key=value ...]   (also under torchrun)."""
+"""Pre-train a backbone: python pretrain/run.py CONFIG [key=value ...]   (also under torchrun or srun)."""
 
 import argparse
 import sys
@@ -25,8 +25,10 @@ def main() -> int:
         if distributed.is_main():
             more = "; stopped, start the same command again to go on" if trainer.stopped_by else ""
             print(f"{trainer.folder}: {trainer.step} of {trainer.total} steps{more}")
-    finally:
-        distributed.stop()
+    except BaseException:
+        distributed.abandon()
+        raise
+    distributed.stop()
     return 128 + trainer.stopped_by if trainer.stopped_by else 0
 
 

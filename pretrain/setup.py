@@ -1,18 +1,21 @@
 """From a config file to a trainer that stands where the run's last checkpoint left it."""
 
+import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 
 from core import backbones, config, distributed, tracking
 from core.checkpoint import load as load_checkpoint
 from core.errors import InputError
 from core.files import write_atomic, write_json
 from core.plugins import build, none_imported
-from core.provenance import derive, environment
+from core.provenance import accelerators, derive, environment
+from core.run_folder import hold
 from pretrain.config import PretrainSettings
 from pretrain.form import check_bf16
 from pretrain.loader import Pairs
@@ -23,10 +26,14 @@ from pretrain.trainer import Trainer
 
 # Settings that may differ when a run goes on: they change how it is computed or shown, not what is learned.
 HOW = {
-    "run": ("device", "threads", "tensorboard", "track", "overwrite", "folder"),
-    "train": ("workers", "log_every", "damaged_share"),
+    "run": ("device", "threads", "deterministic", "tensorboard", "track", "overwrite", "folder"),
+    "train": ("workers", "log_every", "checkpoint_minutes", "damaged_share"),
     "monitor": tuple(MonitorSettings.model_fields),
 }
+
+
+_held: dict[Path, FileLock] = {}  # the run folders of this process, until it ends
+WORKERS_OUTLIVE = 10.0  # seconds by which a killed run's loader may outlive it, holding the folder's lock
 
 
 def make_trainer(path: Path, overrides: Sequence[str] = ()) -> Trainer:
@@ -47,7 +54,13 @@ def make_trainer(path: Path, overrides: Sequence[str] = ()) -> Trainer:
     check_bf16(settings.run.precision, objective.method.key_backbone, settings.views.size, device)
     knn = OnlineKnn(settings.monitor, settings.views, settings.train.workers) if settings.monitor.every else None
     folder = settings.run.folder or Path("runs") / path.stem
+    if distributed.is_main() and folder.resolve() not in _held:
+        _held[folder.resolve()] = hold(folder, WORKERS_OUTLIVE)
     last = open_folder(folder, settings)
+    _describe(folder, device, new=last is None)
+    torch.manual_seed(
+        derive(settings.run.seed, "layers", distributed.rank()) % 2**63
+    )  # drop path differs between processes
     trainer = Trainer(settings, objective, pairs, folder, device, knn)
     if last is not None:
         trainer.restore(last)
@@ -64,14 +77,26 @@ def make_trainer(path: Path, overrides: Sequence[str] = ()) -> Trainer:
 
 def choose_device(settings: PretrainSettings) -> torch.device:
     """Return the device of this process; a GPU where there is one, unless told otherwise."""
-    available = torch.cuda.is_available()
-    if settings.run.device == "cuda" and not available:
+    asked, available = settings.run.device, torch.cuda.is_available()
+    if asked == "cuda" and not available:
         raise InputError("run.device=cuda, but no GPU is available; leave it out or set run.device=cpu")
-    if settings.run.device == "cpu" or not available:
-        if settings.run.precision == "fp16":
-            raise InputError("run.precision=fp16 needs a GPU; use bf16 or fp32 on a CPU")
+    if asked == "mps" and not torch.backends.mps.is_available():
+        raise InputError("run.device=mps, but this is no Mac with a GPU of its own; leave it out or set run.device=cpu")
+    if asked == "cpu" or (asked == "auto" and not available):
+        if settings.run.precision in ("fp16", "tf32"):
+            raise InputError(f"run.precision={settings.run.precision} needs a GPU; use bf16 or fp32 on a CPU")
         return torch.device("cpu")
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    if asked == "mps":
+        return torch.device("mps")
+    number, there = distributed.local_rank(), torch.cuda.device_count()
+    if there == 1 and os.environ.get("SLURM_GPUS_PER_TASK"):
+        number = 0  # each task sees its own GPU only
+    if number >= there:
+        raise InputError(
+            f"process {number} of this machine has no GPU of its own: there are {there}; start as many processes as GPUs, or set "
+            "run.device=cpu"
+        )
+    device = torch.device("cuda", number)
     torch.cuda.set_device(device)
     return device
 
@@ -95,6 +120,8 @@ def build_parts(settings: PretrainSettings) -> tuple[Objective, Pairs]:
     backbone = backbones.build(settings.backbone)
     method = build("pretrain.methods", settings.method, backbone=backbone)
     method.check(batch // parts)
+    if method.note and distributed.is_main():
+        print(method.note, file=sys.stderr)
     if method.synchronised and world > 1 and choose_device(settings).type == "cuda":
         method = torch.nn.SyncBatchNorm.convert_sync_batchnorm(method)  # its papers' batches are normalised whole
     branches = {}
@@ -135,10 +162,19 @@ def open_folder(folder: Path, settings: PretrainSettings) -> Path | None:
             for old in (folder / "journal.jsonl", *folder.glob(".*_run")):
                 old.unlink(missing_ok=True)
         write_atomic(kept, config.dump(settings))
-        write_json(folder / "environment.json", environment())
         (folder / "checkpoints").mkdir(exist_ok=True)
     distributed.barrier()
     return None
+
+
+def _describe(folder: Path, device: torch.device, new: bool) -> None:
+    """Write the machine, the software and every process's device of this start to ``environment.json``; keep what a run chose."""
+    devices = distributed.gather_objects(accelerators(device))
+    if distributed.is_main():
+        path = folder / "environment.json"
+        kept = {} if new or not path.exists() else {"form": json.loads(path.read_text()).get("form")}
+        names = [one["device"] for one in devices]
+        write_json(path, environment() | devices[0] | {"world_size": len(names), "devices": names} | kept)
 
 
 def _what(settings: PretrainSettings) -> dict:

@@ -1,6 +1,7 @@
 """Train: batches in, checkpoints and a journal out; interrupted and resumed equals never interrupted."""
 
 import contextlib
+import inspect
 import signal
 import sys
 import time
@@ -24,6 +25,8 @@ from pretrain.loader import Batch, EpochOrder, Pairs, loader
 from pretrain.objective import Objective, Scored
 from pretrain.precise_norm import evaluation_copy, population_statistics
 from pretrain.views import colour
+
+NOTHING, SAVE, STOP = range(3)  # what the processes vote for after a step
 
 
 class Outcome(NamedTuple):
@@ -65,6 +68,8 @@ class Trainer:
         self.total = self.order.steps * train.epochs
         self.stopped_by: int | None = None
         self.asked_by: int | None = None  # a signal that the processes have not agreed on yet
+        self.writer = checkpoint.Writer()
+        self._saved = time.monotonic()
         self._wrapped: nn.Module = self.objective
         self._last: dict[str, float] = {}
         self._forwards: dict[str, int] = {}  # an image
@@ -93,11 +98,12 @@ class Trainer:
         norms = [b for name, b in self.objective.named_buffers() if name.endswith(("running_mean", "running_var"))]
         distributed.average(norms)  # every process normalised its own rows
         finite.check(self.objective.method.state_dict(), self.step, self.folder, self.settings.run.precision)
-        states = distributed.gather_objects({"torch": torch.get_rng_state()})
+        states = distributed.gather_objects(self._generators())
         self.damaged.update(*distributed.gather_objects(self.damaged))
         kept = self._due(self.settings.train.keep_every)
         exact = self._population_statistics() if kept and self.settings.train.precise_bn else {}
         if distributed.is_main():
+            method = self.objective.method.state_dict()
             state = {
                 "format": checkpoint.RUN,
                 "version": checkpoint.VERSION,
@@ -109,18 +115,23 @@ class Trainer:
                     "values": self._last,
                     "forwards_per_step": self._forwards,
                     "form": tuple(self.form) if self.form else None,
+                    "groups": self._groups(),
                 },
-                "method": self.objective.method.state_dict(),
+                "method": method,
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "rng": states,
             }
-            final = state | {"method": self.objective.method.state_dict() | exact}
-            if kept:
-                checkpoint.save(self.folder / "checkpoints" / f"epoch_{self.epoch:04d}.pth", final)
+            final = state | {"method": {**method, **exact}}
+            files = {self.folder / "checkpoints" / f"epoch_{self.epoch:04d}.pth": final} if kept else {}
             # training never reads running statistics, but a run that goes on keeps its own all the same
-            checkpoint.save(self.folder / "checkpoints" / "last.pth", final if self.step == self.total else state)
-        distributed.barrier()
+            files[self.folder / "checkpoints" / "last.pth"] = final if self.step == self.total else state
+            self.writer.write(files)
+        self._saved = time.monotonic()
+
+    def _groups(self) -> int:
+        """Return in how many parts of the batch, of all processes, batch norm and partners work."""
+        return self.objective.method.groups * distributed.world()
 
     def restore(self, path: Path) -> None:
         """Go on from a checkpoint of the same run."""
@@ -129,12 +140,25 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         progress = state["progress"]
+        if progress.get("groups", self._groups()) != self._groups():
+            raise InputError(
+                f"{path}: batch norm and partners worked in {progress['groups']} groups of the batch, here they would in "
+                f"{self._groups()}; go on with as many processes as before ({len(state['rng'])})"
+            )
         self.step = progress["step"]
         self.damaged = set(progress["damaged"])
         self._last, self._forwards = progress["values"], progress["forwards_per_step"]
         self.form = Form(*progress["form"]) if progress.get("form") else None
         if len(state["rng"]) == distributed.world():
-            torch.set_rng_state(state["rng"][distributed.rank()]["torch"])
+            mine = state["rng"][distributed.rank()]
+            torch.set_rng_state(mine["torch"])
+            if "cuda" in mine and self.device.type == "cuda":
+                torch.cuda.set_rng_state(mine["cuda"], self.device)
+
+    def _generators(self) -> dict[str, Tensor]:
+        """Return the state of torch's generators: layers such as drop path draw from the device's."""
+        cuda = {"cuda": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else {}
+        return {"torch": torch.get_rng_state(), **cuda}
 
     # ---- the loop ----
 
@@ -147,20 +171,24 @@ class Trainer:
             return
         (self.folder / "summary.json").unlink(missing_ok=True)
         vote = distributed.Vote()
-        with stop_signals(self._ask_to_stop):
-            self._prepare()
-            with self._journal() if main else contextlib.nullcontext() as journal:
-                while self.step < self.total and self.stopped_by is None:
-                    self._epoch(journal, vote)
-                    train = self.settings.train
-                    if self.stopped_by or self._due(train.checkpoint_every) or self._due(train.keep_every):
-                        self.save()
-            vote.close()
-            if self.step == self.total:
-                self.stopped_by = None  # the signal came with the last step
-            if main:
-                self._summary(time.monotonic() - began, self.step - first)
-            distributed.barrier()  # torchrun ends the others as soon as one leaves with another code than 0
+        try:
+            with stop_signals(self._ask_to_stop):
+                self._prepare()
+                with self._journal() if main else contextlib.nullcontext() as journal:
+                    while self.step < self.total and self.stopped_by is None:
+                        self._epoch(journal, vote)
+                        train = self.settings.train
+                        if self.stopped_by or self._due(train.checkpoint_every) or self._due(train.keep_every):
+                            self.save()
+                vote.close()
+                if self.step == self.total:
+                    self.stopped_by = None  # the signal came with the last step
+                self.writer.join()
+                if main:
+                    self._summary(time.monotonic() - began, self.step - first)
+                distributed.barrier()  # torchrun ends the others as soon as one leaves with another code than 0
+        finally:
+            self.writer.join()  # a run that fails keeps its last good checkpoint
 
     def _ask_to_stop(self, number: int) -> None:
         self.asked_by = number
@@ -175,10 +203,11 @@ class Trainer:
         rows = train.batch_size // train.accumulate // distributed.world()
         if self.form is None:
             asked = (run.channels_last, run.precision)
-            size = self.settings.views.size
-            self.form, seconds = form.choose(asked, method.query_encoder, rows, method.groups, size, self.device)
+            task = form.Task(method.query_encoder, rows, method.groups, self.settings.views.size, run.compile)
+            self.form, seconds = form.choose(asked, task, self.device)
             if distributed.is_main():
                 form.record(self.folder, self.form, seconds, self.device)
+        self.form.set_backends(run.deterministic)
         if self.form.channels_last:
             self.objective.to(memory_format=torch.channels_last)
         optimizers.align(self.optimizer)  # a checkpoint may come from another format
@@ -187,8 +216,16 @@ class Trainer:
                 if name.endswith("_encoder"):
                     encoder.compile()
         if distributed.world() > 1:
-            devices = [self.device] if self.device.type == "cuda" else None
-            self._wrapped = DistributedDataParallel(self.objective, device_ids=devices, broadcast_buffers=False)
+            # batch norm's statistics are each process's own (torch renamed the switch after 2.11)
+            known = inspect.signature(DistributedDataParallel).parameters
+            own = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+            self._wrapped = DistributedDataParallel(
+                self.objective,
+                device_ids=[self.device] if self.device.type == "cuda" else None,
+                gradient_as_bucket_view=True,
+                static_graph=train.accumulate == 1,  # no_sync leaves it
+                **{own: False},  # type: ignore[arg-type]
+            )
 
     def _journal(self) -> Journal:
         """Open the journal where the run stands, with the alarms its lines have raised so far."""
@@ -212,10 +249,22 @@ class Trainer:
                 rate = (self.step - logged_step) * train.batch_size / (time.monotonic() - logged)
                 self._log(journal, outcome, values, rate)
                 logged, logged_step = time.monotonic(), self.step
-            if vote.cast(self.asked_by is not None):
+            agreed = vote.cast(self._wish())
+            if agreed == STOP:
                 self.stopped_by = self.asked_by or signal.SIGTERM
                 self._values(outcome)
                 return
+            if agreed == SAVE and self.step % self.order.steps:
+                self._values(outcome)
+                self.save()
+
+    def _wish(self) -> int:
+        """Say what this process wants to be done after a step; the main process's clock decides on checkpoints."""
+        if self.asked_by is not None:
+            return STOP
+        minutes = self.settings.train.checkpoint_minutes
+        late = minutes is not None and time.monotonic() - self._saved > 60 * minutes
+        return SAVE if late and distributed.is_main() else NOTHING
 
     def _log(self, journal: Journal | None, outcome: Outcome, values: dict[str, float], rate: float) -> None:
         knn = self._knn()
@@ -280,7 +329,8 @@ class Trainer:
             norm = nn.utils.clip_grad_norm_(trained, self.settings.optimizer.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        # with several processes gradients lie where they are sent from, and stay there
+        self.optimizer.zero_grad(set_to_none=self._wrapped is self.objective)
         return norm
 
     @torch.no_grad()

@@ -29,7 +29,8 @@ class Method(nn.Module, ABC):
     Config: ClassVar[type[PluginSettings]]
     query_encoder: Encoder
     symmetric: bool  # score each view as query and as key
-    groups: int = 1  # parts of a one-process batch that are normalised, and mixed, apart
+    groups: int = 1  # parts of a process's batch that are normalised, and mixed, apart
+    note: str = ""  # what the user should know of this method here
     contrastive: ClassVar[bool] = False  # has negatives, and takes hard ones
     synchronised: ClassVar[bool] = True  # batch norm sees the rows of all GPUs
     constant_lr: ClassVar[tuple[str, ...]] = ()  # submodules that are trained at the base learning rate throughout
@@ -84,7 +85,7 @@ class Method(nn.Module, ABC):
             raise InputError(f"{rows} images at a time cannot be cut evenly{self._of_groups()}; change one of them")
 
     def _of_groups(self) -> str:
-        return f" in method.split_bn={self.groups} parts" if self.groups > 1 else ""
+        return f" in method.split_bn={self.groups * distributed.world()} parts" if self.groups > 1 else ""
 
 
 class MomentumMethod(Method):

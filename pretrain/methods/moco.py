@@ -29,7 +29,10 @@ class Moco(MomentumMethod):
     queue_pointer: Tensor
 
     class Config(PluginSettings):
-        """``split_bn`` normalises that many parts of the batch apart on one process, as several GPUs would."""
+        """``split_bn`` normalises that many parts of the batch of all processes apart: 8 is the published 8 GPUs.
+
+        The same number is the same method on any number of processes that divides it; 1 leaves each process's rows together.
+        """
 
         name: Literal["moco"] = "moco"
         temperature: float = Field(0.2, gt=0)
@@ -46,11 +49,29 @@ class Moco(MomentumMethod):
         self.symmetric = config.symmetric
         features = backbone.feature_dim
         self.query_encoder = Encoder(backbone, mlp(features, config.hidden or features, config.dim))
-        self.groups = config.split_bn if distributed.world() == 1 else 1
+        self.groups = self._groups(config.split_bn, distributed.world())
         split(self.query_encoder, self.groups)
         self.key_encoder = momentum_copy(self.query_encoder)
         self.register_buffer("queue", F.normalize(torch.randn(config.dim, config.queue), dim=0))
         self.register_buffer("queue_pointer", torch.zeros((), dtype=torch.long))
+
+    def _groups(self, total: int, world: int) -> int:
+        """Return this process's share of the groups; say what is normalised together."""
+        if 1 < total < world or (total % world and world < total):
+            raise InputError(
+                f"method.split_bn={total} groups cannot be shared by {world} processes; start a number of processes that divides "
+                f"it, or set method.split_bn={world}, which is another method"
+            )
+        if total == world == 1:
+            self.note = (
+                "warning: method.split_bn=1 on one process: joint batch norm lets MoCo tell batches apart, and learn no more; "
+                "method.split_bn=8 normalises as the published 8 GPUs do"
+            )
+        else:
+            self.note = (
+                f"batch norm over {max(total, world)} groups of the batch, on any number of processes that divides it"
+            )
+        return max(total // world, 1)
 
     def check(self, batch: int) -> None:
         """Refuse a batch that does not divide the queue or cannot be split."""

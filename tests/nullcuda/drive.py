@@ -1,9 +1,10 @@
-"""Run pretrain/run.py's own ``main`` many times in one process on the null runtime: drive.py FOLDER STOP < CONFIGS.
+"""Run pretrain/run.py's own ``main`` many times in one process on the null runtime: drive.py FOLDER STOP CONFIGS.
 
-CONFIGS is JSON, by name. Each run is sent SIGTERM in step STOP and started again. Prints one JSON object a run: how its two
-starts ended, and what was counted in every stretch between two log lines.
+CONFIGS is a JSON file, configs by name. Each run is sent SIGTERM in step STOP and started again (a rank of torchrun: once).
+Prints one JSON object a run: how its starts ended, and what was counted in every stretch between two log lines.
 """
 
+import faulthandler
 import functools
 import json
 import os
@@ -18,15 +19,32 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 import nullcuda  # noqa: E402
+import torch  # noqa: E402
 import yaml  # noqa: E402
+from torch.nn.parallel import distributed  # noqa: E402
 
 from core.data import shapes  # noqa: E402
 from pretrain import run  # noqa: E402
 from pretrain.trainer import Trainer  # noqa: E402
 
+faulthandler.dump_traceback_later(120)
 stretches: list[dict[str, int]] = []
 shapes.render = functools.cache(shapes.render)  # all runs have the same images
 STOP = int(sys.argv[2])
+
+
+def reading(plain: Callable, on: bool) -> Callable:
+    """Return a function during which reads do, or do not, give what was uploaded: DDP reads the sizes of its buckets."""
+
+    @functools.wraps(plain)
+    def call(*given: Any) -> Any:
+        nullcuda.reads(on and "RANK" in os.environ)
+        try:
+            return plain(*given)
+        finally:
+            nullcuda.reads(not on and "RANK" in os.environ)
+
+    return call
 
 
 def watched(trainer: type[Trainer]) -> None:
@@ -69,11 +87,14 @@ def main() -> None:
     """Run all configs."""
     folder = Path(sys.argv[1])
     watched(Trainer)
-    for name, settings in json.load(sys.stdin).items():
-        config = folder / f"{name}.yaml"
+    Trainer._step = reading(Trainer._step, True)  # type: ignore[method-assign]
+    torch.nn.SyncBatchNorm.forward = reading(torch.nn.SyncBatchNorm.forward, False)  # type: ignore[method-assign]
+    distributed._verify_param_shape_across_processes = lambda *given: None  # it compares what NCCL gathers: nothing
+    for name, settings in json.loads(Path(sys.argv[3]).read_text()).items():
+        config = folder / f"{name}{os.environ.get('RANK', '')}.yaml"
         config.write_text(yaml.safe_dump(settings))
         stretches.clear()
-        ends = [start(config, folder / name) for _ in range(2)]
+        ends = [start(config, folder / name) for _ in range(1 if "RANK" in os.environ else 2)]
         print(json.dumps({"name": name, "ends": ends, "stretches": stretches}), flush=True)
     sys.stderr.flush()
     os._exit(0)  # CUDA's own shutdown would call the runtime after it is gone

@@ -87,5 +87,10 @@ def counted() -> dict[str, int]:
     return found | {"launches": sum(found[name] for name in ("kernels", "gemms", "convs", "bns", "memset", "graphs"))}
 
 
+def reads(on: bool) -> None:
+    """Let what is read back be what was uploaded, which is garbage wherever a kernel should have written."""
+    _library().nullcuda_reads(int(on))
+
+
 def _library() -> ctypes.CDLL:
     return ctypes.CDLL(os.environ["LD_PRELOAD"].split(":")[0])

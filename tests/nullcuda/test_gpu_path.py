@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import nullcuda
+import numpy as np
 import pytest
+from PIL import Image
 
 from core.plugins import names
+from transfer.convert import random_init
+from transfer.convert.convert import convert
 
 ROOT = Path(__file__).resolve().parents[2]
 METHODS: dict[str, dict[str, Any]] = {
@@ -58,6 +62,20 @@ def settings(method: str, branch: str, precision: str) -> dict[str, Any]:
     }
 
 
+def drive(
+    runs: dict[str, Any], null: dict[str, str], folder: Path, *launcher: str, stop: int = STOP
+) -> list[dict[str, Any]]:
+    """Return what each run, or each rank of it, says of its ends and what was counted."""
+    (folder / "runs.json").write_text(json.dumps(runs))
+    script = [str(nullcuda.HERE / "drive.py"), str(folder), str(stop), str(folder / "runs.json")]
+    done = subprocess.run(
+        [sys.executable, *launcher, *script], capture_output=True, text=True, env=null, cwd=folder, timeout=300
+    )
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert {run["name"] for run in found} == set(runs), done.stderr
+    return found
+
+
 def test_the_tables_name_every_method_and_branch() -> None:
     assert (sorted(METHODS), sorted(BRANCHES)) == (names("pretrain.methods"), names("pretrain.branches"))
 
@@ -67,12 +85,7 @@ def test_every_branch_starts_trains_stops_and_goes_on_and_asks_the_card_for_noth
     method: str, null: dict[str, str], tmp_path: Path
 ) -> None:
     runs = {f"{b}-{p}": settings(method, b, p) for b in BRANCHES for p in ("fp32", "fp16")}
-    done = subprocess.run(
-        [sys.executable, str(nullcuda.HERE / "drive.py"), str(tmp_path), str(STOP)],
-        input=json.dumps(runs), capture_output=True, text=True, env=null, timeout=300,
-    )  # fmt: skip
-    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert [run["name"] for run in found] == list(runs), done.stderr
+    found = drive(runs, null, tmp_path)
     for number, run in enumerate(found):
         assert run["ends"] == [128 + 15, 0], run
         folder = tmp_path / run["name"]
@@ -88,3 +101,95 @@ def test_every_branch_starts_trains_stops_and_goes_on_and_asks_the_card_for_noth
             assert 0 < stretch["h2d"] <= 20 * LOGGED
         if number:  # what the first run allocated serves the others
             assert [stretch["malloc"] for stretch in run["stretches"][1:]] == [0] * (len(run["stretches"]) - 1)
+
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+
+
+def test_two_ranks_train_over_nccl_stop_and_go_on_and_copy_no_gradient(null: dict[str, str], tmp_path: Path) -> None:
+    runs = {"moco": settings("moco", "mixmask", "fp16")}
+    for stop, code, last in ((STOP, 128 + 15, 5), (0, 0, STEPS)):  # the ranks agree on a stop one step late
+        found = drive(runs, null | {"NULLCUDA_DEVICES": "2"}, tmp_path, *TORCHRUN, stop=stop)
+        assert [run["ends"] for run in found] == [[code], [code]], found
+        for run in found:
+            steady = run["stretches"][-1]
+            assert steady["until"] == last
+            assert steady["nccl"] > 0
+            assert (steady["d2h"], steady["sync"]) == (0, 0)
+            if stop:  # the other start has seen one step only
+                assert steady["malloc"] == 0
+                assert steady["d2d"] <= 12  # of the keys that are exchanged
+    kept = json.loads((tmp_path / "moco" / "environment.json").read_text())
+    assert (kept["world_size"], kept["devices"]) == (2, ["NULL H100"] * 2)
+    assert {"cuda", "cudnn", "nccl", "driver"} <= kept.keys()
+
+
+def test_synchronised_norms_train_on_two_ranks(null: dict[str, str], tmp_path: Path) -> None:
+    runs, two = {"simclr": settings("simclr", "unmix", "fp32")}, {"NULLCUDA_DEVICES": "2"}
+    run, other = drive(runs, null | two, tmp_path, *TORCHRUN, stop=0)
+    assert run["ends"] == other["ends"] == [0]
+    assert run["stretches"][-1]["nccl"] > 100  # two a layer, and the gradients
+
+
+CHOOSE = """
+import os, sys
+from core import config
+from core.errors import cli
+from pretrain.config import PretrainSettings
+from pretrain.setup import choose_device
+settings = config.parse(PretrainSettings, config.load(sys.argv[1]))
+os.environ["SLURM_GPUS_PER_TASK"] = "1"
+print(choose_device(settings))
+del os.environ["SLURM_GPUS_PER_TASK"]
+cli(lambda: choose_device(settings))
+"""
+
+
+def test_more_processes_than_gpus_are_refused_in_one_line(null: dict[str, str], tmp_path: Path) -> None:
+    config = tmp_path / "small.yaml"
+    config.write_text(json.dumps(settings("moco", "mixmask", "fp32")))
+    command = [sys.executable, "-c", CHOOSE, str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, env=null | {"LOCAL_RANK": "1"})
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: process 1 of this machine has no GPU of its own: there are 1; start as many")
+    assert done.stdout == "cuda:0\n"  # where Slurm gives each task a GPU that it sees alone
+
+
+CLASSIFY = """
+import json, os, sys, traceback
+from pathlib import Path
+from transfer.frameworks.classification import features
+from transfer.frameworks.classification.run import run
+features.Frozen.check = lambda self: 100  # compares on the card, which computes nothing
+configs, weights, out = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
+for name, options in json.loads(sys.argv[4]).items():
+    try:
+        found = run(configs / name, weights, out / name, options=["workers=0", *options])
+        print(json.dumps([name, found["device"], sorted(found["metrics"])]), flush=True)
+    except Exception:
+        print(json.dumps([name, traceback.format_exc(), []]), flush=True)
+os._exit(0)
+"""
+SMALL = ["task.epochs=2", "task.milestones=[1]", "views.size=16", "views.resize=20"]
+
+
+def test_knn_linear_probe_and_fine_tuning_measure_on_the_card(null: dict[str, str], tmp_path: Path) -> None:
+    for label in ("bright", "dim"):
+        for number in range(10):
+            image = Image.fromarray(np.full((32, 32, 3), 20 * number + (label == "dim"), np.uint8))
+            for place in ("cifar10/train", "cifar10/test", "imagenet/train", "imagenet/val"):
+                (tmp_path / place / label).mkdir(parents=True, exist_ok=True)
+                image.save(tmp_path / place / label / f"{number}.png")
+    random_init.make(tmp_path / "random.pth", {"depth": 18, "width": 4, "stem": "cifar"}, seed=0)
+    convert(tmp_path / "random.pth", tmp_path / "w.pth", target="classification")
+    tasks = {
+        "knn_cifar10.yaml": ["task.neighbours=[1,5]"], "linear-sgd-100ep_imagenet.yaml": SMALL,
+        "finetune-20ep_imagenet.yaml": [*SMALL, "amp=float16"],
+    }  # fmt: skip
+    configs = ROOT / "configs/transfer/classification"
+    command = [sys.executable, "-c", CLASSIFY, str(configs), str(tmp_path / "w.pth"), str(tmp_path), json.dumps(tasks)]
+    given = null | {"DETECTRON2_DATASETS": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=given, timeout=300)
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    assert [(name, device) for name, device, _ in found] == [(name, "cuda") for name in tasks], done.stderr
+    assert all(metrics for *_, metrics in found)

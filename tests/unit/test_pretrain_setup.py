@@ -3,20 +3,26 @@
 import io
 import json
 import tarfile
+import time
 
 import pytest
 import torch
 import yaml
 from PIL import Image
 
-from core.checkpoint import load
+from core import checkpoint, distributed
+from core.backbones import build as build_backbone
+from core.backbones.resnet import ResNet
+from core.checkpoint import load, save
 from core.config import load as load_config
 from core.config import parse
 from core.decoding import DamagedImage
 from core.errors import InputError
 from core.plugins import build
+from core.run_folder import hold
 from pretrain.config import PretrainSettings
 from pretrain.loader import Pairs
+from pretrain.methods.moco import Moco
 from pretrain.setup import build_parts, make_trainer
 from pretrain.views import ViewSettings
 
@@ -155,6 +161,102 @@ def test_weights_that_are_not_finite_reach_no_checkpoint(config, tmp_path):
         trainer.run()
     assert load(tmp_path / "run" / "checkpoints" / "last.pth")["progress"]["step"] == 3
     assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_checkpoints_are_written_by_the_clock_too_and_going_on_from_one_changes_nothing(config, tmp_path, monkeypatch):
+    whole = make_trainer(config, [f"run.folder={tmp_path / 'whole'}", "train.epochs=1"])
+    whole.run()
+    made = make_trainer(
+        config, [f"run.folder={tmp_path / 'run'}", "train.epochs=1", "train.checkpoint_minutes=0.000001"]
+    )
+    written, step = [], made._step
+    monkeypatch.setattr(
+        checkpoint, "save", lambda path, state: written.append(state["progress"]["step"]) or save(path, state)
+    )
+
+    def failing(batch):
+        if made.step == 2:
+            made.writer.join()
+            raise RuntimeError("killed")
+        return step(batch)
+
+    made._step = failing
+    with pytest.raises(RuntimeError, match="killed"):
+        made.run()
+    assert written == [1, 2]
+    rest = make_trainer(config, [f"run.folder={tmp_path / 'run'}", "train.epochs=1"])
+    assert rest.step == 2
+    rest.run()
+    one, two = (load(tmp_path / folder / "checkpoints" / "last.pth")["method"] for folder in ("whole", "run"))
+    assert [name for name, value in one.items() if not torch.equal(value, two[name])] == []
+
+
+def test_a_checkpoint_holds_what_was_when_it_was_asked_for_and_a_failed_write_is_told(tmp_path, monkeypatch):
+    writer, weights = checkpoint.Writer(), torch.zeros(1000)
+    monkeypatch.setattr(checkpoint, "save", lambda path, state: time.sleep(0.2) or save(path, state))
+    writer.write({tmp_path / "one.pth": {"weights": weights, "same": [weights], "step": 1}})
+    weights += 1
+    writer.join()
+    found = torch.load(tmp_path / "one.pth", weights_only=True)
+    assert (found["step"], found["weights"].sum(), found["same"][0].sum()) == (1, 0, 0)
+    (tmp_path / "file").touch()
+    writer.write({tmp_path / "file" / "two.pth": {"weights": weights}})
+    with pytest.raises(InputError, match="cannot write"):
+        writer.join()
+    writer.join()  # said once
+
+
+def test_a_folder_in_which_another_process_trains_is_refused(config, tmp_path, monkeypatch):
+    monkeypatch.setattr("pretrain.setup.WORKERS_OUTLIVE", 0.1)
+    other = hold(tmp_path / "run")
+    with pytest.raises(InputError, match=r"run is in use by another process; wait for it, or choose another folder"):
+        make_trainer(config, [f"run.folder={tmp_path / 'run'}"])
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".run.lock"]
+    other.release()
+    make_trainer(config, [f"run.folder={tmp_path / 'run'}"])
+
+
+def test_a_run_goes_on_with_as_many_groups_of_batch_norm_as_before_or_not_at_all(config, tmp_path, monkeypatch):
+    make_trainer(config, [f"run.folder={tmp_path / 'run'}", "train.epochs=1", "method.split_bn=4"]).run()
+    again = [f"run.folder={tmp_path / 'run'}", "train.epochs=1", "method.split_bn=4"]
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    monkeypatch.setattr(distributed, "gather_objects", lambda value: [value] * 2)
+    trainer = make_trainer(config, again)
+    assert trainer.objective.method.groups == 2  # on each of two
+    path = tmp_path / "run" / "checkpoints" / "last.pth"
+    save(path, load(path) | {"progress": load(path)["progress"] | {"groups": 8}})
+    with pytest.raises(InputError, match=r"worked in 8 groups of the batch, here they would in 4; go on with as many"):
+        make_trainer(config, again)
+
+
+@pytest.mark.parametrize(
+    ("total", "world", "share"), [(8, 1, 8), (8, 4, 2), (8, 8, 1), (1, 1, 1), (1, 3, 1), (8, 16, 0), (8, 3, 0)]
+)
+def test_the_groups_of_batch_norm_are_shared_by_any_number_of_processes_that_divides_them(
+    monkeypatch, total, world, share
+):
+    monkeypatch.setattr(distributed, "world", lambda: world)
+    settings = Moco.Config(split_bn=total, queue=16, dim=4)
+    if not share:
+        with pytest.raises(InputError, match=rf"split_bn={total} groups cannot be shared by {world} processes"):
+            Moco(settings, build_backbone(ResNet.Config(depth=18, width=4)))
+        return
+    made = Moco(settings, build_backbone(ResNet.Config(depth=18, width=4)))
+    assert made.groups == share
+    assert ("warning" in made.note) == (total == world == 1)
+    assert made.note.startswith(
+        ("warning: method.split_bn=1 on one process", f"batch norm over {max(total, world)} groups")
+    )
+
+
+def test_processes_draw_apart_where_layers_draw(config, tmp_path, monkeypatch):
+    drawn = []
+    for rank in (0, 0, 1):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(distributed, "is_main", lambda: True)
+        make_trainer(config, [f"run.folder={tmp_path / 'run'}"])
+        drawn.append(torch.rand(()).item())
+    assert drawn[0] == drawn[1] != drawn[2]
 
 
 def test_an_empty_image_folder_is_refused(tmp_path):

@@ -17,6 +17,7 @@ from core.checkpoint import load
 from core.errors import InputError
 from pretrain import form
 from pretrain.form import Form
+from pretrain.heads import Encoder
 from pretrain.loader import loader
 from pretrain.setup import make_trainer
 
@@ -162,43 +163,97 @@ def test_a_compiled_run_learns_the_same_and_is_copied_for_its_statistics(trainer
     assert [name for name, value in states[0].items() if not torch.equal(value, states[1][name])] == []
 
 
+def task(rows: int = 64, size: int = 64, compiled: bool = False) -> form.Task:
+    network = Encoder(ResNet(ResNet.Config(depth=18, width=4)), nn.Identity())
+    return form.Task(network, rows, 2, size, compiled)
+
+
 def test_settings_that_leave_no_choice_are_taken_without_measuring(monkeypatch):
     monkeypatch.setattr(form, "_time", None)
-    assert form.choose((True, "bf16"), nn.Identity(), 8, 1, 32, CPU) == (Form(True, "bf16"), {})
+    assert form.choose((True, "bf16"), task(), CPU) == (Form(True, "bf16"), {})
 
 
 def test_the_fastest_form_is_chosen_on_copies_and_said_in_one_line(monkeypatch, capsys):
     took = {Form(False, "fp32"): 0.5, Form(True, "fp32"): 0.3, Form(False, "bf16"): 9.0, Form(True, "bf16"): 0.4}
     passes = []
+    asked = task()
 
     def timed(one, encoder, images):
-        passes.append((one, tuple(images.shape), encoder is network))
+        passes.append((one, tuple(images.shape), encoder is asked.encoder))
         return took[one]
 
-    network = nn.Conv2d(3, 4, 3)
     monkeypatch.setattr(form, "_pass", timed)
-    chosen, seconds = form.choose(("auto", "auto"), network, 64, 2, 32, torch.device("meta"))
+    monkeypatch.setattr(form, "computes_bf16", lambda device: True)
+    chosen, seconds = form.choose(("auto", "auto"), asked, torch.device("meta"))
     assert chosen == Form(True, "fp32")
     assert seconds == {
         "contiguous fp32": 0.5,
         "channels-last fp32": 0.3,
         "channels-last bf16": 0.4,
     }  # the slowest is left
-    assert {shape for _, shape, _ in passes} == {(4, 3, 32, 32), (64, 3, 32, 32)}
+    assert {shape for _, shape, _ in passes} == {(4, 3, 64, 64), (64, 3, 64, 64)}
     assert not any(same for *_, same in passes)
     said = capsys.readouterr().err
     assert said == (
         "chose channels-last fp32: contiguous fp32 0.5 s, channels-last fp32 0.3 s, channels-last bf16 0.4 s "
-        "for 64 images of 32 px\n"
+        "for 64 images of 64 px\n"
     )
 
 
-def test_a_cpu_times_few_images_and_no_bf16(monkeypatch):
+@pytest.mark.parametrize(
+    ("native", "size", "precisions"), [(True, 64, {"fp32", "bf16"}), (True, 16, {"fp32"}), (False, 64, {"fp32"})]
+)
+def test_a_cpu_times_few_images_and_bf16_only_where_it_computes_it_and_rightly(monkeypatch, native, size, precisions):
     passes = []
     monkeypatch.setattr(form, "_pass", lambda one, encoder, images: passes.append((one, len(images))) or 1.0)
-    form.choose(("auto", "auto"), nn.Conv2d(3, 4, 3), 64, 2, 32, CPU)
-    assert {one for one, _ in passes} == {Form(False, "fp32"), Form(True, "fp32")}
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: native)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    form.choose(("auto", "auto"), task(size=size), CPU)
+    assert {one for one, _ in passes} == {Form(last, precision) for last in (False, True) for precision in precisions}
     assert max(rows for _, rows in passes) == form.CPU_ROWS
+
+
+def test_a_form_without_memory_enough_is_left_out_and_none_at_all_is_refused(monkeypatch, capsys):
+    def timed(one, encoder, images):
+        if one.channels_last or every:
+            raise torch.OutOfMemoryError("out of memory")
+        return 1.0
+
+    monkeypatch.setattr(form, "_pass", timed)
+    every = False
+    assert form.choose(("auto", "fp32"), task(), CPU)[0] == Form(False, "fp32")
+    assert "channels-last fp32 does not fit into the memory of cpu" in capsys.readouterr().err
+    every = True
+    with pytest.raises(InputError, match=r"8 images of 64 px do not fit .*; raise train\.accumulate"):
+        form.choose(("auto", "fp32"), task(), CPU)
+
+
+def test_synchronised_norms_are_timed_alone_and_compiled_networks_compiled(monkeypatch):
+    monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(self))
+    compiled: list[nn.Module] = []
+    asked = task(compiled=True)
+    asked = asked._replace(encoder=nn.SyncBatchNorm.convert_sync_batchnorm(asked.encoder))
+    form.choose(("auto", "fp32"), asked, CPU)  # SyncBatchNorm itself refuses a CPU
+    assert len(compiled) == 2
+    assert asked.encoder not in compiled
+
+
+def test_fp32_is_not_rounded_to_tf32_unless_asked_for():
+    for precision, rounding in (("tf32", "tf32"), ("fp32", "ieee"), ("bf16", "ieee")):
+        Form(False, precision).set_backends(deterministic=False)
+        assert torch.backends.cuda.matmul.fp32_precision == rounding
+        assert torch.backends.cudnn.conv.fp32_precision == rounding
+        assert torch.backends.cudnn.benchmark
+    assert not Form(False, "tf32").autocast(CPU)._enabled
+
+
+def test_deterministic_runs_choose_no_kernels_by_time():
+    try:
+        Form(False, "fp32").set_backends(deterministic=True)
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.backends.cudnn.benchmark
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def test_bf16_is_refused_on_a_cpu_where_its_gradients_are_wrong(trainer):

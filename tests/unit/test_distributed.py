@@ -1,0 +1,64 @@
+"""Processes find each other from Slurm's variables, and none waits for one that failed."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from core.distributed import GRACE, POLL, first_host
+
+RANK = """
+import sys, time, torch
+from core import distributed
+distributed.start(torch.device("cpu"))
+assert (distributed.rank(), distributed.world(), distributed.local_rank()) == (int(sys.argv[1]), 2, int(sys.argv[1]))
+assert distributed.gather_objects(distributed.rank()) == [0, 1]
+if distributed.is_main():
+    print("waiting", flush=True)
+    time.sleep(100)  # as in a collective of NCCL, which no signal ends
+try:
+    raise RuntimeError("out of paper")
+except RuntimeError:
+    distributed.abandon()
+    raise
+"""
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("node7", "node7"),
+        ("node[01-04,7],login", "node01"),
+        ("a[3]-ib,b", "a3-ib"),
+        ("gpu-[10,12]", "gpu-10"),
+        ("a,b", "a"),
+    ],
+)
+def test_the_first_host_is_read_from_slurms_short_form(nodes: str, first: str) -> None:
+    assert first_host(nodes) == first
+
+
+def test_a_process_ends_within_a_minute_after_another_has_failed_and_says_why_last() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    slurm = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost", "MASTER_PORT": str(port)}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK, str(rank)],
+            text=True,
+            stderr=subprocess.PIPE,
+            env=os.environ | slurm | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    _, failed = ranks[1].communicate(timeout=90)
+    began = time.monotonic()
+    _, waited = ranks[0].communicate(timeout=90)
+    assert time.monotonic() - began < POLL + GRACE + 15  # the machine may be busy
+    assert [rank.returncode for rank in ranks] == [1, 1]
+    assert "RuntimeError: out of paper" in failed
+    assert waited.splitlines()[-1] == "another process of this run failed, its message says why; this one ends"
