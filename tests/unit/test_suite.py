@@ -20,7 +20,7 @@ from transfer.suite import run as runner
 from transfer.suite import settings as suite
 from transfer.suite.items import Item
 from transfer.suite.launchers.local import Local
-from transfer.suite.progress import Progress
+from transfer.suite.progress import Durations, Progress
 from transfer.suite.trial import seed_of
 
 
@@ -224,6 +224,36 @@ def test_the_live_table_counts_states_and_names_what_runs_and_what_failed(home):
     assert "▶ b · fake_task · trial 0 · 1 min 05 s" in text
     assert "✗ a · fake_task · trial 1: no luck" in text
     assert "1 running, 1 queued, 1 failed, 1 done · time left not known yet" in text
+
+
+def test_the_time_left_comes_from_what_a_running_item_says_it_has_done(home):
+    settings = _suite(home, trials=1, checkpoints={"a": {"path": "good.pth"}})
+    (item,) = items.plan(settings, Path("out"))
+    status = execution.Status("running", started=time.monotonic() - 60)
+    durations = Durations([item], {item.name: status})
+    assert durations.left({item.name: status}, 1) == "time left not known yet"
+    item.folder.mkdir(parents=True)
+    (item.folder / "log.txt").write_text(
+        "detection: 9/100  loss 0.7\nchatter\ndetection: 30/120  loss 0.513  3 min left\nmore\n"
+    )
+    assert durations.left({item.name: status}, 1) == "about 3 min 00 s left"
+    status.started = time.monotonic() - 5  # too early to say
+    assert durations.left({item.name: status}, 1) == "time left not known yet"
+
+
+def test_how_far_a_command_is_is_passed_on_once_and_not_into_its_own_log(home, capfd):
+    log = home / "log.txt"
+    log.write_text("detection: 3/40\n")
+    relay = process.Relay(log)
+    relay()
+    log.write_text("detection: 3/40\ndetection: 7/40  loss 0.5\nError: 9/9\n")
+    relay()
+    relay()
+    assert capfd.readouterr().err == "detection: 7/40  loss 0.5\n"
+    writes = f"import sys; from pathlib import Path; from transfer.suite import process; r = process.Relay(Path({str(log)!r})); "
+    more = "print('detection: 8/40', flush=True); r()"
+    assert process.run([sys.executable, "-c", writes + more], log) == 0
+    assert log.read_text().count("8/40") == 1
 
 
 def test_a_full_disk_ends_a_suite_with_one_line(home):

@@ -139,6 +139,35 @@ def explain(code: int, log: Path) -> str:
     return f"exit code {code}: {last.removeprefix('error: ')[:500]}"
 
 
+METER = re.compile(r"([a-z][\w %-]*): (\d+)/(\d+)(  .*)?$")  # what core.meter writes into a log
+
+
+def progress(log: Path) -> tuple[str, float]:
+    """Return the last line in which a command said how far it is, and the share that is done; nothing and 0 before that."""
+    for line in reversed(tail(log, 2**16)):
+        if (found := METER.match(line)) and int(found[3]):
+            return line, int(found[2]) / int(found[3])
+    return "", 0.0
+
+
+class Relay:
+    """Pass on to the terminal, or to our own log, what a command writes into ``log`` of how far it is."""
+
+    def __init__(self, log: Path) -> None:
+        self.log, self.last = log, progress(log)[0]
+        with contextlib.suppress(
+            OSError, ValueError
+        ):  # a suite writes our output into the same log: there is nothing to pass on
+            self.log = Path(os.devnull) if os.path.samestat(os.fstat(sys.stderr.fileno()), os.stat(log)) else log
+
+    def __call__(self) -> None:
+        """Print the last line unless it was printed."""
+        line, _ = progress(self.log)
+        if line not in ("", self.last):
+            self.last = line
+            print(line, file=sys.stderr, flush=True)
+
+
 def tail(log: Path, size: int = 8192) -> list[str]:
     """Return the last lines of a file that may be large, still growing, or missing."""
     try:

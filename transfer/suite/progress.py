@@ -24,6 +24,7 @@ from transfer.suite.items import Item
 from transfer.suite.trial import LOG
 
 MAKING = "pre-training"
+SURE_AFTER = 20.0  # seconds after which an item's own progress says how long it takes
 SHOWN = 12  # lines of running and failed items on a terminal; the log has all
 STYLE: dict[State, str] = {
     "running": "bold cyan",
@@ -118,7 +119,9 @@ class Progress:
             status = self.statuses[item.name]
             if status.state == "running":
                 spent = duration(time.monotonic() - status.started)
-                lines.append(Text(f"▶ {item.name} · {spent} {journal_line(item)}", STYLE["running"]))
+                lines.append(
+                    Text(f"▶ {item.name} · {spent} {process.progress(item.folder / LOG)[0]}", STYLE["running"])
+                )
             elif status.state == "failed":
                 lines.append(Text(f"✗ {item.name}: {status.reason}", STYLE["failed"]))
         more = [Text(f"and {len(lines) - SHOWN} more", "dim")] if len(lines) > SHOWN else []
@@ -146,18 +149,6 @@ def warnings(item: Item) -> list[str]:
     except (OSError, ValueError, KeyError, TypeError):
         return []
     return list(map(str, found)) if isinstance(found, list) else []
-
-
-def journal_line(item: Item) -> str:
-    """Return the last step and loss that the running command noted."""
-    folder = item.folder / "run" if item.kind == "benchmark" else item.folder
-    for line in reversed(process.tail(folder / "journal.jsonl", 4096)):
-        try:
-            entry = json.loads(line)
-            return f"· step {int(entry['step'])} · loss {float(entry['loss']):.3f}"
-        except (ValueError, KeyError, TypeError):
-            continue
-    return ""
 
 
 class Durations:
@@ -191,11 +182,14 @@ class Durations:
             status = statuses[item.name]
             if status.state not in ("waiting", "queued", "running"):
                 continue
-            if (estimate := self.estimate(item)) is None:
-                unknown += 1
-            else:
-                spent = time.monotonic() - status.started if status.state == "running" else 0.0
+            spent = time.monotonic() - status.started if status.state == "running" else 0.0
+            share = process.progress(item.folder / LOG)[1] if spent > SURE_AFTER else 0.0
+            if share:  # what it has done itself says more than others did
+                parts.append(spent / share - spent)
+            elif (estimate := self.estimate(item)) is not None:
                 parts.append(max(estimate - spent, 0.0))
+            else:
+                unknown += 1
         return max(sum(parts) / width, max(parts, default=0.0)), unknown
 
     def left(self, statuses: Statuses, width: int) -> str:
@@ -203,7 +197,7 @@ class Durations:
         seconds, unknown = self.remaining(statuses, width)
         if not unknown:
             return f"about {duration(seconds)} left" if seconds else "0 s left"
-        if not self.known:
+        if not seconds:
             return "time left not known yet"
         return f"more than {duration(seconds)} left ({unknown} items of unknown duration)"
 

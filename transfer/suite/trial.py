@@ -4,6 +4,7 @@ import json
 import resource
 import shlex
 import shutil
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -183,7 +184,8 @@ class _Runs:
         places = (self.weights.absolute(), run.absolute())
         command = self.framework.command(self.benchmark, *places, seed_of(job.trial), job.options, departure)
         begin = time.monotonic()
-        code = process.run(command, log, process.threads(None))
+        print(f"{self.benchmark.framework} trains and tests; its log is {log}", file=sys.stderr, flush=True)
+        code = process.run(command, log, process.threads(None), process.Relay(log))
         if code != 0:
             raise TrialError(f"{self.benchmark.framework} failed with {process.explain(code, log)}; the log is {log}")
         if not (run / "evaluation.json").exists():
