@@ -31,10 +31,10 @@ def main() -> int:
     settings = suite.read(given.suite, [*given.overrides, *jobs])
     folder = given.out or settings.folder
     console = Console()
+    check_pretraining(settings)
     if given.plan:
         run.print_plan(settings, folder, console)
         return 0
-    check_pretraining(settings)
     return 1 if run.run(settings, folder, console) else 0
 
 

@@ -5,9 +5,11 @@ import io
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import fake_suite
 import pytest
+import torch
 from rich.console import Console
 
 from core import weights_file
@@ -213,3 +215,25 @@ def test_an_item_gets_as_many_devices_as_published_or_as_there_are_or_as_asked(h
 def test_more_devices_than_an_item_can_have_are_refused(home):
     with pytest.raises(InputError, match=r"benchmarks\.fake_task\.devices: 4, but the launcher has 2 .* or say auto"):
         items.plan(_suite(home, benchmarks={"fake_task": {"file": "rows.yaml", "devices": 4}}), Path("out"), 2)
+
+
+def test_the_plan_names_all_that_would_stop_it_and_running_refuses_it_before_anything_is_done(home, monkeypatch):
+    two = dict.fromkeys(("online.layer1.0.conv1.weight", "target.layer1.0.conv1.weight"), torch.zeros(1, 1, 3, 3))
+    torch.save(two, home / "two.pth")
+    (home / "lfs.pth").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    entries = {
+        "small": {"random": {"backbone": {"name": "resnet", "depth": 18, "stem": "cifar"}}},
+        "two": {"path": "two.pth"},
+        "lfs": {"path": "lfs.pth"},
+    }
+    settings = _suite(home, checkpoints=entries, benchmarks=["shapes_detection", "cifar10_knn"], trials=1)
+    monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=2**28))
+    for start in (runner.run, runner.print_plan):
+        with pytest.raises(InputError) as caught:
+            start(settings, Path("out"), Console(file=io.StringIO()))
+        small, ambiguous, pointer, disk = str(caught.value).splitlines()[-4:]
+        assert small.startswith("checkpoints.small: its backbone has the 3x3 CIFAR stem, detectron2 has a 7x7 one")
+        assert ambiguous.startswith("checkpoints.two: two.pth holds 2 backbones; choose with --source")
+        assert pointer.startswith("checkpoints.lfs: lfs.pth is a Git LFS pointer")
+        assert disk == f"{home} has 0.2 GiB free, and an item may write 1 GiB; free some, or choose another --out"
+        assert not Path("out").exists()

@@ -158,6 +158,7 @@ def _job(suite: Suite, label: str, benchmark: str, file: Path, trial: int, home:
         method=entry.method,
         branches=entry.branches,
         notes=entry.notes,
+        source=entry.source,
         options=measure.options,
         devices=devices,
         tiny=suite.tiny,

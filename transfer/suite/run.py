@@ -7,9 +7,10 @@ from rich.console import Console
 from rich.table import Table
 
 from core import files, plugins, run_folder
+from core.errors import InputError
 from core.meter import duration
 from transfer import frameworks
-from transfer.suite import execution, items, process
+from transfer.suite import check, execution, items, process
 from transfer.suite.execution import Limits, Work
 from transfer.suite.items import Item
 from transfer.suite.launchers import Launcher
@@ -26,6 +27,8 @@ def run(settings: Suite, folder: Path, console: Console) -> int:
     statuses = execution.standing(wanted)
     _claim(settings, folder)
     launcher.check(limits)
+    if found := list(check.problems(settings, wanted, statuses, folder)):
+        raise InputError("\n".join(found))
     files.write_json(folder / items.FILE, items.manifest(settings, wanted, folder))
     progress = Progress(wanted, statuses, folder / "suite.log", console, launcher.width)
     with process.sigterm_ends_cleanly(), progress:
@@ -50,7 +53,10 @@ def _launcher(settings: Suite, folder: Path) -> Launcher:
 
 
 def print_plan(settings: Suite, folder: Path, console: Console) -> None:
-    """Print each benchmark's recipe on the devices at hand, and every item: its state, its cost, what it needs, its folder."""
+    """Print each benchmark's recipe on the devices at hand, and every item: its state, its cost, what it needs, its folder.
+
+    Raises InputError with all that would go wrong.
+    """
     launcher = _launcher(settings, folder)
     wanted = items.plan(settings, folder, launcher.available)
     statuses = execution.standing(wanted)
@@ -70,6 +76,8 @@ def print_plan(settings: Suite, folder: Path, console: Console) -> None:
     console.print(table)
     done = sum(status.state == "done" for status in statuses.values())
     console.print(f"{len(wanted)} items, {done} done, {durations.left(statuses, launcher.width)}; in {folder}")
+    if found := list(check.problems(settings, wanted, statuses, folder)):
+        raise InputError("\n".join(["this would stop it:", *found]))
 
 
 def _recipes(settings: Suite, wanted: Sequence[Item], available: int) -> Table:

@@ -100,12 +100,16 @@ class RandomInit(Settings):
 
 
 class Entry(Settings):
-    """One checkpoint to compare: exactly one of ``path``, ``pretrain`` and ``random``, and how reports call it."""
+    """One checkpoint to compare: exactly one of ``path``, ``pretrain`` and ``random``, and how reports call it.
+
+    ``source`` names the dialect of a ``path`` that could be of several.
+    """
 
     name: str = ""
     method: str = ""
     branches: tuple[str, ...] = ()
     notes: str = ""
+    source: str = "auto"
     path: ExistingFile | None = None
     pretrain: Pretrain | None = None
     random: RandomInit | None = None

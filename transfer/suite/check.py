@@ -1,0 +1,59 @@
+"""What would go wrong if a suite ran, all of it at once and before anything does."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from core import config, plugins
+from core.errors import InputError
+from transfer import frameworks
+from transfer.suite.execution import Statuses
+from transfer.suite.items import Item
+from transfer.suite.settings import Entry, Suite
+
+SPACE = 2**30  # bytes that an item may write: weights, a checkpoint of a detector, logs
+
+
+def problems(settings: Suite, wanted: Sequence[Item], statuses: Statuses, folder: Path) -> Iterator[str]:
+    """Yield a sentence for everything that would stop an item that is still to be done: checkpoints that are ambiguous or do
+    not fit a benchmark's network, and too little space."""
+    waiting = [item for item in wanted if statuses[item.name].state != "done"]
+    measured = {item.benchmark for item in waiting if item.kind == "benchmark"}
+    names = {frameworks.of(settings.benchmarks[label].benchmark).target for label in measured}
+    for label, entry in settings.checkpoints.items():
+        if any(item.checkpoint == settings.shown(label) for item in waiting):
+            yield from (f"checkpoints.{label}: {reason}" for reason in _misfits(entry, sorted(names)))
+    place = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    if waiting and (free := shutil.disk_usage(place).free) < SPACE:
+        yield f"{place} has {free / 2**30:.1f} GiB free, and an item may write 1 GiB; free some, or choose another --out"
+
+
+def _misfits(entry: Entry, names: Sequence[str]) -> Iterator[str]:
+    """Yield why a checkpoint cannot be read, or cannot be carried into one of the targets, each reason once."""
+    from transfer.convert import targets  # here: torch loads for seconds
+    from transfer.convert.read import read
+    from transfer.convert.recipe import Recipe
+
+    known = [targets.TARGETS[name] for name in names if name in targets.TARGETS]
+    if not known:
+        return
+    try:
+        if entry.path is not None:
+            found = read(entry.path, entry.source)
+            facts, where = found.family.facts(found.config) | found.facts, str(entry.path)
+        else:
+            values = config.load(entry.pretrain.config, entry.pretrain.overrides) if entry.pretrain else {}
+            backbone = entry.random.backbone if entry.random else values.get("backbone", {})
+            family = plugins.named("core.backbones", str(backbone.get("name", "resnet")))
+            facts, where = family.facts(config.parse(family.Config, backbone, "backbone")), "its backbone"
+    except InputError as error:
+        yield str(error)
+        return
+    said = set()
+    for target in known:
+        try:
+            target.refuse(Recipe(**facts), where)
+        except InputError as error:
+            if str(error) not in said:
+                said.add(str(error))
+                yield str(error)
