@@ -22,15 +22,21 @@ class Encoder(nn.Module):
         return self.projector(self.backbone(images))
 
 
-def mlp(channels: int, hidden: int, out: int, norm: bool = False) -> nn.Sequential:
+def mlp(
+    channels: int, hidden: int, out: int, norm: bool = False, bias: bool = True, final_norm: bool = False
+) -> nn.Sequential:
     """Return linear, ReLU, linear (MoCo v2, arXiv 2003.04297, sec. 3).
 
-    ``norm`` puts batch norm before the ReLU, as SimCLR and BYOL do.
+    ``norm`` puts batch norm before the ReLU, as SimCLR and BYOL do. The last layer has a ``bias`` or, as in SimCLR's release,
+    a batch norm without shift.
     """
     middle: list[nn.Module] = [nn.BatchNorm1d(hidden)] if norm else []
-    return nn.Sequential(
-        nn.Linear(channels, hidden, bias=not norm), *middle, nn.ReLU(inplace=True), nn.Linear(hidden, out)
-    )
+    last: list[nn.Module] = [nn.Linear(hidden, out, bias=bias and not final_norm)]
+    if final_norm:
+        shiftless = nn.BatchNorm1d(out)
+        shiftless.bias.requires_grad_(False)
+        last.append(shiftless)
+    return nn.Sequential(nn.Linear(channels, hidden, bias=not norm), *middle, nn.ReLU(inplace=True), *last)
 
 
 def projector(widths: Sequence[int]) -> nn.Sequential:

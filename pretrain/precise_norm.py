@@ -38,7 +38,8 @@ def population_statistics(network: nn.Module, batches: Iterable[Tensor]) -> dict
 
 def _collect(moments: dict[str, list[Tensor]], name: str, module: nn.Module, inputs: tuple[Tensor]) -> None:
     """Note mean and mean square of one batch, a channel each, in float64 so that their difference keeps its digits."""
-    rows = inputs[0].detach().double()
+    rows = inputs[0].detach()
+    rows = rows.float() if rows.device.type == "mps" else rows.double()  # a Mac's GPU has no float64
     axes = [axis for axis in range(rows.ndim) if axis != 1]
     moments.setdefault(name, []).append(torch.stack([rows.mean(dim=axes), rows.square().mean(dim=axes)]))
 

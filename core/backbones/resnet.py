@@ -102,13 +102,15 @@ class ResNet(Backbone):
         """``width`` is the number of channels of the stem and of the first stage's 3x3 convolutions (64 in the paper).
 
         Stems: ``imagenet`` 7x7 stride 2 and pooling, ``cifar`` 3x3, ``small`` 5x5 stride 2: a quarter of ``cifar``'s arithmetic,
-        for comparisons on 32 px images within minutes.
+        for comparisons on 32 px images within minutes. ``zero_last_norm`` starts the last norm of each block at 0, so that each
+        block begins as the identity (arXiv 1706.02677, sec. 5.1), as SimCLR's and SimSiam's releases do.
         """
 
         name: Literal["resnet"] = "resnet"
         depth: Literal[18, 34, 50, 101] = 50
         width: int = Field(64, ge=4, le=512, multiple_of=4)
         stem: Stem = "imagenet"
+        zero_last_norm: bool = False
         stride_in_1x1: bool = Field(False, exclude_if=lambda value: not value)  # runs of before have no such key
 
     def __init__(self, config: "ResNet.Config") -> None:
@@ -130,7 +132,7 @@ class ResNet(Backbone):
             for module in self.modules():
                 if isinstance(module, Bottleneck):
                     module.conv1.stride, module.conv2.stride = module.conv2.stride, module.conv1.stride
-        _initialise(self)
+        _initialise(self, config.zero_last_norm)
 
     def stages(self, images: Float[Tensor, "batch 3 height width"]) -> list[Tensor]:
         """Return the feature maps at strides 4, 8, 16, 32 (1, 2, 4, 8 with the CIFAR stem, 2, 4, 8, 16 with the small one)."""
@@ -241,7 +243,9 @@ def _stage(
 
 
 @torch.no_grad()
-def _initialise(network: nn.Module) -> None:
+def _initialise(network: nn.Module, zero_last_norm: bool) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if zero_last_norm and isinstance(module, BasicBlock | Bottleneck):
+            nn.init.zeros_((module.bn3 if isinstance(module, Bottleneck) else module.bn2).weight)

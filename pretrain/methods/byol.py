@@ -18,20 +18,26 @@ class Byol(MomentumMethod):
     """Query encoder with a predictor, and a momentum encoder that stands still at the end of training."""
 
     class Config(PluginSettings):
-        """``key_momentum`` grows to 1 along a cosine (sec. 3.2); ``hidden`` is the width of projector and predictor."""
+        """``key_momentum`` grows to 1 along a cosine (sec. 3.2); ``hidden`` is the width of projector and predictor.
+
+        ``final_bias: false`` leaves the bias of their last layers out, as the authors' release does.
+        """
 
         name: Literal["byol"] = "byol"
         dim: int = Field(256, ge=1)
         hidden: int = Field(4096, ge=1)
         key_momentum: float = Field(0.996, ge=0, lt=1)
         symmetric: bool = True
+        final_bias: bool = True
 
     def __init__(self, config: "Byol.Config", backbone: Backbone) -> None:
         super().__init__()
         self.symmetric, self.key_momentum = config.symmetric, config.key_momentum
-        self.query_encoder = Encoder(backbone, mlp(backbone.feature_dim, config.hidden, config.dim, norm=True))
+        self.query_encoder = Encoder(
+            backbone, mlp(backbone.feature_dim, config.hidden, config.dim, True, config.final_bias)
+        )
         self.key_encoder = momentum_copy(self.query_encoder)
-        self.predictor = mlp(config.dim, config.hidden, config.dim, norm=True)
+        self.predictor = mlp(config.dim, config.hidden, config.dim, True, config.final_bias)
 
     def begin_step(self, progress: float) -> None:
         """Move the key encoder after the query encoder."""

@@ -20,19 +20,24 @@ class Simclr(SharedMethod):
     key_gradient = True
 
     class Config(PluginSettings):
-        """``hidden`` is the width of the projector; by default that of the backbone's features."""
+        """``hidden`` is the width of the projector; by default that of the backbone's features.
+
+        ``final_norm`` ends the projector with a batch norm in place of a bias, as the authors' release does.
+        """
 
         name: Literal["simclr"] = "simclr"
         temperature: float = Field(0.1, gt=0)
         dim: int = Field(128, ge=1)
         hidden: int | None = Field(None, ge=1)
         symmetric: bool = True
+        final_norm: bool = False
 
     def __init__(self, config: "Simclr.Config", backbone: Backbone) -> None:
         super().__init__()
         self.symmetric, self.temperature = config.symmetric, config.temperature
         features = backbone.feature_dim
-        self.query_encoder = Encoder(backbone, mlp(features, config.hidden or features, config.dim, norm=True))
+        head = mlp(features, config.hidden or features, config.dim, norm=True, final_norm=config.final_norm)
+        self.query_encoder = Encoder(backbone, head)
 
     def key_of(self, embedding: Tensor) -> Tensor:
         """Return the embedding with its gradient."""

@@ -11,6 +11,8 @@ import tiny
 import torch
 from torch import Tensor
 
+from core.backbones import build
+from core.backbones.resnet import ResNet
 from core.plugins import names
 from pretrain.branches import Draws
 from pretrain.losses import info_nce, nt_xent
@@ -212,3 +214,23 @@ def test_mixmask_equals_the_release_that_flips_the_queries(name: str, symmetric:
     expected.backward()
     assert loss.item() == pytest.approx(expected.item(), abs=1e-9)
     compare_gradients(ours.method, theirs.method)
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_networks_begin_as_the_published_ones_do(depth: int) -> None:
+    """Blocks that start as the identity; SimCLR's head ends with a norm without shift, BYOL's last layers have no bias."""
+    network = build(ResNet.Config(depth=depth, width=4, zero_last_norm=True))
+    last = "bn2" if depth == 18 else "bn3"
+    weights = {name: value for name, value in network.named_parameters() if name.endswith("weight") and value.ndim == 1}
+    zeros = {name for name, value in weights.items() if not value.any()}
+    assert zeros == {name for name in weights if name.endswith(f"{last}.weight") and name.startswith("layer")}
+    assert all((value == 1).all() for name, value in weights.items() if name not in zeros)
+    simclr = pairs.method("simclr", final_norm=True)
+    (*_, linear, norm) = simclr.query_encoder.projector
+    assert (linear.bias, norm.bias.requires_grad, norm.weight.requires_grad) == (None, False, True)
+    with torch.no_grad():
+        found = simclr.embed(tiny.pair(6, pairs.SIZE)[0])
+    torch.testing.assert_close(found.mean(dim=0), torch.zeros(found.shape[1], dtype=found.dtype), atol=1e-6, rtol=0)
+    byol = pairs.method("byol", final_bias=False)
+    assert [part[-1].bias for part in (byol.query_encoder.projector, byol.predictor)] == [None, None]
+    assert byol.query_encoder.projector[0].bias is None  # a norm follows

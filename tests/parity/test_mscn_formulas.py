@@ -97,3 +97,10 @@ def test_loss_is_the_plain_contrast_between_erased_views(sides: str) -> None:
     assert scored.loss.item() == pytest.approx(0.5 * rows.mean(), rel=1e-9)
     assert set(scored.parts) == {"loss/masked", "lam/masked"}
     np.testing.assert_allclose(unit(scored.keys[0]).numpy(), keys, atol=1e-12)  # what the queue will remember
+
+
+def test_the_high_pass_is_not_rounded_under_autocast() -> None:
+    images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) + 2
+    with torch.autocast("cpu", torch.bfloat16):
+        found = high_pass(images, 11, 5.0)
+    assert torch.equal(found, high_pass(images, 11, 5.0))
