@@ -49,7 +49,11 @@ def _make(folder: Path, made_from: dict[str, Any], make: Callable[[Path], None])
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
     try:
         make(temporary)
-        names = sorted(path.relative_to(temporary).as_posix() for path in temporary.rglob("*") if path.is_file())
+        names = sorted(
+            path.relative_to(temporary).as_posix()
+            for path in temporary.rglob("*")
+            if path.is_file() and not path.is_symlink()
+        )
         files = {name: sha256(temporary / name) for name in names}
         write_json(temporary / MANIFEST, {"made_from": made_from, "sha256": digest(files), "files": files})
         os.chmod(temporary, 0o755)

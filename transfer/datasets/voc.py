@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import xml.etree.ElementTree as ET
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -183,22 +183,24 @@ def write_labels(path: Path, labels: Labels, compress_level: int = 6) -> None:
     image.save(path, compress_level=compress_level)
 
 
-def write_boxes(path: Path, image_name: str, height: int, width: int, boxes: Iterable[Box]) -> None:
-    """Write an annotation XML; VOC counts pixels from 1, both corners inside."""
+def write_boxes(
+    path: Path, image_name: str, height: int, width: int, boxes: Sequence[Box], difficult: Sequence[bool] = ()
+) -> None:
+    """Write an annotation XML; VOC counts pixels from 1, both corners inside. Objects are easy if nothing is said."""
     root = ET.Element("annotation")
     for tag, text in (("folder", "VOC"), ("filename", image_name), ("segmented", "1")):
         ET.SubElement(root, tag).text = text
     size = ET.SubElement(root, "size")
     for tag, value in (("width", width), ("height", height), ("depth", 3)):
         ET.SubElement(size, tag).text = str(value)
-    for box in boxes:
+    for box, hard in zip(boxes, difficult or [False] * len(boxes), strict=True):
         record = ET.SubElement(root, "object")
         cut = box.left <= 0 or box.top <= 0 or box.right >= width or box.bottom >= height
         for tag, text in (
             ("name", box.name),
             ("pose", "Unspecified"),
             ("truncated", str(int(cut))),
-            ("difficult", "0"),
+            ("difficult", str(int(hard))),
         ):
             ET.SubElement(record, tag).text = text
         corners = ET.SubElement(record, "bndbox")

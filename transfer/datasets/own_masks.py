@@ -1,0 +1,266 @@
+"""A user's label maps and class folders."""
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from core.decoding import SUFFIXES
+from core.errors import InputError
+from transfer.datasets import Counts, own, voc
+from transfer.datasets.own import Made, Photo, Said, Turns, place, safe_name
+from transfer.datasets.own_boxes import voc_splits, xml_files
+
+VOID = voc.VOID
+IMAGES, MAPS = (
+    ("JPEGImages", "images", "imgs"),
+    ("SegmentationClassAug", "SegmentationClass", "masks", "labels", "annotations"),
+)
+LISTS = ("labelmap.txt", "class_names.txt", "classes.txt", "labels.txt")  # CVAT, labelme and others
+CONVERT = "write the index of its class into each pixel (0 is background, 255 is ignored), as a gray or palette PNG"
+MOST_GUESSED = 20  # classes without a list of names, beyond the number of values seen
+
+
+def label_maps(folder: Path) -> dict[str, Path]:
+    """Return the label maps of a folder by the stem of their image; empty when it has none."""
+    pair = _folders(folder)
+    return (
+        {}
+        if pair is None
+        else {name: path for name, path in own.images_below(pair[1]).items() if path.suffix.lower() == ".png"}
+    )
+
+
+def _folders(root: Path) -> tuple[Path, Path] | None:
+    """Return the folder of images and that of label maps."""
+    images = next((root / name for name in IMAGES if (root / name).is_dir()), None)
+    maps = [
+        root / name
+        for name in MAPS
+        if (root / name).is_dir() and any(p.suffix.lower() == ".png" for p in own.walk(root / name))
+    ]
+    return (images, maps[0]) if images is not None and maps else None
+
+
+def write_masks(root: Path, folder: Path, said: Said) -> Made:
+    """Write label maps in canonical form: index PNGs, 0 is the first class, 255 is ignored."""
+    pair = _folders(root)
+    assert pair is not None, "there are label maps"
+    images, maps = own.images_below(pair[0]), label_maps(root)
+    known = {name: images[name] for name in maps if name in images}
+    if not known:
+        raise InputError(f"no label map in {pair[1]} is named like an image in {pair[0]}; give both the same name")
+    splits = voc_splits(root, "Segmentation", known, said)
+    names = [name for part in splits.values() for name in part]
+    for name in names:
+        if name not in images or name not in maps:
+            said.note("images are listed but have no file or no label map, and are left out", name)
+    photos = own.take({name: images[name] for name in names if name in known}, said, f"{root.name} (label maps)")
+    labels = {name: _read(maps[name]) for name in photos}
+    turns = Turns((photo, _size(labels[name].values)) for name, photo in photos.items())
+    placed: dict[str, tuple[Photo, str]] = {}
+    for name, photo in photos.items():
+        size = _size(labels[name].values)
+        way = turns.of(photo, size, said)
+        if size != (real := photo.displayed if way == "displayed" else photo.size):
+            said.bad(
+                maps[name],
+                f"is {size} pixels, its image {photo.path.name} is {real} (width, height)",
+                "export it in the image's size",
+            )
+            continue
+        placed[name] = photo, way
+    classes = _classes(root, {maps[name]: labels[name] for name in placed}, said)
+    return Made(classes, _write(folder, splits, placed, labels))
+
+
+class _Map:
+    """A label map as it is in its file."""
+
+    def __init__(self, values: NDArray[np.uint8], palette: list[int] | None) -> None:
+        self.values, self.palette = values, palette
+        self.seen = frozenset(np.unique(values).tolist())
+
+    def colours(self) -> dict[int, tuple[int, ...]]:
+        """Return the colours of the indices that occur, of a palette image."""
+        return (
+            {index: tuple(self.palette[3 * index : 3 * index + 3]) for index in self.seen - {VOID}}
+            if self.palette
+            else {}
+        )
+
+
+def _read(path: Path) -> _Map:
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            image.load()
+            if image.mode not in ("L", "P", "1"):
+                raise InputError(f"{path} is a PNG of mode {image.mode}, not of class indices; {CONVERT}")
+            palette = image.getpalette() if image.mode == "P" else None
+            return _Map(np.asarray(image).astype(np.uint8), palette)
+    except (OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is truncated or no PNG ({error}); copy or export it again") from error
+
+
+def _size(values: NDArray[np.uint8]) -> tuple[int, int]:
+    return values.shape[1], values.shape[0]
+
+
+def _classes(root: Path, labels: dict[Path, _Map], said: Said) -> list[str]:
+    """Return the classes; refuse values that are no indices, and palettes by which one index means several classes."""
+    if not labels:
+        raise InputError(f"{root} has no label map left; repair one")
+    every = frozenset().union(*(one.seen for one in labels.values()))
+    first = next(iter(labels))
+    if every <= {0, VOID} and VOID in every:
+        raise InputError(
+            f"{first} and all other label maps hold 0 and 255 only, and 255 is ignored in training and measuring; {CONVERT}"
+        )
+    _same_palettes(labels)
+    names = _listed(root) or _voc_names(root, every, labels)
+    known = every - {VOID}
+    if names is None:
+        names = ["background", *(f"class {index}" for index in range(1, max(known, default=0) + 1))]
+        if len(names) > 2 * len(known) + MOST_GUESSED:
+            path = next(path for path, one in labels.items() if max(known) in one.seen)
+            raise InputError(
+                f"{path} holds the value {max(known)}, but there are {len(known)} values in all: colours turned into gray? "
+                f"{CONVERT}, or name the classes in classes.txt, one a line"
+            )
+        said.tell(f"the {len(names)} classes have no names (classes.txt, one a line, gives them)")
+    if beyond := sorted(known - set(range(len(names)))):
+        path = next(path for path, one in labels.items() if beyond[0] in one.seen)
+        raise InputError(
+            f"{path} holds the value {beyond[0]}; the classes are 0 to {len(names) - 1} ({', '.join(names[:3])}, ...); {CONVERT}"
+        )
+    if len(names) < 2:
+        raise InputError(f"{root} has one class only, so everything is right; {CONVERT}")
+    return names
+
+
+def _listed(root: Path) -> list[str]:
+    """Return the class names of a list in the folder; CVAT's lines are ``name:red,green,blue:parts:actions``."""
+    for path in (root / name for name in LISTS):
+        if path.is_file():
+            lines = [line.partition("#")[0].strip() for line in own.read_text(path).splitlines()]
+            names = [line.partition(":")[0].strip() for line in lines if line]
+            if len(set(names)) != len(names):
+                raise InputError(f"{path} names a class twice; rename one")
+            return [name for name in names if name not in ("__ignore__", "_ignore_", "void")]
+    return []
+
+
+def _voc_names(root: Path, every: frozenset[int], labels: dict[Path, _Map]) -> list[str] | None:
+    """Return VOC's names where the set is in its classes, by its XML files or by its palette."""
+    named = {item.text for path in list(xml_files(root).values())[:200] for item in _tags(path)}
+    colours = any(one.palette for one in labels.values())
+    if max(every - {VOID}, default=0) > len(voc.CLASSES) and not named <= set(voc.CLASSES):
+        return None
+    if (named and named <= set(voc.CLASSES)) or (not named and colours and not _strange(labels)):
+        return ["background", *voc.CLASSES]
+    return None
+
+
+def _tags(path: Path) -> list[ET.Element]:
+    try:
+        return list(ET.fromstring(own.read_text(path).strip()).iterfind("object/name"))
+    except (ET.ParseError, InputError):
+        return []
+
+
+def _strange(labels: dict[Path, _Map]) -> bool:
+    table = voc.palette()
+    return any(
+        colour != tuple(table[3 * i : 3 * i + 3]) for one in labels.values() for i, colour in one.colours().items()
+    )
+
+
+def _same_palettes(labels: dict[Path, _Map]) -> None:
+    """Refuse palettes in which one index has two colours: then the colours are the classes, not the indices."""
+    known: dict[int, tuple[tuple[int, ...], Path]] = {}
+    for path, one in labels.items():
+        for index, colour in one.colours().items():
+            before, where = known.setdefault(index, (colour, path))
+            if before != colour:
+                raise InputError(
+                    f"{path} shows index {index} as {colour}, {where} as {before}: their palettes are in another order, so that "
+                    f"an index is no class; {CONVERT}"
+                )
+
+
+def _write(
+    folder: Path, splits: dict[str, list[str]], placed: dict[str, tuple[Photo, str]], labels: dict[str, _Map]
+) -> Counts:
+    voc.make_folders(folder)
+    counts: Counts = {}
+    listed: dict[str, list[str]] = {}
+    number = 0
+    for split in ("train", "val"):
+        listed[split] = []
+        seen: set[int] = set()
+        for name in (name for name in splits[split] if name in placed):
+            number += 1
+            place(*_at(placed[name], folder / "JPEGImages" / f"{safe_name(number)}.jpg"))
+            own.index_map(labels[name].values).save(folder / "SegmentationClass" / f"{safe_name(number)}.png")
+            seen |= labels[name].seen - {VOID}
+            listed[split].append(safe_name(number))
+        if not listed[split]:
+            raise InputError(f"no image of '{split}' is left; put the images and label maps into the folder")
+        counts[split] = {"images": len(listed[split]), "classes seen": len(seen)}
+    voc.write_lists(folder, listed["train"], listed["val"])
+    return counts
+
+
+def _at(placed: tuple[Photo, str], target: Path) -> tuple[Photo, Path, str]:
+    return placed[0], target, placed[1]
+
+
+# --- class folders
+
+
+def class_folders(folder: Path) -> dict[str, dict[str, list[Path]]]:
+    """Return images by split (empty: none is named) and class; empty when it is no set of class folders."""
+    found: dict[str, dict[str, list[Path]]] = {}
+    for top in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        split = own.split_named(top.name) if any(path.is_dir() for path in top.iterdir()) else ""
+        for place_ in sorted(path for path in top.iterdir() if path.is_dir()) if split else [top]:
+            images = sorted(path for path in own.walk(place_) if path.suffix.lower() in SUFFIXES)
+            if images:
+                found.setdefault(split, {})[place_.name] = images
+    return found if any(len(classes) > 1 for classes in found.values()) else {}
+
+
+def write_classes(root: Path, folder: Path, said: Said) -> Made:
+    """Write class folders in canonical form."""
+    found = class_folders(root)
+    splits = own.settle_splits(found, said)
+    if "train" not in splits or "val" not in splits:
+        whole = splits.get("train") or splits.get("val") or found[""]
+        splits = {"train": {}, "val": {}}
+        total = held_number = 0
+        for name, paths in whole.items():
+            held = own.held_out([path.name for path in paths])
+            splits["val"][name] = [path for path in paths if path.name in held]
+            splits["train"][name] = [path for path in paths if path.name not in held]
+            total, held_number = total + len(paths), held_number + len(held)
+        own.say_split(said, held_number, total)
+    classes = sorted(splits["train"])
+    if other := set(splits["train"]) ^ set(splits["val"]):
+        raise InputError(f"{root}: only one of train and val has the class {min(other)}; both need the same classes")
+    counts: Counts = {}
+    for split, by_class in splits.items():
+        number = 0
+        for name, paths in by_class.items():
+            for path in own.take({str(path): path for path in paths}, said, f"{split}/{name}").values():
+                number += 1
+                place(
+                    path._replace(orientation=1, deep=False),
+                    folder / split / name / f"{safe_name(number)}{path.path.suffix.lower()}",
+                    "stored",
+                )
+        counts[split] = {"images": number, "classes": len(by_class)}
+    return Made(classes, counts)
