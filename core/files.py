@@ -72,7 +72,7 @@ def sha256(path: Path | str) -> str:
 
 def datasets_root() -> Path:
     """Return the folder all datasets lie under: ``DETECTRON2_DATASETS`` or ``./datasets``."""
-    return Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
+    return Path(os.environ.get("DETECTRON2_DATASETS") or "datasets").expanduser()
 
 
 def _umask() -> int:

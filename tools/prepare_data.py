@@ -70,8 +70,10 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("source", type=Path)
     one.add_argument("folder", type=Path)
     one.add_argument("--copy", action="store_true", help="copy the files instead of linking the folder")
-    one = add("check", "check the datasets under ROOT, or one folder of a known layout", root=False)
+    one = add("check", "check the datasets under ROOT, or your own folder as training will read it", root=False)
     one.add_argument("root", type=Path, nargs="?", default=datasets_root())
+    one.add_argument("--skip-bad", action="store_true", help="leave out what of your own folder cannot be used")
+    one.add_argument("--masks", action="store_true", help="every object of your own folder must have an outline")
     return every
 
 
@@ -83,7 +85,10 @@ def main() -> None:
     from transfer.datasets import checking, class_folders, coco, published, shapes, voc
 
     if asked.command == "check":
-        show(checking.check(asked.root))
+        found, notes = checking.check(asked.root, skip_bad=asked.skip_bad, outlines=asked.masks)
+        show(found)
+        for note in notes:
+            print(f"note: {note}")
     elif asked.command == "link-coco":
         show({str(asked.folder): coco.link(asked.source, asked.folder, copy=asked.copy)})
     elif asked.command == "coco-to-voc":

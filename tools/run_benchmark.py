@@ -39,6 +39,12 @@ def parser() -> argparse.ArgumentParser:
         help="a smoke run of a few iterations on the embedded set, or on a folder in COCO or VOC layout",
     )  # fmt: skip
     parser.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="your own images and annotations (docs/your-data.md)"
+    )
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="leave out what of your data cannot be used, and say so"
+    )
+    parser.add_argument(
         "--lr-sweep",
         default="",
         metavar="F,F,...",
@@ -65,7 +71,19 @@ def job(given: argparse.Namespace) -> "Job":
         return config.parse(Job, files.read_json(given.job), given.job)
     if given.checkpoint is None or given.benchmark is None:
         raise InputError("give a CHECKPOINT and --benchmark NAME (or --job FILE of a suite)")
-    same = ("checkpoint", "benchmark", "trial", "label", "name", "method", "notes", "source", "tiny")
+    same = (
+        "checkpoint",
+        "benchmark",
+        "trial",
+        "label",
+        "name",
+        "method",
+        "notes",
+        "source",
+        "tiny",
+        "data",
+        "skip_bad",
+    )
     made = Job(
         **{key: getattr(given, key) for key in same},
         out=given.out or Path(),

@@ -19,6 +19,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint-minutes", type=float, default=10.0, metavar="M", help="save at least so often (0: by epochs)"
     )
+    parser.add_argument(
+        "--data", default="", metavar="FOLDER", help="your own class folders in place of the config's data"
+    )
+    parser.add_argument("--skip-bad", action="store_true", help="leave out images that cannot be decoded")
     parser.add_argument("options", nargs="*", metavar="key=value", help="override config values, e.g. task.epochs=10")
     return parser
 

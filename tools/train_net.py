@@ -21,6 +21,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tiny", default="", metavar="DATA", help="a few iterations on 'shapes' or a COCO or VOC folder"
     )
+    parser.add_argument("--data", default="", metavar="FOLDER", help="your own data in place of the config's")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out what of your data cannot be used")
     parser.add_argument("--lr-factor", type=float, default=1.0, metavar="F", help="multiply the learning rate")
     parser.add_argument(
         "--hold-out", type=share, default=0.0, metavar="SHARE", help="test on a part of the training set"

@@ -26,7 +26,8 @@ class Benchmark(Settings):
     ``about`` says in a sentence what is measured, with its source, and ``note`` what it must not be mixed up with. ``config``
     is a config of ``framework``, in the row relative to its file; here below the repository's root, or absolute. ``train`` and
     ``test`` name the data, ``trials`` is how often the field repeats it. ``devices`` is how many the published run used and
-    ``hours`` the hours of one of them that it took, for estimates only.
+    ``hours`` the hours of one of them that it took, for estimates only. ``data`` is a folder of the user's own that takes the
+    place of the config's data, in the row relative to its file (docs/your-data.md).
     """
 
     title: str
@@ -41,6 +42,7 @@ class Benchmark(Settings):
     trials: int = Field(5, ge=1)
     devices: int = Field(1, ge=1)
     hours: float | None = Field(None, gt=0)
+    data: Path | None = None
     written: str = Field("", description="the config as the row has it: its place on this machine is no rule")
 
     @model_validator(mode="after")
@@ -99,5 +101,7 @@ def read(file: Path) -> dict[str, Benchmark]:
         written = str(values.get("config", ""))
         place = (file.resolve().parent / written).resolve()
         values["config"] = place.relative_to(ROOT).as_posix() if place.is_relative_to(ROOT) else str(place)
+        if values.get("data"):
+            values["data"] = str(file.resolve().parent / Path(str(values["data"])).expanduser())
         found[name] = config.parse(Benchmark, {**values, "written": written}, f"{file}: {name}")
     return found

@@ -244,9 +244,9 @@ def test_a_truncated_or_incomplete_tar_is_refused(tmp_path):
 
 
 def test_checking_a_root_checks_what_is_there(copied):
-    assert list(checking.check(copied.parent)) == ["shapes"]
-    assert checking.check(copied)[str(copied)] == shapes.check(copied)
-    assert next(iter(checking.check(copied / "coco").values()))["train"]["images"] == 6
+    assert list(checking.check(copied.parent)[0]) == ["shapes"]
+    assert checking.check(copied)[0][str(copied)] == shapes.check(copied)
+    assert next(iter(checking.check(copied / "coco")[0].values()))["train"]["images"] == 6
 
 
 def test_an_empty_root_says_what_was_looked_for(tmp_path):

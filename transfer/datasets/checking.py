@@ -6,7 +6,7 @@ from pathlib import Path
 
 from core.errors import InputError
 from core.files import datasets_root
-from transfer.datasets import Counts, ade20k, cityscapes, class_folders, coco, shapes, voc
+from transfer.datasets import Counts, ade20k, cityscapes, class_folders, coco, own, shapes, voc
 
 PLACES: dict[str, Callable[[Path], Counts]] = {
     "shapes": shapes.check,
@@ -24,27 +24,28 @@ PLACES: dict[str, Callable[[Path], Counts]] = {
 }
 MARKS = {  # a folder that only this layout has
     "unlabelled": shapes.check,
-    "annotations/instances_*.json": coco.check,
-    "JPEGImages": voc.check,
     "leftImg8bit": cityscapes.check,
     "images/training": ade20k.check,
     "wnids.txt": class_folders.check_tiny,
 }
 
 
-def check(root: Path) -> dict[str, Counts]:
-    """Check every known dataset under ``root``, or ``root`` itself where it is one of the known layouts."""
+def check(root: Path, *, skip_bad: bool = False, outlines: bool = False) -> tuple[dict[str, Counts], list[str]]:
+    """Check every known dataset under ``root``, or ``root`` itself: one of those, or a folder of the user's own.
+
+    Returns what is there, and what was put right in a user's own.
+    """
+    root = root.expanduser()
     if not root.is_dir():
         raise InputError(f"no folder {root}; make the embedded set with: python tools/prepare_data.py shapes {root}")
-    for mark, look in MARKS.items():
-        if any(root.glob(mark)):
-            return {str(root): look(root)}
-    found = {name: look(root / name) for name, look in PLACES.items() if (root / name).exists()}
-    if not found:
-        raise InputError(
-            f"{root} holds none of {', '.join(PLACES)}; make the embedded set with: python tools/prepare_data.py shapes {root}"
-        )
-    return found
+    look = PLACES.get(root.name) or next((MARKS[mark] for mark in MARKS if any(root.glob(mark))), None)
+    if look is not None:
+        return {str(root): look(root)}, []
+    if found := {name: look(root / name) for name, look in PLACES.items() if (root / name).exists()}:
+        return found, []
+    sets = own.check(root, skip_bad=skip_bad, outlines=outlines)
+    counts = {f"{one.name} ({one.layout}, {len(one.classes)} classes)": one.counts for one in sets}
+    return counts, [note for one in sets for note in one.notes]
 
 
 # Names of Detectron2's catalogue and ours -> folder below the root, split of its layout

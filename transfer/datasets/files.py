@@ -152,6 +152,30 @@ def size(path: Path) -> tuple[int, int]:
         raise InputError(f"{path} is truncated or not an image ({error}); copy or download it again") from error
 
 
+# --- a user's folder
+
+DESCRIBED = frozenset({".json", ".xml", ".txt", ".csv"})  # files whose text says what the images show
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Yield the files below a folder; hidden ones are left out."""
+    for here, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(here, name) for name in names if not name.startswith("."))
+
+
+def fingerprint(folder: Path, *, content: bool) -> str:
+    """Hash a folder: what its annotations say and the names and sizes of its images; or all files' sizes and times of change."""
+    lines = []
+    for path in walk(folder):
+        name, status = path.relative_to(folder).as_posix(), path.stat()
+        if content and path.suffix.lower() in DESCRIBED:
+            lines.append(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}")
+        else:
+            lines.append(f"{name} {status.st_size}" if content else f"{name} {status.st_size} {status.st_mtime_ns}")
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
 # --- image files and their label maps
 
 LabelOf = Callable[[Path], Path]  # image file -> its label file, both below their folders

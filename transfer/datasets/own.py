@@ -14,9 +14,8 @@ with the file and the object; with ``skip_bad`` such images and objects are left
 
 import hashlib
 import json
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -36,7 +35,6 @@ HOLD_OUT = 0.2  # of the images, where there is no validation split
 ORIENTATION = 0x112  # the EXIF tag
 TURNED = frozenset({5, 6, 7, 8})  # orientations that swap width and height
 WORDS = {"train": "train", "valid": "val", "validation": "val", "val": "val", "test": "test"}
-DESCRIBED = frozenset({".json", ".xml", ".txt", ".csv"})  # files whose text says what the images show
 
 Kind = Literal["boxes", "masks", "classes"]
 
@@ -204,29 +202,10 @@ def say_split(said: Said, held: int, total: int) -> None:
 def images_below(folder: Path) -> dict[str, Path]:
     """Return the image files below a folder by their stem, or by their path without ending where two share a stem."""
     found: dict[str, Path] = {}
-    for path in sorted(walk(folder)):
+    for path in sorted(files.walk(folder)):
         if path.suffix.lower() in SUFFIXES:
             found[path.stem if path.stem not in found else path.relative_to(folder).with_suffix("").as_posix()] = path
     return found
-
-
-def walk(folder: Path) -> Iterator[Path]:
-    """Yield the files below a folder; hidden ones are left out."""
-    for here, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(here, name) for name in names if not name.startswith("."))
-
-
-def fingerprint(folder: Path, *, content: bool) -> str:
-    """Hash a folder: what its annotations say and the names and sizes of its images; or all files' sizes and times of change."""
-    lines = []
-    for path in walk(folder):
-        name, status = path.relative_to(folder).as_posix(), path.stat()
-        if content and path.suffix.lower() in DESCRIBED:
-            lines.append(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}")
-        else:
-            lines.append(f"{name} {status.st_size}" if content else f"{name} {status.st_size} {status.st_mtime_ns}")
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
 # --- what is in a folder, and its canonical form
@@ -313,30 +292,18 @@ def _root(folder: Path) -> Path:
 
 def _made(root: Path, layout: str, write: Writer, skip_bad: bool) -> Own:
     key = {"version": VERSION, "from": str(root), "layout": layout, "skip_bad": skip_bad}
-    target = (
-        datasets_root()
-        / "own"
-        / f"{root.name}-{layout}-{hashlib.sha256(str((str(root), skip_bad)).encode()).hexdigest()[:8]}"
-    )
+    content = hashlib.sha256(f"{key} {files.fingerprint(root, content=True)}".encode()).hexdigest()[:8]
+    target = (datasets_root() / "own" / f"{root.name}-{layout}-{content}").absolute()
 
     def make(temporary: Path) -> None:
         said = Said(skip_bad)
         made = write(root, temporary, said)
-        own = Own(
-            str(target), layout, root.name, tuple(made.classes), made.counts, said.lines(), made.outlines, made.runs
-        )
-        write_json(temporary / FACTS, asdict(own))
+        facts = (str(target), layout, root.name, tuple(made.classes), made.counts, said.lines())
+        write_json(temporary / FACTS, asdict(Own(*facts, made.outlines, made.runs)))
 
-    files.make_once(target, {**key, "files": fingerprint(root, content=False)}, make)
+    files.make_once(target, {**key, "files": files.fingerprint(root, content=False)}, make)
     values = json.loads((target / FACTS).read_text())
-    return Own(
-        **{
-            **values,
-            "folder": str(target.absolute()),
-            "classes": tuple(values["classes"]),
-            "notes": tuple(values["notes"]),
-        }
-    )
+    return Own(**{**values, **{name: tuple(values[name]) for name in ("classes", "notes")}})
 
 
 def take(paths: Mapping[str, Path], said: Said, label: str) -> dict[str, Photo]:

@@ -13,7 +13,7 @@ from pycocotools import mask as rle
 
 from core.errors import InputError
 from core.files import write_json
-from transfer.datasets import Counts, own, voc
+from transfer.datasets import Counts, files, own, voc
 from transfer.datasets.own import Made, Photo, Said, Turns, place, safe_name
 
 Record = dict[str, Any]
@@ -25,7 +25,9 @@ SLACK = 1.0  # pixels by which a box may leave its image without a word
 def coco_files(folder: Path) -> dict[str, list[Path]]:
     """Return the COCO files of a folder by split (empty: of all images); other JSON files are left alone."""
     found = [
-        path for path in own.walk(folder) if path.suffix.lower() == ".json" and len(path.relative_to(folder).parts) < 4
+        path
+        for path in files.walk(folder)
+        if path.suffix.lower() == ".json" and len(path.relative_to(folder).parts) < 4
     ]
     instances = [path for path in found if path.name.startswith("instances_")]
     splits: dict[str, list[Path]] = defaultdict(list)
@@ -243,7 +245,7 @@ class _Reader:
                 return path
         if self._below is None:
             self._below = {}
-            for path in own.walk(self.root):
+            for path in files.walk(self.root):
                 self._below.setdefault(path.name, path)
         return self._below.get(Path(name).name)
 
@@ -375,7 +377,7 @@ def _is_number(value: Any) -> bool:
 def xml_files(folder: Path) -> dict[str, Path]:
     """Return the XML annotations of a folder by stem."""
     found = [
-        path for path in own.walk(folder) if path.suffix.lower() == ".xml" and len(path.relative_to(folder).parts) < 4
+        path for path in files.walk(folder) if path.suffix.lower() == ".xml" and len(path.relative_to(folder).parts) < 4
     ]
     return {path.stem: path for path in sorted(found)}
 

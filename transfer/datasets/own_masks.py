@@ -9,7 +9,7 @@ from PIL import Image
 
 from core.decoding import SUFFIXES
 from core.errors import InputError
-from transfer.datasets import Counts, own, voc
+from transfer.datasets import Counts, files, own, voc
 from transfer.datasets.own import Made, Photo, Said, Turns, place, safe_name
 from transfer.datasets.own_boxes import voc_splits, xml_files
 
@@ -39,7 +39,7 @@ def _folders(root: Path) -> tuple[Path, Path] | None:
     maps = [
         root / name
         for name in MAPS
-        if (root / name).is_dir() and any(p.suffix.lower() == ".png" for p in own.walk(root / name))
+        if (root / name).is_dir() and any(p.suffix.lower() == ".png" for p in files.walk(root / name))
     ]
     return (images, maps[0]) if images is not None and maps else None
 
@@ -228,7 +228,7 @@ def class_folders(folder: Path) -> dict[str, dict[str, list[Path]]]:
     for top in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
         split = own.split_named(top.name) if any(path.is_dir() for path in top.iterdir()) else ""
         for place_ in sorted(path for path in top.iterdir() if path.is_dir()) if split else [top]:
-            images = sorted(path for path in own.walk(place_) if path.suffix.lower() in SUFFIXES)
+            images = sorted(path for path in files.walk(place_) if path.suffix.lower() in SUFFIXES)
             if images:
                 found.setdefault(split, {})[place_.name] = images
     return found if any(len(classes) > 1 for classes in found.values()) else {}

@@ -11,11 +11,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from core import plugins
 from core.errors import InputError
 from transfer.benchmarks import Benchmark
+from transfer.datasets.files import fingerprint
 
 # Where a module lives is no part of a protocol: in a hash it stays under the name it had when the first results were written.
 _FORMER = {
@@ -30,10 +31,13 @@ class Departure:
 
     ``tiny`` shortens it on ``shapes`` or on a folder; ``lr_sweep`` are factors of the published learning rate to choose from
     on held-out training images. The runs of a sweep have one ``lr_factor`` each and test on the share ``hold_out`` of the
-    training set.
+    training set. ``data`` is a folder of the user's that takes the place of the benchmark's; ``skip_bad`` leaves out what of it
+    cannot be used.
     """
 
     devices: int = 1
+    data: str = ""
+    skip_bad: bool = False
     tiny: str = ""
     lr_sweep: tuple[float, ...] = ()
     lr_factor: float = 1.0
@@ -42,13 +46,29 @@ class Departure:
     def said(self) -> list[str]:
         """Return what of it changes the numbers, as a result's ``options`` have it."""
         tiny = [f"--tiny={self.tiny}"] if self.tiny else []
-        return [*tiny, *([f"--lr-sweep={','.join(f'{f:g}' for f in self.lr_sweep)}"] if self.lr_sweep else [])]
+        return [
+            *self._data(),
+            *tiny,
+            *([f"--lr-sweep={','.join(f'{f:g}' for f in self.lr_sweep)}"] if self.lr_sweep else []),
+        ]
+
+    def _data(self) -> list[str]:
+        """Name a user's folder by its own name and by what is in it: where it lies changes no number."""
+        if not self.data:
+            return []
+        folder = Path(self.data).expanduser()
+        if not folder.is_dir():
+            raise InputError(f"no folder {folder}; give the folder that holds your images and annotations")
+        content = fingerprint(folder, content=True)[:12]
+        return [f"--data={folder.absolute().name}@{content}", *(["--skip-bad"] if self.skip_bad else [])]
 
     def options(self) -> list[str]:
-        """Return what train_net.py and train_seg.py both call it."""
+        """Return what the frameworks' tools call it."""
         tiny = ["--tiny", self.tiny] if self.tiny else []
         lr = ["--lr-factor", repr(self.lr_factor)] if self.lr_factor != 1 else []
-        return [*tiny, *lr, *(["--hold-out", repr(self.hold_out)] if self.hold_out else [])]
+        data = ["--data", str(Path(self.data).expanduser().absolute())] if self.data else []
+        data += ["--skip-bad"] if self.data and self.skip_bad else []
+        return [*data, *tiny, *lr, *(["--hold-out", repr(self.hold_out)] if self.hold_out else [])]
 
 
 PUBLISHED = Departure()  # none
@@ -60,6 +80,7 @@ class Framework(ABC):
     target: ClassVar[str]
     suffix: ClassVar[str]
     varies: ClassVar[tuple[str, ...]] = ()  # names of Departure's fields
+    kind: ClassVar[Literal["boxes", "masks", "classes"]]  # what of a user's folder it learns (transfer.datasets.own)
 
     @abstractmethod
     def command(
@@ -87,10 +108,12 @@ class Framework(ABC):
     def check(self, departure: Departure) -> None:
         """Raise InputError for a departure that this framework cannot serve."""
         asked = [
-            name for name in ("devices", "tiny", "lr_sweep") if getattr(departure, name) != getattr(PUBLISHED, name)
+            name
+            for name in ("devices", "data", "tiny", "lr_sweep")
+            if getattr(departure, name) != getattr(PUBLISHED, name)
         ]
         if beyond := [name for name in asked if name not in self.varies]:
-            flags = {"devices": "--num-gpus", "tiny": "--tiny", "lr_sweep": "--lr-sweep"}
+            flags = {"devices": "--num-gpus", "data": "--data", "tiny": "--tiny", "lr_sweep": "--lr-sweep"}
             said = " and ".join(flags[name] for name in beyond)
             raise InputError(f"{type(self).__name__} has no {said}; leave it out")
 

@@ -19,7 +19,7 @@ from core import config, files
 from core.errors import InputError
 from core.provenance import ROOT
 from transfer import frameworks, results
-from transfer.frameworks import Departure, protocol_hash
+from transfer.frameworks import protocol_hash
 from transfer.suite.settings import RandomInit, Suite
 from transfer.suite.trial import Job
 
@@ -59,12 +59,11 @@ def plan(suite: Suite, folder: Path | None = None, available: int = 0) -> list[I
     """
     folder = folder or suite.folder
     numbers = {name: suite.numbers(name) for name in suite.benchmarks}
-    departure = Departure(tiny=suite.tiny)
-    for of in suite.benchmarks.values():
+    rules = {}
+    for label, of in suite.benchmarks.items():
+        departure = of.departure(suite.tiny)
         frameworks.of(of.benchmark).check(departure)
-    rules = {
-        label: protocol_hash(of.benchmark, [*departure.said(), *of.options]) for label, of in suite.benchmarks.items()
-    }
+        rules[label] = protocol_hash(of.benchmark, [*departure.said(), *of.options])
     items: dict[str, Item] = {}
     for trial in max(numbers.values(), key=len):
         sources = {label: _source(suite, label, folder, trial, available) for label in suite.checkpoints}
@@ -160,6 +159,8 @@ def _job(suite: Suite, label: str, benchmark: str, file: Path, trial: int, home:
         notes=entry.notes,
         source=entry.source,
         options=measure.options,
+        data=measure.data,
+        skip_bad=measure.skip_bad,
         devices=devices,
         tiny=suite.tiny,
     )

@@ -17,7 +17,7 @@ from core.errors import InputError
 from core.provenance import ROOT
 from transfer import benchmarks
 from transfer.benchmarks import Benchmark
-from transfer.frameworks import protocol_hash
+from transfer.frameworks import Departure, protocol_hash
 
 
 def _label(text: str) -> str:
@@ -124,7 +124,8 @@ class Entry(Settings):
 class Measure(Settings):
     """A benchmark of the suite: ``name`` is its row if its label is not, ``file`` a YAML file of rows of one's own.
 
-    ``options`` go to the framework; ``devices``: those of the suite, unless given.
+    ``options`` go to the framework; ``devices``: those of the suite, unless given. ``data`` is a folder of the user's own in
+    place of the benchmark's data, of which ``skip_bad`` leaves out what cannot be used.
     """
 
     name: str
@@ -132,6 +133,8 @@ class Measure(Settings):
     trials: int | None = Field(None, ge=1)
     options: tuple[str, ...] = ()
     devices: Devices | None = None
+    data: Path | None = None
+    skip_bad: bool = False
 
     @model_validator(mode="after")
     def _readable(self) -> Self:
@@ -147,6 +150,10 @@ class Measure(Settings):
     def benchmark(self) -> Benchmark:
         """Return the row."""
         return benchmarks.find(self.place)
+
+    def departure(self, tiny: str = "") -> Departure:
+        """Return how its trials depart from the protocol; the row may hold data as well."""
+        return Departure(data=str(self.data or self.benchmark.data or ""), skip_bad=self.skip_bad, tiny=tiny)
 
 
 def _named_by_label(values: Any) -> Any:

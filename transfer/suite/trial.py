@@ -39,7 +39,7 @@ class Job(Settings):
 
     ``benchmark`` is a name or ``FILE.yaml:NAME``; ``label`` is what reports call it. ``name``, ``method``, ``branches`` and
     ``notes`` are what the user says of the checkpoint: what is left empty is read from the file. ``options`` go to the
-    framework, ``source`` names the checkpoint's dialect.
+    framework, ``source`` names the checkpoint's dialect. ``data`` is the user's own folder in place of the benchmark's data.
     """
 
     checkpoint: Path
@@ -56,6 +56,8 @@ class Job(Settings):
     devices: int = Field(1, ge=1)
     tiny: str = ""
     lr_sweep: tuple[float, ...] = ()
+    data: Path | None = None
+    skip_bad: bool = False
 
     @property
     def row(self) -> str:
@@ -66,7 +68,13 @@ class Job(Settings):
     @property
     def departure(self) -> Departure:
         """Return how it departs from the protocol."""
-        return Departure(self.devices, self.tiny, self.lr_sweep)
+        return Departure(
+            devices=self.devices,
+            data=str(self.data or ""),
+            skip_bad=self.skip_bad,
+            tiny=self.tiny,
+            lr_sweep=self.lr_sweep,
+        )
 
     @property
     def said(self) -> list[str]:
@@ -78,10 +86,12 @@ class Job(Settings):
         values = {
             **{"--benchmark": self.benchmark, "--trial": self.trial, "--out": self.out},
             **{f"--{key}": getattr(self, key) for key in ("label", "name", "method", "notes", "tiny")},
+            **{"--data": self.data or ""},
             **{"--source": self.source.removeprefix("auto"), "--branches": ",".join(self.branches)},
             **{"--num-gpus": self.devices if self.devices > 1 else "", "--lr-sweep": ",".join(map(str, self.lr_sweep))},
         }
         said = [f"{flag}={value}" for flag, value in values.items() if str(value)]
+        said += ["--skip-bad"] if self.skip_bad else []
         rest = ["--options", *self.options] if self.options else []
         return ["python", "tools/run_benchmark.py", str(self.checkpoint), *said, *rest]
 
@@ -100,7 +110,9 @@ def run_trial(job: Job) -> Result:
     framework = frameworks.of(benchmark)
     if not job.checkpoint.is_file():
         raise InputError(f"no checkpoint at {job.checkpoint}; check the path")
+    job = job.model_copy(update={"data": job.data or benchmark.data})
     framework.check(job.departure)  # before anything is written
+    _own(job, framework)
     digest, rules = files.sha256(job.checkpoint), frameworks.protocol_hash(benchmark, job.said)
     with run_folder.hold(job.out, seconds=60):
         _claim(job, digest, rules)
@@ -122,6 +134,17 @@ def run_trial(job: Job) -> Result:
         return result
 
 
+def _own(job: Job, framework: Framework) -> None:
+    """Read a user's data as training will, and say what was found; raise InputError for what cannot be used."""
+    if job.data is None:
+        return
+    from transfer.datasets import own  # here: it imports torch, which planning need not wait for
+
+    found = own.prepare(job.data, framework.kind, skip_bad=job.skip_bad)
+    for note in found.notes:
+        print(f"{found.name}: {note}", file=sys.stderr, flush=True)
+
+
 def _claim(job: Job, digest: str, rules: str) -> None:
     """Note what the folder is for; refuse one made for another checkpoint, protocol, trial or number of devices."""
     identity = {"checkpoint": digest, "protocol": rules, "trial": job.trial, "number of devices": job.devices}
@@ -138,8 +161,12 @@ def _measured(job: Job, benchmark: Benchmark, rules: str) -> MeasuredProtocol:
     said = [word for word, there in (("tiny", job.tiny), ("lr sweep", job.lr_sweep)) if there]
     if said:
         values["title"] += f" ({', '.join(said)})"
-    if job.tiny:
+    if job.tiny and not job.data:
         values["train"] = values["test"] = job.tiny
+    if job.data:
+        name = job.data.expanduser().absolute().name
+        values["title"] += f" on {name}"
+        values["train"], values["test"] = f"{name}/train", f"{name}/val"
     return MeasuredProtocol(name=job.row, hash=rules, options=tuple(job.said), **values)
 
 

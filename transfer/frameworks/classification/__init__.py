@@ -16,6 +16,8 @@ class Classification(Framework):
 
     target = "classification"
     suffix = ".pth"
+    varies = ("data",)
+    kind = "classes"
 
     def command(
         self,
@@ -29,7 +31,7 @@ class Classification(Framework):
         """Return the command of one measurement."""
         tool = str(ROOT / "tools" / "train_classifier.py")
         given = [str(benchmark.config_file), "--weights", str(weights), "--work-dir", str(folder), "--seed", str(seed)]
-        return [sys.executable, tool, *given, *partial_run(folder), *options]
+        return [sys.executable, tool, *given, *departure.options(), *partial_run(folder), *options]
 
     def bases(self, config: Path) -> list[Path]:
         """Read ``_base_``: a path or a list of paths relative to the file (``core.config``'s rule)."""

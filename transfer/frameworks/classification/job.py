@@ -50,9 +50,18 @@ class ClassificationSettings(Settings):
     workers: int = Field(0, ge=0)
 
 
-def read(path: Path, options: Sequence[str] = ()) -> ClassificationSettings:
-    """Read a config with its bases and ``key=value`` options; raise InputError naming every problem."""
-    return config.parse(ClassificationSettings, config.load(path, options), path)
+def read(path: Path, options: Sequence[str] = (), data: Path | None = None) -> ClassificationSettings:
+    """Read a config with its bases and ``key=value`` options; ``data`` takes the place of its class folders.
+
+    Raises InputError naming every problem.
+    """
+    values = config.load(path, options)
+    if data is not None:
+        values["data"] = {"name": "folders", "root": str(data), "train": "train", "test": "val"}
+        views = values.get("views") or {}
+        if "size" in views and not views.get("resize"):
+            values["views"] = {**views, "resize": views["size"]}  # images of any size
+    return config.parse(ClassificationSettings, values, path)
 
 
 def check_recipe(settings: ClassificationSettings, recipe: Recipe, weights: Path) -> None:

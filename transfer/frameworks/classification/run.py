@@ -17,6 +17,7 @@ from core.weights_file import read_weights_file
 from transfer.convert.load_check import compare
 from transfer.convert.recipe import Recipe
 from transfer.convert.targets import ours as build_network
+from transfer.datasets import own
 from transfer.frameworks._protocol import write_evaluation
 from transfer.frameworks.classification import job as reading
 from transfer.frameworks.classification.job import ClassificationSettings, Job
@@ -30,6 +31,8 @@ def run(
     seed: int = 0,
     resume: bool = False,
     options: Sequence[str] = (),
+    data: str = "",
+    skip_bad: bool = False,
     checkpoint_minutes: float = 10.0,
 ) -> dict[str, Any]:
     """Measure the converted backbone ``weights`` as ``config`` says and return what ``evaluation.json`` holds.
@@ -37,7 +40,12 @@ def run(
     Raises InputError, before anything is trained, for missing data and for a config that contradicts the weights.
     """
     began = time.monotonic()
-    settings, published = reading.read(config, options), reading.read(config)
+    folder = None
+    if data:
+        found = own.prepare(data, "classes", skip_bad=skip_bad)
+        folder = Path(found.folder)
+        print("\n".join([f"data: {found.name}, {len(found.classes)} classes", *found.notes]))
+    settings, published = reading.read(config, options, folder), reading.read(config, (), folder)
     device = torch.device(_device(settings.device))
     network, recipe, tensors = _loaded(weights, settings)
     digest = sha256(weights)

@@ -17,7 +17,8 @@ class Detectron2(Framework):
 
     target = "detectron2"
     suffix = ".pkl"
-    varies = ("devices", "tiny", "lr_sweep")
+    varies = ("devices", "data", "tiny", "lr_sweep")
+    kind = "boxes"
 
     def command(
         self,

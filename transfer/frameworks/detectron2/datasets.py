@@ -21,6 +21,7 @@ from detectron2.data import DatasetCatalog, DatasetFromList, MapDataset, Metadat
 from detectron2.data.build import _train_loader_from_config, trivial_batch_collator, worker_init_reset_seed
 from detectron2.data.datasets import load_coco_json, register_coco_instances, register_pascal_voc
 from detectron2.data.datasets.pascal_voc import CLASS_NAMES
+from detectron2.structures import BoxMode
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
@@ -32,6 +33,7 @@ from transfer.datasets import checking
 from transfer.frameworks._protocol import held
 from transfer.frameworks._seeding import Numbered, Seeded
 
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
 HINT = "set DETECTRON2_DATASETS to the folder that holds it, or see python tools/prepare_data.py --help"
 PART = re.compile(r"(?P<base>.+)\+(?P<kind>first|kept|held)(?P<value>[0-9.]+)")
 FOLDER = re.compile(r"(?P<layout>coco|voc):(?P<folder>.+):(?P<split>[^:]+)")
@@ -83,9 +85,15 @@ def define(name: str) -> None:
         root, split = Path(folder["folder"]), folder["split"]
         register_coco_instances(name, {}, str(root / "annotations" / f"instances_{split}.json"), str(root / split))
     elif folder:
-        year = 2007 if "2007" in Path(folder["folder"]).name else 2012
-        register_pascal_voc(name, folder["folder"], folder["split"], year, _classes(Path(folder["folder"])))
-        MetadataCatalog.get(name).evaluator_type = "pascal_voc"
+        root, split, year = (
+            Path(folder["folder"]),
+            folder["split"],
+            2007 if "2007" in Path(folder["folder"]).name else 2012,
+        )
+        listed = _classes(root)
+        DatasetCatalog.register(name, functools.partial(_voc_records, root, split, listed))
+        facts = {"dirname": str(root), "split": split, "year": year, "evaluator_type": "pascal_voc"}
+        MetadataCatalog.get(name).set(thing_classes=listed, **facts)
     else:
         close = difflib.get_close_matches(name, DatasetCatalog.list(), n=3) or ["shapes_train", "coco_2017_train"]
         raise InputError(f"no dataset {name!r} in DATASETS; did you mean {' or '.join(close)}?")
@@ -189,6 +197,22 @@ def _part(name: str, base: str, kind: str, value: str) -> list[dict[str, Any]]:
 def _copy_metadata(base: str, name: str) -> None:
     values = MetadataCatalog.get(base).as_dict()
     MetadataCatalog.get(name).set(**{key: value for key, value in values.items() if key not in ("name", "image_ids")})
+
+
+def _voc_records(root: Path, split: str, names: list[str]) -> list[dict[str, Any]]:
+    """Load VOC annotations as Detectron2 does; its own loader fails on a list of one image."""
+    records = []
+    for image in (root / "ImageSets" / "Main" / f"{split}.txt").read_text().split():
+        tree = ET.parse(root / "Annotations" / f"{image}.xml").getroot()
+        objects = []
+        for item in tree.iter("object"):
+            xmin, ymin, xmax, ymax = (float(item.findtext(f"bndbox/{corner}", "")) for corner in CORNERS)
+            category, box = names.index(item.findtext("name", "")), [xmin - 1, ymin - 1, xmax, ymax]
+            objects.append({"category_id": category, "bbox": box, "bbox_mode": BoxMode.XYXY_ABS})
+        sides = {side: int(tree.findtext(f"size/{side}", "0")) for side in ("height", "width")}
+        file = str(root / "JPEGImages" / f"{image}.jpg")
+        records.append({"file_name": file, "image_id": image, **sides, "annotations": objects})
+    return records
 
 
 def _classes(folder: Path) -> list[str]:

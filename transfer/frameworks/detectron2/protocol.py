@@ -2,7 +2,6 @@
 
 from transfer.frameworks.detectron2 import compat  # noqa: F401, I001 - first: it prepares Detectron2's import
 
-from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -10,6 +9,7 @@ from detectron2.engine import DefaultTrainer
 
 from core.errors import InputError
 from core.run_folder import flat
+from transfer.datasets import own
 from transfer.frameworks._protocol import departures
 from transfer.frameworks.detectron2 import datasets
 
@@ -73,21 +73,40 @@ def _norm(processes: int, cuda: bool, asked: str) -> str:
     return asked or "SyncBN"
 
 
-def vary(cfg: CfgNode, shortened: str, lr_factor: float, hold_out: float) -> list[str]:
-    """Change ``cfg`` in place from the published protocol as was asked; return what was changed, as text."""
+def use_own(cfg: CfgNode, data: str, skip_bad: bool = False) -> list[str]:
+    """Change ``cfg`` in place to a user's folder: its sets, its classes and the form of its masks; return what to say."""
+    found = own.prepare(data, "boxes", skip_bad=skip_bad, outlines=cfg.MODEL.MASK_ON)
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (
+        (f"{found.layout}:{found.folder}:train",),
+        (f"{found.layout}:{found.folder}:val",),
+    )
+    cfg.DATASETS.PROPOSAL_FILES_TRAIN = cfg.DATASETS.PROPOSAL_FILES_TEST = ()
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = len(found.classes)
+    if found.runs:
+        cfg.INPUT.MASK_FORMAT = "bitmask"  # Detectron2 reads run lengths, and polygons among them, in this form only
+    return [f"data: {found.name}, {len(found.classes)} classes ({', '.join(found.classes[:3])}, ...)", *found.notes]
+
+
+def vary(cfg: CfgNode, shortened: str, lr_factor: float, hold_out: float, owned: bool = False) -> list[str]:
+    """Change ``cfg`` in place from the published protocol as was asked; return what was changed, as text.
+
+    ``owned``: its data is the user's already, and stays.
+    """
+    said = [] if owned or shortened in ("", EMBEDDED) else use_own(cfg, shortened)
     if shortened:
-        shorten(cfg, shortened)
+        shorten(cfg, "" if owned or said else shortened)
     cfg.SOLVER.BASE_LR *= lr_factor
     if hold_out:
         names = cfg.DATASETS.TRAIN
         cfg.DATASETS.TEST = tuple(f"{name}+held{hold_out:g}" for name in names)
         cfg.DATASETS.TRAIN = tuple(f"{name}+kept{hold_out:g}" for name in names)
-    return departures(shortened, cfg.SOLVER.MAX_ITER, lr_factor, hold_out)
+    return [*said, *departures(shortened, cfg.SOLVER.MAX_ITER, lr_factor, hold_out)]
 
 
 def shorten(cfg: CfgNode, data: str) -> None:
-    """Change ``cfg``, already fitted to the devices, in place; ``data`` is ``shapes`` or a folder in COCO or VOC layout."""
-    train, test = sources(cfg, data)
+    """Change ``cfg``, already fitted to the devices, in place; ``data`` is ``shapes``, or empty to keep what it has."""
+    layout = "shapes_voc" if cfg.DATASETS.TRAIN[0].startswith("voc_") else EMBEDDED
+    train, test = (f"{layout}_train", f"{layout}_val") if data else (cfg.DATASETS.TRAIN[0], cfg.DATASETS.TEST[0])
     for name in (train, test):
         datasets.check([name])
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (f"{train}+first{TRAIN_IMAGES}",), (f"{test}+first{TEST_IMAGES}",)
@@ -105,24 +124,3 @@ def shorten(cfg: CfgNode, data: str) -> None:
     cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS, cfg.SOLVER.WARMUP_ITERS = ITERATIONS, (ITERATIONS - 1,), 1
     cfg.SOLVER.CHECKPOINT_PERIOD = ITERATIONS // 2  # so that a killed run has something to go on from
     cfg.TEST.EVAL_PERIOD = 0
-
-
-def sources(cfg: CfgNode, data: str) -> tuple[str, str]:
-    """Return the names of the training and the test set."""
-    if data == EMBEDDED:
-        layout = "shapes_voc" if cfg.DATASETS.TRAIN[0].startswith("voc_") else "shapes"
-        return f"{layout}_train", f"{layout}_val"
-    root = Path(data)
-    if (root / "annotations").is_dir():
-        found = sorted(path.stem.removeprefix("instances_") for path in (root / "annotations").glob("instances_*.json"))
-        pair = [next((name for name in found if name.startswith(split)), "") for split in ("train", "val")]
-        if not all(pair):
-            raise InputError(f"--tiny {data}: needs annotations/instances_train*.json and instances_val*.json")
-        return f"coco:{data}:{pair[0]}", f"coco:{data}:{pair[1]}"
-    if (root / "ImageSets" / "Main").is_dir():
-        if cfg.MODEL.MASK_ON:
-            raise InputError(f"--tiny {data}: VOC annotations have no instance masks; give a COCO folder, or 'shapes'")
-        return f"voc:{data}:train", f"voc:{data}:val"
-    raise InputError(
-        f"--tiny {data}: no folder in COCO or VOC layout (annotations/ or ImageSets/Main/); 'shapes' is embedded"
-    )

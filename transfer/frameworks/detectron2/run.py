@@ -88,7 +88,9 @@ def prepare(arguments: argparse.Namespace) -> Plan:
     written, _ = read_config(arguments.config_file, [])
     published = protocol.summary(written, written.SOLVER.REFERENCE_WORLD_SIZE or processes)
     cfg, changed = protocol.adapt(cfg, processes, cuda, arguments.norm)
-    changed += protocol.vary(cfg, arguments.tiny, arguments.lr_factor, arguments.hold_out)
+    if arguments.data:
+        changed += protocol.use_own(cfg, arguments.data, arguments.skip_bad)
+    changed += protocol.vary(cfg, arguments.tiny, arguments.lr_factor, arguments.hold_out, bool(arguments.data))
     effective = protocol.summary(cfg, processes)
     datasets.check((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
     datasets.check_classes(cfg, cfg.DATASETS.TEST)

@@ -16,7 +16,8 @@ class Mmseg(Framework):
 
     target = "mmseg"
     suffix = ".pth"
-    varies = ("devices", "tiny", "lr_sweep")
+    varies = ("devices", "data", "tiny", "lr_sweep")
+    kind = "masks"
 
     def command(
         self,

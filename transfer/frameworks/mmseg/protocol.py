@@ -2,7 +2,7 @@
 
 from transfer.frameworks.mmseg import compat  # noqa: F401, I001 - first: it prepares the mm* packages
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from mmengine.config import Config, ConfigDict
 from core.errors import InputError
 from core.files import datasets_root
 from core.shapes import CLASSES
+from transfer.datasets import own
 from transfer.frameworks._protocol import departures, held
 from transfer.frameworks.mmseg.data import check, images, leaves
 from transfer.frameworks.mmseg.heads import every
@@ -21,7 +22,6 @@ BATCH = 2
 TRAIN_IMAGES, TEST_IMAGES = 40, 6
 CROP = (64, 64)
 EMBEDDED = "shapes"
-VOC = 21
 
 
 def adapt(cfg: Config, processes: int, cuda: bool) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -103,10 +103,35 @@ def _mappings(node: Any) -> Iterator[ConfigDict]:
             yield from _mappings(value)
 
 
-def vary(cfg: Config, shortened: str, lr_factor: float, hold_out: float) -> list[str]:
-    """Change ``cfg`` in place and return what was changed, as text; raise FileError when a dataset is not whole."""
+def use_own(cfg: Config, data: str, skip_bad: bool = False) -> list[str]:
+    """Change ``cfg`` in place to a user's folder: its sets, its classes and the head; return what to say."""
+    found = own.prepare(data, "masks", skip_bad=skip_bad)
+    for name, split in (("train", "train"), ("val", "val"), ("test", "val")):
+        loader = cfg[f"{name}_dataloader"]
+        pipeline = next(leaves(loader.dataset)).pipeline
+        for step in _mappings(pipeline):
+            step.pop("reduce_zero_label", None)  # the canonical label maps count classes from 0
+        part = {"ann_file": f"ImageSets/Segmentation/{split}.txt", "pipeline": pipeline}
+        loader.dataset = ConfigDict({**_dataset(Path(found.folder), found.classes), **part})
+    _fit_heads(cfg, len(found.classes))
+    return [f"data: {found.name}, {len(found.classes)} classes ({', '.join(found.classes[:3])}, ...)", *found.notes]
+
+
+def _fit_heads(cfg: Config, classes: int) -> None:
+    for _, head in every(cfg.model):
+        if head.num_classes != classes:
+            head.num_classes = classes
+            head.loss_decode.pop("class_weight", None)  # it has one weight per class
+
+
+def vary(cfg: Config, shortened: str, lr_factor: float, hold_out: float, owned: bool = False) -> list[str]:
+    """Change ``cfg`` in place and return what was changed, as text; raise FileError when a dataset is not whole.
+
+    ``owned``: its data is the user's already, and stays.
+    """
+    said = [] if owned or shortened in ("", EMBEDDED) else use_own(cfg, shortened)
     if shortened:
-        shorten(cfg, shortened)
+        shorten(cfg, not owned and not said)
     check(cfg)
     if lr_factor != 1:
         cfg.optim_wrapper.optimizer.lr *= lr_factor
@@ -115,7 +140,7 @@ def vary(cfg: Config, shortened: str, lr_factor: float, hold_out: float) -> list
                 scheduler.eta_min *= lr_factor
     if hold_out:
         hold_back(cfg, hold_out)
-    return departures(shortened, ITERATIONS, lr_factor, hold_out)
+    return [*said, *departures(shortened, ITERATIONS, lr_factor, hold_out)]
 
 
 def hold_back(cfg: Config, share: float) -> None:
@@ -139,38 +164,34 @@ def _part(dataset: ConfigDict, indices: list[int], pipeline: Any) -> ConfigDict:
     return ConfigDict({**dataset.to_dict(), "indices": indices, "pipeline": pipeline})
 
 
-def shorten(cfg: Config, data: str) -> None:
-    """Change ``cfg``, already fitted to the devices, in place; ``data`` is ``shapes`` or a folder in VOC layout."""
-    dataset, classes = _dataset(data)
+def shorten(cfg: Config, embedded: bool) -> None:
+    """Change ``cfg``, already fitted to the devices, in place: on the embedded set, or on the data that it has."""
+    classes = ("background", *CLASSES)
     for name, split, count in (("train", "train", TRAIN_IMAGES), ("val", "val", TEST_IMAGES)):
         loader = cfg[f"{name}_dataloader"]
-        part = {"ann_file": f"ImageSets/Segmentation/{split}.txt", "indices": count, "pipeline": _pipeline(name)}
-        loader.dataset = {**dataset, **part}
+        root = datasets_root() / "shapes" / "VOC"
+        dataset = _dataset(root, classes) if embedded else next(leaves(loader.dataset)).to_dict()
+        listing = {"ann_file": f"ImageSets/Segmentation/{split}.txt"} if embedded else {}
+        loader.dataset = {**dataset, **listing, "indices": count, "pipeline": _pipeline(name)}
         loader.batch_size, loader.num_workers, loader.persistent_workers = BATCH if name == "train" else 1, 0, False
     cfg.test_dataloader = cfg.val_dataloader
     cfg.model.data_preprocessor["size"] = CROP
-    for _, head in every(cfg.model):
-        if head.num_classes != classes:
-            head.num_classes = classes
-            head.loss_decode.pop("class_weight", None)  # it has one weight per class
+    if embedded:
+        _fit_heads(cfg, len(classes))
     _shorten_schedule(cfg, ITERATIONS / cfg.train_cfg.max_iters)
 
 
-def _dataset(data: str) -> tuple[dict[str, Any], int]:
-    """Return the dataset of a source and its number of classes."""
-    folders = {"img_path": "JPEGImages", "seg_map_path": "SegmentationClass"}
-    if data == EMBEDDED:
-        classes = ("background", *CLASSES)
-        palette = [[(index * 53) % 256, (index * 97) % 256, (index * 193) % 256] for index in range(len(classes))]
-        names = {"metainfo": {"classes": classes, "palette": palette}, "img_suffix": ".jpg", "seg_map_suffix": ".png"}
-        root = str(datasets_root() / "shapes" / "VOC")
-        return {"type": "BaseSegDataset", "data_root": root, "data_prefix": folders, **names}, len(classes)
-    if not (Path(data) / "ImageSets" / "Segmentation").is_dir():
-        raise InputError(
-            f"--tiny {data}: no folder in VOC layout (ImageSets/Segmentation/); make one with tools/prepare_data.py "
-            "coco-to-voc, or give 'shapes', which is embedded"
-        )
-    return {"type": "PascalVOCDataset", "data_root": data, "data_prefix": folders}, VOC
+def _dataset(root: Path, classes: Sequence[str]) -> dict[str, Any]:
+    """Return a data set in VOC layout whose label maps hold the indices of ``classes``."""
+    palette = [[(index * 53) % 256, (index * 97) % 256, (index * 193) % 256] for index in range(len(classes))]
+    return {
+        "type": "BaseSegDataset",
+        "data_root": str(root),
+        "data_prefix": {"img_path": "JPEGImages", "seg_map_path": "SegmentationClass"},
+        "metainfo": {"classes": tuple(classes), "palette": palette},
+        "img_suffix": ".jpg",
+        "seg_map_suffix": ".png",
+    }
 
 
 def _pipeline(name: str) -> list[dict[str, Any]]:

@@ -25,7 +25,8 @@ from core.files import sha256
 from core.weights_file import read_weights_file
 from core.stopping import Sitting, stop_signals
 from transfer.frameworks._protocol import describe, write_evaluation
-from transfer.frameworks.mmseg import data, protocol
+from transfer.frameworks.mmseg import data as reading
+from transfer.frameworks.mmseg import protocol
 from transfer.frameworks.mmseg.hooks import (
     AverageNorms,
     Drawings,
@@ -55,6 +56,8 @@ def run(
     tiny: str = "",
     lr_factor: float = 1.0,
     hold_out: float = 0.0,
+    data: str = "",
+    skip_bad: bool = False,
     checkpoint_minutes: float = 10.0,
 ) -> dict[str, float | None]:
     """Train ``config`` from the converted backbone ``weights``, write ``evaluation.json`` and return its metrics.
@@ -71,7 +74,9 @@ def run(
         use_amp(cfg, cuda)
     processes = compat.world_size(launcher)
     published = protocol.published(read_config(config, ()), processes)
-    recipes, lines = _adapt(cfg, published, processes, cuda, (tiny, lr_factor, hold_out))
+    owned = protocol.use_own(cfg, data, skip_bad) if data else []
+    recipes, lines = _adapt(cfg, published, processes, cuda, (tiny, lr_factor, hold_out, bool(data)))
+    lines = [*owned, *lines]
     resume, opened = work_folder.open_folder(work_dir, _identity(cfg, weights, seed), resume, "--work-dir")
     seed = _fill(cfg, work_dir, resume, launcher, seed)
     sitting = Sitting(work_dir, began, cfg.resume, checkpoint_minutes, keeps=not int(os.environ.get("RANK", 0)))
@@ -94,7 +99,7 @@ def run(
             runner.register_hook(hook)
         with stop_signals(sitting.stop):
             _train(runner, record, config)
-    metrics = data.for_json(record.metrics)
+    metrics = reading.for_json(record.metrics)
     if runner.rank == 0:
         more = {"recipe": recipes, "tensors_checked": loader.tensors}
         write_evaluation(work_dir, metrics, sitting, "cuda" if cuda else "cpu", **more)
@@ -105,7 +110,7 @@ def run(
 
 
 def _adapt(
-    cfg: Config, published: dict[str, Any], processes: int, cuda: bool, asked: tuple[str, float, float]
+    cfg: Config, published: dict[str, Any], processes: int, cuda: bool, asked: tuple[str, float, float, bool]
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Fit the protocol to the devices and to what was asked; return both recipes and what to print."""
     recipes, said = protocol.adapt(cfg, processes, cuda)
@@ -144,7 +149,7 @@ def _fill(cfg: Config, work_dir: Path, resume: bool, launcher: str, seed: int | 
         seed = secrets.randbelow(2**31)
     if seed is not None:
         cfg.randomness = {"seed": seed}
-        data.resumable(cfg, seed)
+        reading.resumable(cfg, seed)
     evaluators = cfg.val_evaluator if isinstance(cfg.val_evaluator, list) else [cfg.val_evaluator]
     for evaluator in evaluators:
         if evaluator.type == "IoUMetric":
@@ -171,7 +176,7 @@ def _build(cfg: Config, source: Path) -> Runner:
 
 
 def _train(runner: Runner, record: Record, source: Path) -> None:
-    data.check_classes(
+    reading.check_classes(
         runner.val_dataloader.dataset.metainfo["classes"], unwrapped(runner.model).decode_head.num_classes, source
     )
     try:
