@@ -320,12 +320,14 @@ def config(path: Path) -> Any:
     return read_config(str(path), [])[0]
 
 
-def test_a_tiny_run_keeps_the_network_and_shortens_all_else(coco: Path) -> None:
+def test_a_tiny_run_keeps_the_network_and_shortens_all_else(coco: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(coco / "root"))
     cfg, before = config(FPN), config(FPN)
     said = protocol.vary(cfg, str(coco), 1.0, 0.0)
-    assert said == [f"tiny: 4 iterations on {coco}; this measures nothing"]
-    assert (f"coco:{coco}:train2017+first40",) == cfg.DATASETS.TRAIN
-    assert (f"coco:{coco}:val2017+first6",) == cfg.DATASETS.TEST
+    assert said[-1] == f"tiny: 4 iterations on {coco}; this measures nothing"
+    (train,), (test,) = cfg.DATASETS.TRAIN, cfg.DATASETS.TEST
+    assert re.fullmatch(rf"coco:{coco}/root/own/{coco.name}-coco-\w+:train\+first40", train)
+    assert test == train.replace("train+first40", "val+first6")
     assert (cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.SOLVER.MAX_ITER, cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE) == (1, 4, 8)
     for part in ("RESNETS", "FPN", "BACKBONE", "ROI_BOX_HEAD", "ROI_MASK_HEAD", "PIXEL_MEAN"):
         assert cfg.MODEL[part] == before.MODEL[part], part
@@ -333,17 +335,11 @@ def test_a_tiny_run_keeps_the_network_and_shortens_all_else(coco: Path) -> None:
 
 
 def test_a_tiny_run_is_on_the_embedded_set_in_the_layout_of_the_benchmark() -> None:
-    assert protocol.sources(config(C4), "shapes") == ("shapes_voc_train", "shapes_voc_val")
-    assert protocol.sources(config(FPN), "shapes") == ("shapes_train", "shapes_val")
-
-
-def test_a_folder_that_cannot_serve_is_refused_with_the_reason(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no folder in COCO or VOC layout"):
-        protocol.sources(config(C4), str(tmp_path))
-    (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
-    assert protocol.sources(config(C4), str(tmp_path)) == (f"voc:{tmp_path}:train", f"voc:{tmp_path}:val")
-    with pytest.raises(ValueError, match="VOC annotations have no instance masks; give a COCO folder"):
-        protocol.sources(config(FPN), str(tmp_path))
+    for path, layout in ((C4, "shapes_voc"), (FPN, "shapes")):
+        cfg = config(path)
+        protocol.vary(cfg, "shapes", 1.0, 0.0)
+        assert (f"{layout}_train+first40",) == cfg.DATASETS.TRAIN
+        assert (f"{layout}_val+first6",) == cfg.DATASETS.TEST
 
 
 def test_lr_and_held_out_part_depart_from_the_protocol_as_asked() -> None:

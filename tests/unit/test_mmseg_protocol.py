@@ -3,6 +3,7 @@
 import copy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -11,6 +12,7 @@ from shipped_configs import SEGMENTATION, Name, load_segmentation, shipped
 from core.errors import InputError
 from core.shapes import CLASSES
 from transfer.convert.recipe import Recipe
+from transfer.datasets.voc import write_labels
 from transfer.frameworks._protocol import describe, held
 from transfer.frameworks.mmseg import compat, data, heads, protocol, weights
 from transfer.frameworks.mmseg.data import leaves
@@ -176,15 +178,17 @@ def config(stem: str) -> compat.Config:
 
 
 @pytest.fixture
-def voc(tmp_path: Path) -> Path:
-    """Make a VOC folder of 30 training and 3 test images."""
+def voc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make a folder of 30 training and 3 test images, with label maps in VOC's colours."""
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "root"))
+    tmp_path = tmp_path / "set"
     for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (tmp_path / folder).mkdir(parents=True)
     for split, names in {"train": [f"t{i}" for i in range(30)], "val": ["v0", "v1", "v2"]}.items():
         (tmp_path / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("\n".join(names) + "\n")
         for name in names:
             Image.new("RGB", (80, 70)).save(tmp_path / "JPEGImages" / f"{name}.jpg")
-            Image.new("L", (80, 70)).save(tmp_path / "SegmentationClass" / f"{name}.png")
+            write_labels(tmp_path / "SegmentationClass" / f"{name}.png", np.full((70, 80), 3, dtype=np.uint8))
     return tmp_path
 
 
@@ -192,7 +196,8 @@ def voc(tmp_path: Path) -> Path:
 def test_a_tiny_run_keeps_the_network_but_for_its_classes(path: Path, voc: Path) -> None:
     cfg, before = compat.Config.fromfile(str(path)), compat.Config.fromfile(str(path))
     said = protocol.vary(cfg, str(voc), 1.0, 0.0)
-    assert said == [f"tiny: 4 iterations on {voc}; this measures nothing"]
+    assert said[0] == "data: set, 21 classes (background, aeroplane, bicycle, ...)"
+    assert said[1:] == [f"tiny: 4 iterations on {voc}; this measures nothing"]
     assert cfg.model.backbone == before.model.backbone
     for (_, head), (_, old) in zip(heads.every(cfg.model), heads.every(before.model), strict=True):
         assert head.num_classes == 21
@@ -206,7 +211,7 @@ def test_a_tiny_run_keeps_the_network_but_for_its_classes(path: Path, voc: Path)
 
 def test_a_sweep_moves_the_lowest_rate_too(voc: Path) -> None:
     cfg, before = config("fcn_r50-d8_1xb4-200i"), config("fcn_r50-d8_1xb4-200i")
-    assert protocol.vary(cfg, str(voc), 0.5, 0.0)[1:] == ["lr times 0.5"]
+    assert protocol.vary(cfg, str(voc), 0.5, 0.0)[-1] == "lr times 0.5"
     assert cfg.optim_wrapper.optimizer.lr == before.optim_wrapper.optimizer.lr / 2
     assert cfg.param_scheduler[-1].eta_min == before.param_scheduler[-1].eta_min / 2
 
@@ -222,7 +227,7 @@ def test_held_out_and_kept_images_are_disjoint_and_complete_and_mmsegmentation_t
     with compat.quiet():
         kept, held = (DATASETS.build(cfg[f"{name}_dataloader"].dataset) for name in ("train", "val"))
     names = [{Path(part.get_data_info(i)["img_path"]).stem for i in range(len(part))} for part in (kept, held)]
-    assert names[0] | names[1] == {f"t{i}" for i in range(30)}
+    assert names[0] | names[1] == {f"{number:06d}" for number in range(1, 31)}
     assert not names[0] & names[1]
     assert 2 <= len(names[1]) <= 12
     assert [step["type"] for step in cfg.val_dataloader.dataset.pipeline][1] == "Resize"  # tested as the test set is
@@ -240,10 +245,11 @@ def test_a_part_without_images_is_refused(voc: Path) -> None:
         protocol.vary(config("fcn_r50-d8_4xb4-20k"), str(voc), 1.0, 0.2)
 
 
-def test_a_folder_in_coco_layout_is_refused_with_the_way_to_convert_it(tmp_path: Path) -> None:
+def test_a_folder_without_label_maps_is_refused_with_what_it_has(tmp_path: Path) -> None:
     (tmp_path / "annotations").mkdir()
-    with pytest.raises(InputError, match=r"no folder in VOC layout .*coco-to-voc, or give 'shapes'"):
-        protocol.shorten(config("fcn_r50-d8_4xb4-20k"), str(tmp_path))
+    (tmp_path / "annotations" / "train.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    with pytest.raises(InputError, match=r"holds no label maps .*; it has coco; docs/your-data\.md shows the layouts"):
+        protocol.use_own(config("fcn_r50-d8_4xb4-20k"), str(tmp_path))
 
 
 def test_a_half_copied_cityscapes_is_refused(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from core.errors import InputError
 from core.files import datasets_root
-from transfer.datasets import Counts, ade20k, cityscapes, class_folders, coco, own, shapes, voc
+from transfer.datasets import Counts, ade20k, cityscapes, class_folders, coco, shapes, voc
 
 PLACES: dict[str, Callable[[Path], Counts]] = {
     "shapes": shapes.check,
@@ -43,6 +43,13 @@ def check(root: Path, *, skip_bad: bool = False, outlines: bool = False) -> tupl
         return {str(root): look(root)}, []
     if found := {name: look(root / name) for name, look in PLACES.items() if (root / name).exists()}:
         return found, []
+    from transfer.datasets import own  # here: it imports torch, which a list of the places need not wait for
+
+    if not own.holds_any(root):
+        raise InputError(
+            f"{root} holds none of {', '.join(PLACES)}, nor a set of your own ({'; '.join(own.WANTED.values())}); make the "
+            f"embedded set with: python tools/prepare_data.py shapes {root}"
+        )
     sets = own.check(root, skip_bad=skip_bad, outlines=outlines)
     counts = {f"{one.name} ({one.layout}, {len(one.classes)} classes)": one.counts for one in sets}
     return counts, [note for one in sets for note in one.notes]

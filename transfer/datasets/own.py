@@ -269,11 +269,14 @@ def prepare(folder: Path | str, kind: Kind, *, skip_bad: bool = False, outlines:
     return own
 
 
+def holds_any(folder: Path) -> bool:
+    """Tell whether a folder holds anything that is recognised."""
+    return bool(layouts(_root(folder)))
+
+
 def check(folder: Path, *, skip_bad: bool = False, outlines: bool = False) -> list[Own]:
     """Prepare everything that a folder holds, as training would; raise InputError for the first thing that it would refuse."""
     there = layouts(_root(folder))
-    if not there:
-        raise InputError(f"{folder} holds none of: {'; '.join(WANTED.values())}; docs/your-data.md shows the layouts")
     return [
         prepare(folder, kind, skip_bad=skip_bad, outlines=outlines and kind == "boxes")
         for kind, names in KINDS.items()
