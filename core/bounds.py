@@ -1,0 +1,195 @@
+"""Limits on what a stranger's file may cost before it is understood: pickles, archives, YAML, JSON.
+
+A few hundred bytes can describe 10^20 objects by naming the same ones again and again, and a number in them can ask for any
+amount of memory. Every limit is far above what a real file needs, and each refusal is a FileError that names the file.
+"""
+
+import json
+import pickletools
+import stat
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from core.files import FileError
+
+STEPS = 500_000  # operations of a pickle; a checkpoint of a ResNet-50 and its optimizer has 50,000, a file of CIFAR-100 250,000
+OBJECTS = 10_000_000  # of a pickle, with each counted as often as it occurs
+NODES = 200_000  # of a YAML file, counted in the same way
+DEPTH = 100  # of lists and mappings in each other
+TEXT = 4 * 2**20  # bytes of a config
+JSON_TEXT = 512 * 2**20  # bytes of a JSON file; the annotations of COCO's training set have 450 MB
+
+
+def regular(path: Path, most: int, what: str) -> bytes:
+    """Return a file's bytes; raise FileError when it is a pipe, a device or too large, before anything is read."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise FileError(f"{path} is no regular file; give {what}")
+        if status.st_size > most:
+            raise FileError(f"{path} has {status.st_size:,} bytes, more than {most:,}; is it {what}?")
+        return path.read_bytes()
+    except OSError as error:
+        raise FileError(f"{path}: {(error.strerror or 'cannot be read').lower()}; check the path") from error
+
+
+def check_pickle(data: bytes, path: Path | str) -> int:
+    """Raise FileError when reading a pickle would take too long or too much memory; return where it ends.
+
+    It is gone through without making an object; each is counted with all that is in it, as often as it is named.
+    """
+    holds: list[list[int]] = []  # the objects in each object, by number
+    stack: list[int] = []  # objects; -1 is a mark
+    memo: dict[int, int] = {}
+    for count, (opcode, argument, position) in enumerate(pickletools.genops(data)):
+        if count > STEPS:
+            raise FileError(f"{path} has more than {STEPS:,} operations in its pickle; it is no checkpoint")
+        if opcode.name == "STOP":
+            _check_sizes(holds, path)
+            return int(position or 0) + 1
+        if "PUT" in opcode.name or opcode.name == "MEMOIZE":
+            place = len(memo) if argument is None else int(argument)
+            if place > STEPS or not stack:
+                raise FileError(f"{path} is damaged: its pickle keeps an object in place {place:,}")
+            memo[place] = stack[-1]
+        elif opcode.name in ("GET", "BINGET", "LONG_BINGET") and argument is not None:
+            if int(argument) not in memo:
+                raise FileError(f"{path} is damaged: its pickle names an object that it does not hold")
+            stack.append(memo[int(argument)])
+        elif opcode.name == "MARK":
+            stack.append(-1)
+        elif opcode.name == "DUP":
+            stack += stack[-1:]
+        elif opcode.stack_before or opcode.stack_after:
+            _apply(opcode, stack, holds)
+    raise FileError(f"{path} is truncated: its pickle does not end")
+
+
+FILLS = ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD")  # they put objects into one that is there
+
+
+def _apply(opcode: pickletools.OpcodeInfo, stack: list[int], holds: list[list[int]]) -> None:
+    """Take what an operation uses from the stack, and put what it makes there."""
+    taken, before = [], opcode.stack_before
+    if pickletools.markobject in before:
+        while stack and (top := stack.pop()) != -1:
+            taken.append(top)
+        before = before[: before.index(pickletools.markobject)]
+    if opcode.name in FILLS and stack:
+        if len(before) > 1:
+            taken += [top for top in (stack.pop() for _ in before[1:] if stack) if top != -1]
+        if stack and stack[-1] != -1:
+            holds[stack[-1]] += taken
+        return
+    for _ in before:
+        if stack and (top := stack.pop()) != -1:
+            taken.append(top)
+    for _ in opcode.stack_after[:1]:
+        holds.append(taken)
+        stack.append(len(holds) - 1)
+
+
+def _check_sizes(holds: list[list[int]], path: Path | str) -> None:
+    """Raise FileError when an object holds itself, or too many, counted as often as they occur."""
+    sizes: dict[int, int] = {}
+    for first in range(len(holds)):
+        waiting = [first]
+        while waiting:
+            one = waiting[-1]
+            size = sizes.get(one)
+            if size is None:
+                sizes[one] = 0  # under way
+                waiting += [part for part in holds[one] if part not in sizes]
+                if any(sizes.get(part) == 0 for part in holds[one]):
+                    raise FileError(f"{path} holds an object that holds itself; it is no checkpoint")
+                continue
+            waiting.pop()
+            if size == 0:
+                sizes[one] = 1 + sum(sizes[part] for part in holds[one])
+                if sizes[one] > OBJECTS:
+                    raise FileError(f"{path} names the same objects more than {OBJECTS:,} times; it is no checkpoint")
+
+
+def check_zip(path: Path) -> None:
+    """Raise FileError unless each member of an archive by ``torch.save`` is stored whole and its checksum fits."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            if any(m.compress_type != zipfile.ZIP_STORED for m in members):
+                raise FileError(f"{path} is a compressed archive, not what torch.save writes; unpack it")
+            if sum(m.file_size for m in members) > path.stat().st_size:
+                raise FileError(f"{path} says that it holds more than it does; copy or download it again")
+            for name in (m.filename for m in members if m.filename.endswith("data.pkl")):
+                check_pickle(archive.read(name), path)
+            if (bad := archive.testzip()) is not None:
+                raise FileError(f"{path} is damaged: the checksum of {bad} does not fit; copy or download it again")
+    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+        if isinstance(error, FileError):
+            raise
+        raise FileError(f"{path} is truncated or not a checkpoint; copy or download it again") from error
+
+
+def check_tensors(value: Any, path: Path) -> None:
+    """Raise FileError when tensors describe far more numbers than their file holds, as one that repeats a number does."""
+    import torch  # here, so that tools that read no weights start fast
+
+    room, seen, waiting = 8 * path.stat().st_size + 64 * 2**20, set(), [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, torch.Tensor):
+            if one.layout is not torch.strided or one.device.type != "cpu":
+                raise FileError(f"{path} holds a tensor that is not dense; save plain tensors")
+            room -= one.numel() * one.element_size()
+        elif isinstance(one, dict | list | tuple) and id(one) not in seen:
+            seen.add(id(one))
+            waiting += one.values() if isinstance(one, dict) else one
+        if room < 0:
+            raise FileError(f"{path} describes tensors far larger than the file; save them without expanding")
+
+
+def yaml_text(path: Path, what: str = "a config") -> str:
+    """Return a YAML file's text; raise FileError when what it describes is too much, or is described by itself."""
+    import yaml
+
+    try:
+        text = regular(path, TEXT, what).decode()
+        _check_nodes(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)), path)
+    except UnicodeDecodeError as error:
+        raise FileError(f"{path} is not text in UTF-8; give {what}") from error
+    except yaml.YAMLError as error:
+        raise FileError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    return text
+
+
+def _check_nodes(events: Iterator[Any], path: Path) -> None:
+    """Count the nodes that a YAML file describes, an anchor's as often as it is named."""
+    import yaml
+
+    sizes: dict[str, int] = {}
+    under_way: list[list[Any]] = [[None, 0]]  # anchor and nodes of each mapping or list that is open
+    for event in events:
+        if isinstance(event, yaml.CollectionStartEvent):
+            under_way.append([event.anchor, 1])
+        elif isinstance(event, yaml.CollectionEndEvent | yaml.ScalarEvent | yaml.AliasEvent):
+            anchor, size = under_way.pop() if isinstance(event, yaml.CollectionEndEvent) else (event.anchor, 1)
+            if isinstance(event, yaml.AliasEvent):
+                if anchor not in sizes:
+                    raise FileError(f"{path}: *{anchor} stands in what &{anchor} names; write it out")
+                size = sizes[anchor]
+            elif anchor:
+                sizes[anchor] = size
+            under_way[-1][1] += size
+        if len(under_way) > DEPTH or under_way[-1][1] > NODES:
+            raise FileError(
+                f"{path} describes more than {NODES:,} values or is nested deeper than {DEPTH}; it is no config"
+            )
+
+
+def json_value(path: Path, what: str, most: int = JSON_TEXT) -> Any:
+    """Return a JSON file's content; raise FileError when it is damaged, nested too deep or too large."""
+    try:
+        return json.loads(regular(path, most, what))
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"{path} is damaged or not JSON ({str(error)[:200]}); give {what}") from error
