@@ -2,6 +2,8 @@
 
 import difflib
 import inspect
+import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, ValidationError
 from yaml import YAMLError
 
+from core import bounds
 from core.errors import InputError
 
 
@@ -42,7 +45,7 @@ def load(path: Path | str | Mapping[str, Any], overrides: Sequence[str] = ()) ->
     try:
         merged = OmegaConf.merge(merged, OmegaConf.from_dotlist(list(overrides)))
         plain = OmegaConf.to_container(merged, resolve=True)
-    except (OmegaConfBaseException, YAMLError) as error:
+    except (OmegaConfBaseException, YAMLError, RecursionError, ValueError) as error:
         raise InputError(f"{path}: {str(error).splitlines()[0]}") from error
     assert isinstance(plain, dict)
     return plain  # type: ignore[return-value]
@@ -56,11 +59,14 @@ def _read(path: Path, seen: tuple[Path, ...]) -> DictConfig:
         origin = f" (a _base_ of {seen[-1]})" if seen else ""
         raise InputError(f"no config at {path}{origin}; the shipped ones are under configs/")
     try:
-        own = OmegaConf.load(path)
-    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        own = OmegaConf.load(io.StringIO(bounds.yaml_text(path)))
+    except (YAMLError, OmegaConfBaseException, ValueError, TypeError, RecursionError, AttributeError, OSError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(own, DictConfig):
         raise InputError(f"{path} holds a {type(own).__name__}, not a mapping of settings")
+    _check_references(OmegaConf.to_container(own), path)
     bases = own.pop("_base_", [])
     bases = OmegaConf.to_container(bases) if OmegaConf.is_config(bases) else bases
     bases = [bases] if isinstance(bases, str) else bases
@@ -77,6 +83,18 @@ def _read(path: Path, seen: tuple[Path, ...]) -> DictConfig:
         merged.merge_with(part)
     merged.merge_with(own)
     return merged
+
+
+# ``${oc.env:NAME,default}``, or ``${key.sub}``; the latter alone or in a text without others, for they can name each other
+REFERENCE = re.compile(r"\$\{(?:oc\.env:\w+(?:,[^${}]*)?|[A-Za-z_][\w.]*)\}")
+
+
+def _check_references(values: Any, path: Path) -> None:
+    """Raise InputError for references that compute something, or that could make a text of a text of a text."""
+    for text in _texts(values):
+        found = REFERENCE.findall(text)
+        if text.count("${") != len(found) or sum(not one.startswith("${oc.") for one in found) > 1:
+            raise InputError(f"{path}: cannot follow {text[:80]!r}; write one ${{key}}, or ${{oc.env:NAME,default}}")
 
 
 def _leaves(value: Any, prefix: str = "") -> list[str]:

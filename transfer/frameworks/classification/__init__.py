@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from core import bounds
 from core.provenance import ROOT
 from transfer.benchmarks import Benchmark
 from transfer.frameworks import PUBLISHED, Departure, Framework, partial_run
@@ -35,6 +36,6 @@ class Classification(Framework):
 
     def bases(self, config: Path) -> list[Path]:
         """Read ``_base_``: a path or a list of paths relative to the file (``core.config``'s rule)."""
-        values = yaml.load(config.read_text(), Loader=yaml.BaseLoader) or {}
+        values = yaml.load(bounds.yaml_text(config), Loader=yaml.BaseLoader) or {}
         bases = values.get("_base_", [])
         return [(config.parent / base).resolve() for base in ([bases] if isinstance(bases, str) else bases)]

@@ -8,10 +8,12 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import launch
 from detectron2.modeling import build_model
@@ -19,6 +21,7 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from torch.multiprocessing import ProcessExitedException
 
+from core import bounds
 from core import run_folder as work_folder
 from core.errors import InputError
 from core.files import write_atomic
@@ -111,15 +114,48 @@ def read_config(file: str, options: list[str]) -> tuple[CfgNode, set[str]]:
     """Return Detectron2's config and the keys that the file, its bases and the command line set."""
     cfg = get_cfg()
     cfg.SOLVER.OPTIMIZER = "SGD"  # our one key beyond Detectron2's; the short protocols for CPUs set AdamW
-    if file and not Path(file).is_file():
-        raise InputError(f"no config file {file}; there are configs in configs/transfer/detection")
-    written = CfgNode.load_yaml_with_base(file) if file else {}
+    written = _written(Path(file), ()) if file else {}
     try:
         cfg.merge_from_other_cfg(CfgNode(written))
         cfg.merge_from_list(options)
-    except (KeyError, ValueError, AssertionError) as error:
+    except (KeyError, ValueError, AssertionError, TypeError, AttributeError, SyntaxError, RecursionError) as error:
         raise InputError(f"{file}: {error.args[0] if error.args else error}; correct the key or its value") from error
     return cfg, {key for key, _ in work_folder.flat(written)} | set(options[::2])
+
+
+def _written(file: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """Read a config and its ``_BASE_`` as fvcore does, but from files of this machine alone, and as plain values alone."""
+    if not file.is_file() or file in seen:
+        wrong = f"{file} is its own base" if file in seen else f"no config file {file}"
+        raise InputError(f"{wrong}; there are configs in configs/transfer/detection")
+    try:
+        values = yaml.safe_load(bounds.yaml_text(file))
+        bases = values.pop("_BASE_", []) if isinstance(values, dict) else None
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{file} is no config of Detectron2: {' '.join(str(error).split())}") from error
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise InputError(f"{file} is no mapping of settings with the paths of files as _BASE_; correct it")
+    found: dict[str, Any] = {}
+    for base in bases:
+        _put(found, _written((file.parent / Path(base).expanduser()).resolve(), (*seen, file)), file)
+    _put(found, values, file)
+    return found
+
+
+def _put(under: dict[str, Any], values: Mapping[str, Any], file: Path) -> None:
+    """Merge ``values`` over what is there."""
+    for key, value in values.items():
+        if not isinstance(key, str):
+            raise InputError(f"{file}: the key {key!r} is no text; correct it")
+        if isinstance(value, dict) and key in under:
+            if not isinstance(under[key], dict):
+                raise InputError(f"{file}: {key} is a group here and a value in a base; correct one of them")
+            _put(under[key], value, file)
+        else:
+            under[key] = value
 
 
 def work(plan: Plan) -> None:
