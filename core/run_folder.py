@@ -37,6 +37,11 @@ def hold(folder: Path, seconds: float = 0.0, lock: str = LOCK) -> FileLock:
     return held
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Tell whether there is something to go on with: the frameworks' pointer, or a checkpoint whose pointer was not written."""
+    return (folder / CHECKPOINT).is_file() or any(folder.glob("*.pth"))
+
+
 class InUse(InputError):
     """Another process holds the folder."""
 
@@ -62,7 +67,7 @@ def open_folder(
     settings, naming what differs.
     """
     now = {key: str(value) for key, value in settings.items()}
-    if not ((folder / CHECKPOINT).is_file() if begun is None else begun):
+    if not (has_checkpoint(folder) if begun is None else begun):
         write_json(folder / file, now)
         return False, []
     before = _kept(folder / file) if kept is None else {key: str(value) for key, value in kept.items()}

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from core import bounds
 from core.files import FileError
 
 MAX_STAND_INS = 100  # a file that names more classes than this is no checkpoint
@@ -113,6 +114,8 @@ def _read_zip(path: Path) -> Any:
         names = ["data.pkl"]  # a damaged one, of which torch says more
     if not any(name.endswith("data.pkl") for name in names):
         raise FileError(f"{path} {UNPACK}")
+    if not any(name.endswith("constants.pkl") for name in names):  # a program, which torch refuses by name
+        bounds.check_zip(path)
     return _read_torch(path)
 
 
@@ -131,7 +134,7 @@ def _read_safetensors(path: Path) -> Any:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the file is no mapping
             metadata = file.metadata() or {}
         recipe = json.loads(metadata["recipe"]) if "recipe" in metadata else None
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise FileError(f"{path} is truncated or not a safetensors file; copy or download it again") from error
     return tensors if recipe is None else {"state_dict": tensors, "recipe": recipe}
 
@@ -159,6 +162,7 @@ def _read_torch(path: Path) -> Any:
     damaged = f"{path} is truncated or not a checkpoint; copy or download it again"
     admitted: list[Any] = [(value, name) for name, value in unpickling.ARRAYS.items()]
     options: dict[str, Any] = {}
+    bounds.check_pickles(path)
     while True:
         try:
             with _admitting(admitted), warnings.catch_warnings():
@@ -166,7 +170,11 @@ def _read_torch(path: Path) -> Any:
                 warnings.filterwarnings("ignore", message=".*looks like a TorchScript archive")  # refused just below
                 warnings.filterwarnings("ignore", message="Validating sparse tensor")  # which ours refuses by name
                 warnings.filterwarnings("ignore", message="pickle_load_args only works")  # they do work
-                return unpickling.resolved(torch.load(path, map_location="cpu", weights_only=True, **options))
+                value = unpickling.resolved(torch.load(path, map_location="cpu", weights_only=True, **options))
+            bounds.check_tensors(value, path)
+            return value
+        except FileError:
+            raise
         except pickle.UnpicklingError as error:
             found = re.search(r"GLOBAL (\S+)|(DTensor)", str(error))
             if found is None:
@@ -204,6 +212,7 @@ def read_arrays(path: Path) -> Any:
     """Read a pickle of arrays and plain containers; raise FileError for any other object, or when it is damaged."""
     from core import unpickling  # here: it imports NumPy
 
+    bounds.check_pickles(path)
     try:
         with open(path, "rb") as file:
             return unpickling.resolved(unpickling.ArrayUnpickler(file, encoding="latin1").load())

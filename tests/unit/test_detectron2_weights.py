@@ -202,6 +202,23 @@ def test_the_pointer_to_the_last_checkpoint_cannot_leave_its_folder(tmp_path: Pa
             checkpointer.resume_or_load("", resume=True)
 
 
+def test_a_damaged_checkpoint_names_the_newest_good_one_and_a_pointer_that_was_not_written_is_made_up_for(
+    tmp_path: Path,
+) -> None:
+    checkpointer = ProvenCheckpointer(nn.Linear(1, 1), str(tmp_path))
+    for step in (1, 2, 3):
+        checkpointer.save(f"model_{step}", iteration=step)
+    (tmp_path / "last_checkpoint").unlink()
+    assert checkpointer.resume_or_load("", resume=True)["iteration"] == 3
+    for step in (2, 3):
+        data = (tmp_path / f"model_{step}.pth").read_bytes()
+        (tmp_path / f"model_{step}.pth").write_bytes(data[:-300])
+    with pytest.raises(
+        FileError, match=r"model_3\.pth is truncated.*; to go on .* write model_1\.pth into .*last_checkpoint"
+    ):
+        checkpointer.resume_or_load("", resume=True)
+
+
 def test_addresses_and_pickled_proposals_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"MODEL\.WEIGHTS is http://127\.0\.0\.1:9/w\.pkl; download it"):
         ProvenCheckpointer(nn.Linear(1, 1), str(tmp_path)).resume_or_load("http://127.0.0.1:9/w.pkl", resume=False)

@@ -4,7 +4,9 @@ import argparse
 import collections
 import os
 import pickle
+import time
 import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -208,17 +210,66 @@ def test_a_pickle_cannot_change_what_later_files_are_read_with(tmp_path):
         read_weights_file(tmp_path / "x.pkl")
 
 
-def test_containers_that_hold_each_other_a_million_times_are_read_at_once(tmp_path):
-    nested = [np.arange(2)]
-    for _ in range(60):
-        nested = [nested, (nested, {"again": nested})]
-    (tmp_path / "x.pkl").write_bytes(pickle.dumps({"model": nested}))
+def nested(depth, leaf):
+    for _ in range(depth):
+        leaf = [leaf, (leaf, {"again": leaf})]
+    return leaf
+
+
+def test_containers_that_occur_often_are_read_once(tmp_path):
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps({"model": nested(10, [np.arange(2)])}))
     found = read_weights_file(tmp_path / "x.pkl")["model"]
     while len(found) == 2:
         assert found[1][0] is found[0]
         assert found[1][1]["again"] is found[0]
         found = found[0]
     assert found[0].tolist() == [0, 1]
+
+
+def key(depth):
+    """Make a tuple whose hash takes 2^depth steps."""
+    found = ()
+    for _ in range(depth):
+        found = (found, found)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (pickle.dumps({"model": nested(60, [1])}), "names the same objects more than 10,000,000 times"),
+        (pickle.dumps([key(60)], 4), "names the same objects more than"),
+        (b"\x80\x02}r\xff\xff\xff\x7f.", "keeps an object in place 2,147,483,647"),
+        (b"\x80\x04" + b"N" * 600_000 + b".", "more than 500,000 operations"),
+        (b"\x80\x04]\x8e\x00\x00\x00\x00\x00\x00\x00\x40.", "truncated or not a pickle"),
+    ],
+)
+def test_a_small_file_that_describes_too_much_is_refused_at_once(tmp_path, content, problem):
+    (tmp_path / "x.pkl").write_bytes(content)
+    begin = time.monotonic()
+    with pytest.raises(FileError, match=problem):
+        read_weights_file(tmp_path / "x.pkl")
+    assert time.monotonic() - begin < 10
+
+
+def test_tensors_far_larger_than_their_file_and_damaged_or_compressed_archives_are_refused(tmp_path):
+    torch.save({"a": torch.zeros(1).expand(10**6, 10**6)}, tmp_path / "wide.pth")
+    with pytest.raises(FileError, match=r"wide\.pth describes tensors far larger than the file"):
+        read_weights_file(tmp_path / "wide.pth")
+    torch.save({"a": torch.arange(1000)}, tmp_path / "x.pth")
+    data = bytearray((tmp_path / "x.pth").read_bytes())
+    data[data.index(torch.arange(500, 502).numpy().tobytes())] ^= 1
+    (tmp_path / "flipped.pth").write_bytes(data)
+    with pytest.raises(FileError, match=r"flipped\.pth is damaged: the checksum of .*data/0 does not fit"):
+        read_weights_file(tmp_path / "flipped.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "x.pth") as stored,
+        zipfile.ZipFile(tmp_path / "small.pth", "w", zipfile.ZIP_DEFLATED) as small,
+    ):
+        for member in stored.namelist():
+            small.writestr(member, stored.read(member))
+    with pytest.raises(FileError, match=r"small\.pth is a compressed archive"):
+        read_weights_file(tmp_path / "small.pth")
 
 
 def test_what_another_library_admits_to_torchs_list_is_not_admitted_here(tmp_path):

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 
 from core import plugins
 from core.errors import InputError
+from core.run_folder import has_checkpoint
 from transfer.benchmarks import Benchmark
 from transfer.datasets.files import fingerprint
 
@@ -143,5 +144,5 @@ def protocol_hash(benchmark: Benchmark, options: Sequence[str] = ()) -> str:
 
 
 def partial_run(folder: Path) -> list[str]:
-    """Return ``--resume`` where ``folder`` holds a run to go on with; all frameworks keep the file ``last_checkpoint``."""
-    return ["--resume"] if (folder / "last_checkpoint").is_file() else []
+    """Return ``--resume`` where ``folder`` holds a run to go on with."""
+    return ["--resume"] if has_checkpoint(folder) else []

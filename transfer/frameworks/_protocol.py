@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from core.errors import InputError
-from core.files import write_json
+from core.files import FileError, write_json
 from core.stopping import Sitting
+from core.weights_file import read_weights_file
 from transfer.convert.recipe import Recipe
 
 
@@ -72,6 +73,24 @@ def describe(published: Mapping[str, Any], effective: Mapping[str, Any]) -> list
             f"{r['iterations']} iterations, {r['norm']}"
         )
     return lines
+
+
+def read_checkpoint(file: str, folder: str) -> dict[str, Any]:
+    """Read a checkpoint; raise FileError which, for a damaged one of a run's ``folder``, names the newest good one beside it."""
+    try:
+        return read_weights_file(file)
+    except FileError as error:
+        beside = [
+            p for p in Path(folder).glob("*.pth") if p.name != Path(file).name and Path(file).parent == Path(folder)
+        ]
+        for path in sorted(beside, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+            try:
+                read_weights_file(path)
+            except FileError:
+                continue
+            pointer = Path(folder) / "last_checkpoint"
+            raise FileError(f"{error}; to go on from the newest good one, write {path.name} into {pointer}") from error
+        raise
 
 
 def write_evaluation(

@@ -205,7 +205,7 @@ class _Runs:
         run, log = job.out / name, job.out / LOG
         if (run / "evaluation.json").exists():
             return 0.0
-        if run.exists() and not (run / run_folder.CHECKPOINT).exists():
+        if run.exists() and not run_folder.has_checkpoint(run):
             shutil.rmtree(run)  # stopped before its first checkpoint: its journal would be written twice
         run.mkdir(parents=True, exist_ok=True)
         places = (self.weights.absolute(), run.absolute())

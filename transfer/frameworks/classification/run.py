@@ -51,6 +51,7 @@ def run(
     digest = sha256(weights)
     decides = settings.model_dump(mode="json", exclude={"chunk", "workers", "device"})
     identity = {**dict(work_folder.flat(decides)), "--seed": seed, "--weights": digest}
+    held = work_folder.hold(work_dir)
     resume, opened = work_folder.open_folder(work_dir, identity, resume, "--work-dir")
     for line in opened:
         print(line)
@@ -66,7 +67,7 @@ def run(
         resume=resume,
         sitting=Sitting(work_dir, began, resume, checkpoint_minutes),
     )
-    with stop_signals(job.sitting.stop):
+    with held, stop_signals(job.sitting.stop):
         metrics = plugins.build("transfer.frameworks.classification.tasks", settings.task).measure(job)
     recipes = {"effective": _recipe(settings), "published": _recipe(published)}
     evaluation = write_evaluation(work_dir, metrics, job.sitting, device.type, recipe=recipes, tensors_checked=tensors)

@@ -3,6 +3,7 @@
 from transfer.frameworks.detectron2 import compat  # noqa: I001 - first: it prepares Detectron2's import
 
 import argparse
+import contextlib
 import dataclasses
 import logging
 import os
@@ -51,8 +52,8 @@ class Plan:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run Detectron2's command line; return the exit code (2 for what the user got wrong)."""
-    with compat.quiet():
-        plan = prepare(arguments)
+    with compat.quiet(), contextlib.ExitStack() as held:
+        plan = prepare(arguments, held)
         if plan.processes == 1:
             work(plan)
             return 0
@@ -64,8 +65,11 @@ def main(arguments: argparse.Namespace) -> int:
         return 0
 
 
-def prepare(arguments: argparse.Namespace) -> Plan:
-    """Read the config, inject the recipe, fit it to the devices, check the data; raise InputError or FileError."""
+def prepare(arguments: argparse.Namespace, held: contextlib.ExitStack | None = None) -> Plan:
+    """Read the config, inject the recipe, fit it to the devices, check the data; raise InputError or FileError.
+
+    ``held`` gets the lock of the folder that the run writes into.
+    """
     began = time.monotonic()
     cuda = torch.cuda.is_available()
     if cuda and arguments.num_gpus > torch.cuda.device_count():
@@ -101,6 +105,8 @@ def prepare(arguments: argparse.Namespace) -> Plan:
     resume: bool = arguments.resume
     opened: list[str] = []
     if not arguments.eval_only:
+        if held is not None and arguments.machine_rank == 0:
+            held.enter_context(work_folder.hold(Path(cfg.OUTPUT_DIR)))
         settings = {key: value for key, value in work_folder.flat(cfg) if key not in PLACE}
         settings["MODEL.WEIGHTS"] = work_folder.content(cfg.MODEL.WEIGHTS)
         resume, opened = work_folder.open_folder(Path(cfg.OUTPUT_DIR), settings, resume, "OUTPUT_DIR")

@@ -15,10 +15,10 @@ from torch import Tensor
 from core.checkpoint import save
 from core.errors import InputError
 from core.files import FileError, write_atomic
-from core.weights_file import read_weights_file
+from core.run_folder import has_checkpoint
 from transfer.convert.load_check import LoadError, compare
 from transfer.convert.recipe import Recipe
-from transfer.frameworks._protocol import check_known, same
+from transfer.frameworks._protocol import check_known, read_checkpoint, same
 from transfer.frameworks.detectron2.backbones import FAMILIES
 
 
@@ -98,7 +98,7 @@ class ProvenCheckpointer(DetectionCheckpointer):
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         """Read a file as tensors and plain values only; Detectron2 would unpickle it."""
-        content = read_weights_file(filename)
+        content = read_checkpoint(filename, self.save_dir)
         content = content if "model" in content else {"model": content}
         model = content["model"]
         if not isinstance(model, dict) or not all(isinstance(value, Tensor | np.ndarray) for value in model.values()):
@@ -130,9 +130,18 @@ class ProvenCheckpointer(DetectionCheckpointer):
         self.tag_last_checkpoint(f"{name}.pth")
         self.iteration = values.get("iteration", -1)
 
+    def has_checkpoint(self) -> bool:
+        """Tell whether the folder holds a checkpoint."""
+        return has_checkpoint(Path(self.save_dir))
+
     def get_checkpoint_file(self) -> str:
-        """Return the checkpoint that ``last_checkpoint`` names; raise FileError unless it is a file of the same folder."""
+        """Return the checkpoint that ``last_checkpoint`` names; raise FileError unless it is a file of the same folder.
+
+        Without that file it is the newest one: a run may be killed between writing a checkpoint and its name.
+        """
         folder = Path(self.save_dir)
+        if not (folder / "last_checkpoint").is_file():
+            return str(max(folder.glob("*.pth"), key=lambda path: path.stat().st_mtime_ns))
         name = (folder / "last_checkpoint").read_text(errors="replace")[:4096].strip()
         if Path(name).name != name or (folder / name).is_symlink() or not (folder / name).is_file():
             there = ", ".join(path.name for path in sorted(folder.glob("*.pth"))) or "none"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from core.files import FileError, write_atomic
-from core.weights_file import read_weights_file
+from transfer.frameworks._protocol import read_checkpoint
 
 # Message (a regular expression) -> why it may be ignored, whether it comes as a warning or in MMEngine's log.
 IGNORED = {
@@ -68,7 +68,7 @@ def load_from_file(filename: str, map_location: Any = None) -> dict[str, Any]:
     """
     if "://" in filename:
         raise FileError(f"{filename} is an address; download it, check its sha256, and give the path of the file")
-    content = read_weights_file(filename)
+    content = read_checkpoint(filename, str(Path(filename).parent))
     state = content.get("state_dict", content)
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise FileError(f"{filename} holds more than tensors where the network's are; give a checkpoint of MMEngine")

@@ -77,10 +77,12 @@ def run(
     owned = protocol.use_own(cfg, data, skip_bad) if data else []
     recipes, lines = _adapt(cfg, published, processes, cuda, (tiny, lr_factor, hold_out, bool(data)))
     lines = [*owned, *lines]
+    rank = int(os.environ.get("RANK", 0))
+    held = contextlib.nullcontext() if rank else work_folder.hold(work_dir)
     resume, opened = work_folder.open_folder(work_dir, _identity(cfg, weights, seed), resume, "--work-dir")
     seed = _fill(cfg, work_dir, resume, launcher, seed)
-    sitting = Sitting(work_dir, began, cfg.resume, checkpoint_minutes, keeps=not int(os.environ.get("RANK", 0)))
-    with compat.quiet():
+    sitting = Sitting(work_dir, began, cfg.resume, checkpoint_minutes, keeps=rank == 0)
+    with held, compat.quiet():
         if wrapper := compat.start_processes(launcher, cuda):
             cfg.model_wrapper_cfg = wrapper
         _say([*lines, *opened], backbone)
