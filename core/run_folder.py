@@ -62,24 +62,27 @@ def open_folder(
 
     ``settings`` is flat, key to value; ``option`` names what the folder was given with. ``begun`` tells whether there is
     something to go on with (default: a last checkpoint); ``kept`` are the settings of that (default: those in ``file``), and
-    ``free`` keys may differ, for they change how it is computed and not what. ``resume`` goes on in any case, as both
-    frameworks' own flag does (``can_resume``: the user has such a flag). Without it, raises InputError for a folder of other
-    settings, naming what differs.
+    ``free`` keys (and those below them) may differ, for they change how it is computed and not what. ``resume`` goes on in any
+    case, as both frameworks' own flag does (``can_resume``: the user has such a flag). Without it, raises InputError for a folder
+    of other settings, naming what differs.
     """
     now = {key: str(value) for key, value in settings.items()}
     if not (has_checkpoint(folder) if begun is None else begun):
         write_json(folder / file, now)
         return False, []
-    before = _kept(folder / file) if kept is None else {key: str(value) for key, value in kept.items()}
+    before = _kept(folder / file) if kept is None else kept
+    onward = ", or go on from its last checkpoint with --resume" if can_resume else ""
     changed = differences(before, now, free, file)
     if changed and not resume:
-        onward = ", or go on from its last checkpoint with --resume" if can_resume else ""
-        raise InputError(
-            f"{folder} holds a run of other settings (different: {changed}); choose another {option}{onward}"
-        )
+        raise another(folder, changed, option, onward)
     return True, [
         f"going on from the last checkpoint in {folder}" + (f"; different from before: {changed}" if changed else "")
     ]
+
+
+def another(folder: Path, changed: str, option: str, onward: str = "") -> InputError:
+    """Return the error of a folder that holds a run of other settings; ``changed`` names them."""
+    return InputError(f"{folder} holds a run of other settings (different: {changed}); choose another {option}{onward}")
 
 
 def differences(
@@ -88,7 +91,9 @@ def differences(
     """Return the first keys that differ, as text; empty when none does."""
     if before is None:
         return f"no {file} tells them"
-    keys = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key) and key not in free]
+    before, now = ({key: str(value) for key, value in values.items()} for values in (before, now))
+    changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    keys = [key for key in changed if not any(f"{key}.".startswith(f"{one}.") for one in free)]
     more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
     return ", ".join(keys[:SHOWN]) + more
 
@@ -112,4 +117,4 @@ def _kept(file: Path) -> dict[str, Any] | None:
         found = json.loads(file.read_text())
     except (OSError, ValueError, RecursionError):
         return None
-    return {key: str(value) for key, value in found.items()} if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else None

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -15,21 +16,20 @@ from core.errors import InputError
 from core.files import write_atomic, write_json
 from core.plugins import build, none_imported
 from core.provenance import accelerators, derive, environment
-from core.run_folder import hold
+from core.run_folder import another, differences, flat, hold
 from pretrain.config import PretrainSettings
 from pretrain.form import check_bf16
 from pretrain.loader import Pairs
-from pretrain.monitor import MonitorSettings, OnlineKnn
+from pretrain.monitor import OnlineKnn
 from pretrain.objective import Objective
 from pretrain.preview import contact_sheet
 from pretrain.trainer import Trainer
 
 # Settings that may differ when a run goes on: they change how it is computed or shown, not what is learned.
-HOW = {
-    "run": ("device", "threads", "deterministic", "tensorboard", "track", "overwrite", "folder"),
-    "train": ("workers", "log_every", "checkpoint_minutes", "damaged_share"),
-    "monitor": tuple(MonitorSettings.model_fields),
-}
+HOW = (
+    *("run.device", "run.threads", "run.deterministic", "run.tensorboard", "run.track", "run.overwrite", "run.folder"),
+    *("train.workers", "train.log_every", "train.checkpoint_minutes", "train.damaged_share", "monitor"),
+)
 
 
 _held: dict[Path, FileLock] = {}  # the run folders of this process, until it ends
@@ -143,15 +143,13 @@ def build_parts(settings: PretrainSettings) -> tuple[Objective, Pairs]:
 def open_folder(folder: Path, settings: PretrainSettings) -> Path | None:
     """Return the checkpoint to go on from, or None for a new run; refuse a folder of another config."""
     kept, last = folder / "config.yaml", folder / "checkpoints" / "last.pth"
-    if kept.exists() and not settings.run.overwrite:
-        with none_imported():
-            before = config.parse(PretrainSettings, config.load(kept), kept)
-        changed = _differences(_what(before), _what(settings))
-        if changed:
-            raise InputError(
-                f"{folder} holds a run of another config (different: {', '.join(changed)}); "
-                "choose another run.folder, or set run.overwrite=true"
-            )
+    if (kept.exists() or last.exists()) and not settings.run.overwrite:
+        before = None
+        if kept.exists():
+            with none_imported():
+                before = _flat(config.parse(PretrainSettings, config.load(kept), kept))
+        if changed := differences(before, _flat(settings), HOW, "config.yaml"):
+            raise another(folder, changed, "run.folder", ", or set run.overwrite=true")
         if last.exists():
             load_checkpoint(last)
             return last
@@ -177,17 +175,5 @@ def _describe(folder: Path, device: torch.device, new: bool) -> None:
         write_json(path, environment() | devices[0] | {"world_size": len(names), "devices": names} | kept)
 
 
-def _what(settings: PretrainSettings) -> dict:
-    values = settings.model_dump(mode="json")
-    for section, keys in HOW.items():
-        values[section] = {key: value for key, value in values[section].items() if key not in keys}
-    return values
-
-
-def _differences(before: object, now: object, path: str = "") -> list[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        keys = sorted(before.keys() | now.keys())
-        return [
-            part for key in keys for part in _differences(before.get(key), now.get(key), f"{path}.{key}".strip("."))
-        ]
-    return [] if before == now else [path]
+def _flat(settings: PretrainSettings) -> dict[str, Any]:
+    return dict(flat(settings.model_dump(mode="json")))

@@ -72,7 +72,7 @@ def test_a_mask_and_a_source_of_a_users_package_train_and_go_on(my_lab):
     assert (kept["data"]["name"], kept["data"]["file"]) == ("my_lab.data:Arrays", "images.npy")
     assert kept["branches"]["striped"]["mask"] == {"name": "my_lab.masks:Stripes", "width": 4}
     assert make_trainer(my_lab).step == 2
-    with pytest.raises(InputError, match=r"another config \(different: branches\.striped\.mask\.width\)"):
+    with pytest.raises(InputError, match=r"other settings \(different: branches\.striped\.mask\.width\)"):
         make_trainer(my_lab, ["branches.striped.mask.width=8"])
 
 

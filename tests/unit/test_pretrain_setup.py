@@ -101,9 +101,20 @@ def test_a_setting_that_cannot_work_is_refused_with_the_next_step(tmp_path, chan
 def test_a_folder_holding_another_config_is_refused_unless_overwritten(config, tmp_path):
     folder = f"run.folder={tmp_path / 'run'}"
     make_trainer(config, [folder]).run()
-    with pytest.raises(InputError, match=r"holds a run of another config \(different: optimizer\.lr\)"):
+    with pytest.raises(InputError, match=r"holds a run of other settings \(different: optimizer\.lr\)"):
         make_trainer(config, [folder, "optimizer.lr=0.02"])
     assert make_trainer(config, [folder, "optimizer.lr=0.02", "run.overwrite=true"]).step == 0
+
+
+def test_checkpoints_whose_config_is_lost_are_not_started_over(config, tmp_path):
+    folder = f"run.folder={tmp_path / 'run'}"
+    make_trainer(config, [folder]).run()
+    (tmp_path / "run" / "config.yaml").unlink()
+    with pytest.raises(
+        InputError, match=r"different: no config\.yaml tells them\); choose another run\.folder, or set"
+    ):
+        make_trainer(config, [folder])
+    assert (tmp_path / "run" / "checkpoints" / "last.pth").exists()
 
 
 def test_a_finished_run_started_again_stays_as_it_is(config, tmp_path):
