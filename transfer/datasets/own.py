@@ -122,8 +122,12 @@ class Turns:
     A quarter turn tells it by the size that the annotations say. A half turn or a mirror image does not: it follows the others.
     """
 
-    def __init__(self, pairs: Iterable[tuple[Photo, tuple[int, int] | None]]) -> None:
-        clear = {self._clear(one, told) for one, told in pairs}
+    def __init__(self) -> None:
+        self.others: list[str] = []
+
+    def learn(self, pairs: Iterable[tuple[Photo, tuple[int, int] | None]]) -> None:
+        """See what images tell, with the sizes that annotations say, before asking for one of them."""
+        clear = {self._clear(one, told) for one, told in pairs} | set(self.others)
         self.others = sorted(way for way in clear if way is not None)
 
     @staticmethod
@@ -194,8 +198,8 @@ def held_out(names: Sequence[str]) -> set[str]:
 
 def say_split(said: Said, held: int, total: int) -> None:
     """Say that a validation split was made."""
-    said.note(
-        f"images of {total} are measured on and not trained on (no validation split; chosen by their names): {held}"
+    said.tell(
+        f"no validation split: {held} of {total} images, chosen by their names, are measured on and not trained on"
     )
 
 

@@ -164,6 +164,7 @@ class _Reader:
     def __init__(self, root: Path, classes: dict[str, int], said: Said) -> None:
         self.root, self.classes, self.said = root, classes, said
         self.without_outline, self.runs, self.crowds = 0, False, True
+        self.turns = Turns()
         self._images, self._annotations = 0, 0
         self._below: dict[str, Path] | None = None
 
@@ -208,11 +209,11 @@ class _Reader:
             else:
                 paths[key] = path
         photos = own.take(paths, self.said, one.source.name)
-        turns = Turns((photo, told[key][1]) for key, photo in photos.items())
+        self.turns.learn((photo, told[key][1]) for key, photo in photos.items())
         found = {}
         for key, photo in photos.items():
             size = told[key][1]
-            way = turns.of(photo, size, self.said)
+            way = self.turns.of(photo, size, self.said)
             real = photo.displayed if way == "displayed" else photo.size
             if size is not None and size != real:
                 self.said.bad(
@@ -322,7 +323,7 @@ def _outline(given: Any, height: int, width: int) -> Any:
         if not rle.area(packed):
             return None
         return {"size": [height, width], "counts": packed["counts"].decode()}
-    parts = given if isinstance(given, list) else []
+    parts = [part for part in given if part != []] if isinstance(given, list) else []
     parts = [parts] if parts and all(_is_number(value) for value in parts) else parts
     whole = [part for part in parts if isinstance(part, list) and len(part) >= 6 and not len(part) % 2]
     whole = [part for part in whole if all(_is_number(value) for value in part)]
@@ -441,7 +442,8 @@ def write_voc(root: Path, folder: Path, said: Said) -> Made:
             said.note("images have no XML file and are taken as without objects", name)
     photos = own.take(paths, said, f"{root.name} (boxes)")
     sizes = {name: _told_size(parsed[name]) if name in parsed else None for name in photos}
-    turns = Turns((photo, sizes[name]) for name, photo in photos.items())
+    turns = Turns()
+    turns.learn((photo, sizes[name]) for name, photo in photos.items())
     objects: dict[str, list[Object]] = {}
     placed: dict[str, tuple[Photo, str]] = {}
     for name, photo in photos.items():

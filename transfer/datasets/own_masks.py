@@ -59,7 +59,8 @@ def write_masks(root: Path, folder: Path, said: Said) -> Made:
             said.note("images are listed but have no file or no label map, and are left out", name)
     photos = own.take({name: images[name] for name in names if name in known}, said, f"{root.name} (label maps)")
     labels = {name: _read(maps[name]) for name in photos}
-    turns = Turns((photo, _size(labels[name].values)) for name, photo in photos.items())
+    turns = Turns()
+    turns.learn((photo, _size(labels[name].values)) for name, photo in photos.items())
     placed: dict[str, tuple[Photo, str]] = {}
     for name, photo in photos.items():
         size = _size(labels[name].values)
