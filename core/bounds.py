@@ -199,9 +199,38 @@ def _check_nodes(events: Iterator[Any], path: Path) -> None:
             )
 
 
+LARGEST = 1e15  # a number beyond is no measurement, and overflows what is computed with it
+
+
+def loads(data: bytes | str) -> Any:
+    """Return the value of a JSON text; raise ValueError when it is damaged, too deep, or of odd numbers or characters."""
+    text = data if isinstance(data, str) else data.decode("utf-8")
+    try:
+        value = json.loads(text, parse_int=_whole, parse_float=_real, parse_constant=_real)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    if "\\ud" in text.lower():
+        json.dumps(value, ensure_ascii=False).encode()  # half a character is a UnicodeEncodeError, and so a ValueError
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > 16:
+        raise ValueError(f"{text[:8]}... is no number of a measurement")
+    return int(text)
+
+
+def _real(text: str) -> float:
+    if abs(value := float(text)) > LARGEST:  # NaN is a value that there is not
+        raise ValueError(f"{text[:20]} is no number of a measurement")
+    return value
+
+
 def json_value(path: Path, what: str, most: int = JSON_TEXT) -> Any:
     """Return a JSON file's content; raise FileError when it is damaged, nested too deep or too large."""
     try:
-        return json.loads(regular(path, most, what))
-    except (ValueError, RecursionError) as error:
+        return loads(regular(path, most, what))
+    except ValueError as error:
+        if isinstance(error, FileError):
+            raise
         raise FileError(f"{path} is damaged or not JSON ({str(error)[:200]}); give {what}") from error

@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import re
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from core import bounds
 from core.errors import InputError
 from core.files import FileError, write_atomic, write_json
 
@@ -121,15 +123,18 @@ def write(path: Path, result: Result) -> None:
     write_json(path, result.model_dump(mode="json"))
 
 
+LARGEST = 16 * 2**20  # bytes of a result
+ODD = re.compile(
+    rb'[:\[,]\s*-?(\d{17}|[\d.]+[eE]\+?\d\d)|\\u[dD][89a-fA-F]|""\s*:'
+)  # perhaps no number, character or name
+
+
 def read(path: Path) -> Result:
     """Read one result file; raise InputError with the reason when it is not one."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})") from error
+    data = bounds.regular(path, LARGEST, "a result")
     try:
         result = Result.model_validate_json(data)
-        if "schema_version" in result.model_fields_set:
+        if "schema_version" in result.model_fields_set and not ODD.search(data):
             return result
     except ValueError:
         pass  # read again below, slower, to say what is wrong
@@ -138,15 +143,18 @@ def read(path: Path) -> Result:
 
 def _explained(data: bytes) -> Result:
     try:
-        values = json.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+        values = bounds.loads(data)
+    except ValueError as error:
         raise InputError(f"not JSON, perhaps truncated ({error})") from error
     if not isinstance(values, dict):
         raise InputError(f"holds a {type(values).__name__}, not an object")
     if (version := values.get("schema_version")) != SCHEMA_VERSION:
         raise InputError(f"schema_version is {version!r}; this version reads {SCHEMA_VERSION}")
     try:
-        return Result.model_validate(values)
+        result = Result.model_validate(values)
+        if not all(result.metrics):
+            raise InputError("metrics: one has no name")
+        return result
     except ValidationError as error:
         raise InputError("; ".join(_say(problem) for problem in error.errors())) from error
 

@@ -33,6 +33,27 @@ def test_a_hand_made_file_needs_only_name_benchmark_trial_and_metrics(tmp_path):
     assert (found.checkpoint.name, found.metrics, found.seed, found.cost.seconds) == ("A", {"score": 3.0}, None, None)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"seconds": 61.5', '"seconds": 1e999'),
+        ('"seconds": 61.5', f'"seconds": 1{"0" * 400}'),
+        ('"bbox/AP": 1.0', '"bbox/AP": 1e308'),
+        ('"bbox/AP": 1.0', '"": 1.0'),
+        ('"method": "moco"', '"method": "\\ud800"'),
+        ('"epochs": 12', f'"epochs": {"[" * 100_000}'),
+    ],
+)
+def test_a_result_that_would_break_a_report_is_named_and_left_out(tmp_path, old, new):
+    write(tmp_path / "good", result())
+    text = json.dumps(result(name="B"))
+    assert old in text
+    write(tmp_path / "bad", text.replace(old, new))
+    found = results.read_folder(tmp_path)
+    assert [path.parent.name for path in found.results] == ["good"]
+    assert [skipped.path.parent.name for skipped in found.skipped] == ["bad"]
+
+
 def test_nan_and_null_are_metrics_without_a_value(tmp_path):
     text = json.dumps(result(metrics={"bbox/AP": float("nan"), "bbox/AP50": None, "segm/AP": 1.0}))
     assert "NaN" in text

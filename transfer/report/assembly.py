@@ -1,11 +1,11 @@
 """Build a report from a results folder: read, compare with the baseline, name what is missing."""
 
-import json
 from collections import Counter
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
+from core import bounds
 from transfer import results
 from transfer.report import cost, statistics
 from transfer.report.model import Cell, Column, Ranks, Report, Row, conditions, is_class
@@ -225,7 +225,7 @@ def _explain_missing(
 
 def _failure(place: Path) -> str:
     try:
-        return str(json.loads((place / "failure.json").read_text())["reason"])
+        return str(bounds.json_value(place / "failure.json", "a failure", 2**20)["reason"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from core import bounds
 from transfer.report import statistics, wording
 from transfer.report.charts import Chart, Dot, scatter
 from transfer.report.model import Cell, Column, Report, Row, short
@@ -115,7 +116,7 @@ def _known(report: Report, row: Row) -> dict[str, Any]:
 def of_run(folder: Path) -> dict[str, Any]:
     """Return what a run folder says of its cost: its summary, and the batch of its config; empty without a summary."""
     try:
-        summary = json.loads((folder / "summary.json").read_text())
+        summary = bounds.json_value(folder / "summary.json", "a summary", 2**20)
     except (OSError, ValueError, RecursionError):
         return {}
     batch = _section(_config(folder), "train").get("batch_size")
@@ -124,7 +125,7 @@ def of_run(folder: Path) -> dict[str, Any]:
 
 def _config(folder: Path) -> dict[str, Any]:
     try:
-        found = yaml.load((folder / "config.yaml").read_text(), Loader=LOADER)
+        found = yaml.load(bounds.yaml_text(folder / "config.yaml"), Loader=LOADER)
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core import bounds
 from core.errors import InputError
-from core.files import write_atomic
+from core.files import FileError, write_atomic
 from transfer.report import cost
 from transfer.report.charts import Chart, Series, line_chart, smoothed, thinned
 from transfer.report.model import Column, Report, short
@@ -18,6 +19,7 @@ from transfer.report.model import Column, Report, short
 CURVES = "curves.json"
 TRIALS = 3  # lines a cell; more cannot be told apart
 LINES = 48  # a chart: with more backbones fewer trials of each
+LARGEST = 64 * 2**20  # bytes of a journal or of curves
 KEPT = 200  # points of a line
 POINTS = 40_000  # of a whole page
 SHORTEST = 16
@@ -158,14 +160,14 @@ def _points(path: Path, value: str) -> Points:
     """Read (step, value) of every line that has both; a last line may be cut short."""
     points = []
     try:
-        lines = path.read_text(errors="replace").splitlines()
-    except OSError:
+        lines = bounds.regular(path, LARGEST, "a journal").decode(errors="replace").splitlines()
+    except FileError:
         return []
     for line in lines:
         try:
             entry = json.loads(line)
             point = float(entry["step"]), float(entry[value])
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
             continue
         if all(map(math.isfinite, point)):
             points.append(point)
@@ -186,7 +188,7 @@ def _evaluation(path: Path, cache: Cache) -> list[Curve]:
 def _read_curves(path: Path) -> list[Any]:
     """Read the curves of one evaluation as plain values, thinned; what is not a curve is left out."""
     try:
-        values = json.loads(path.read_bytes())
+        values = bounds.json_value(path, "curves", LARGEST)
         entries = values["curves"] if "curves" in values else list(_of_detection(values))
         found = [curve for curve in map(_curve, entries) if curve is not None]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
