@@ -25,7 +25,8 @@ class Benchmark(Settings):
 
     ``about`` says in a sentence what is measured, with its source, and ``note`` what it must not be mixed up with. ``config``
     is a config of ``framework``, in the row relative to its file; here below the repository's root, or absolute. ``train`` and
-    ``test`` name the data, ``trials`` is how often the field repeats it. ``devices`` is how many the published run used and
+    ``test`` name the data, ``trials`` is how often the field repeats it. ``sets`` are the
+    folders of the data below DETECTRON2_DATASETS. ``devices`` is how many the published run used and
     ``hours`` the hours of one of them that it took, for estimates only. ``data`` is a folder of the user's own that takes the
     place of the config's data, in the row relative to its file (docs/your-data.md).
     """
@@ -40,6 +41,7 @@ class Benchmark(Settings):
     metrics: tuple[str, ...] = Field(min_length=1)
     headline: str
     trials: int = Field(5, ge=1)
+    sets: tuple[str, ...] = ()
     devices: int = Field(1, ge=1)
     hours: float | None = Field(None, gt=0)
     data: Path | None = None

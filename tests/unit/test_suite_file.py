@@ -15,10 +15,12 @@ from rich.console import Console
 from core import weights_file
 from core.errors import InputError
 from core.provenance import ROOT
+from transfer import results
 from transfer.convert import random_init
 from transfer.suite import items
 from transfer.suite import run as runner
 from transfer.suite import settings as suite
+from transfer.suite.trial import run_trial
 
 
 @pytest.fixture
@@ -42,11 +44,40 @@ def _run(settings, folder=Path("out")):
     return runner.run(settings, folder, Console(file=io.StringIO(), force_terminal=False))
 
 
+def _calls(home):
+    return len((home / "calls.txt").read_text().splitlines())
+
+
 def test_a_checkpoint_replaced_under_the_same_path_is_a_new_item(home):
     assert _run(_suite(home, trials=1)) == 0
     (home / "good.pth").write_text("better")
     assert _run(_suite(home, trials=1)) == 0
     assert sorted(p.name.split("--")[0] for p in Path("out").glob("*--*")) == ["a", "a", "b"]
+
+
+def test_a_data_set_edited_after_a_trial_is_measured_anew_and_a_restored_one_is_not(home, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(home))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    rows = (home / "rows.yaml").read_text().replace("trials: 2", "trials: 1, sets: [faces, absent]")
+    (home / "rows.yaml").write_text(rows)
+    (home / "faces").mkdir()
+    (home / "faces" / "1.jpg").write_bytes(b"image")
+    labels = home / "faces" / "labels.json"
+    labels.write_text("[1]")
+    settings = _suite(home, checkpoints={"a": {"path": "good.pth"}}, trials=1)
+    assert (_run(settings), _calls(home)) == (0, 1)
+    (first,) = items.plan(settings, Path("out"))
+    assert items.finished(first)
+    assert results.read(first.folder / "result.json").data.keys() == {"faces"}
+    labels.write_text("[2]")
+    (edited,) = items.plan(settings, Path("out"))
+    assert edited.folder.name.startswith(f"{first.folder.name}--")
+    with pytest.raises(InputError, match=r"different: data"):  # the old number is not returned for the new data
+        run_trial(first.job)
+    assert (_run(settings), _calls(home)) == (0, 2)
+    labels.write_text("[1]")
+    assert items.plan(settings, Path("out"))[0].folder == first.folder
+    assert (_run(settings), _calls(home)) == (0, 2)
 
 
 def test_a_changed_protocol_config_is_a_new_item_and_an_unchanged_one_is_not(home):

@@ -1,5 +1,6 @@
 """What all layouts need: folders made whole or not at all, image files and label maps checked, faulty records counted."""
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -174,6 +175,28 @@ def fingerprint(folder: Path, *, content: bool) -> str:
         else:
             lines.append(f"{name} {status.st_size}" if content else f"{name} {status.st_size} {status.st_mtime_ns}")
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def kept_fingerprint(folder: Path) -> str:
+    """Return the fingerprint of a folder's content; it is kept until a folder or an annotation file in it changes."""
+    state = hashlib.sha256()
+    for here, folders, names in os.walk(folder, followlinks=True):
+        folders.sort()
+        state.update(f"{here} {os.stat(here).st_mtime_ns}\n".encode())
+        for name in sorted(name for name in names if Path(name).suffix.lower() in DESCRIBED):
+            found = os.stat(os.path.join(here, name))
+            state.update(f"{name} {found.st_size} {found.st_mtime_ns}\n".encode())
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "masktransfer" / "fingerprints.json"
+    kept: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError):
+        kept = json.loads(cache.read_text())
+    key = str(folder.resolve())
+    if (known := kept.get(key)) and known[0] == state.hexdigest():
+        return str(known[1])
+    content = fingerprint(folder, content=True)
+    with contextlib.suppress(OSError):  # it is a convenience
+        write_json(cache, {**kept, key: [state.hexdigest(), content]})
+    return content
 
 
 # --- image files and their label maps

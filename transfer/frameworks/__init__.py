@@ -136,8 +136,8 @@ def protocol_hash(benchmark: Benchmark, options: Sequence[str] = ()) -> str:
     """Return the sha256 over a benchmark's rules, the text of its config files, and the options on top."""
     try:
         texts = [path.read_text() for path in of(benchmark).config_files(benchmark.config_file)]
-    except OSError as error:
-        raise InputError(f"cannot read {error.filename}, a config of {benchmark.title!r} ({error.strerror})") from error
+    except (OSError, InputError) as error:
+        raise InputError(f"cannot read a config of {benchmark.title!r}: {error}") from error
     for now, former in _FORMER.items():
         texts = [text.replace(now, former) for text in texts]
     return hashlib.sha256(json.dumps([benchmark.rules(), texts, list(options)]).encode()).hexdigest()

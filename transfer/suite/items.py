@@ -20,6 +20,7 @@ from core.errors import InputError
 from core.provenance import ROOT
 from transfer import frameworks, results
 from transfer.frameworks import protocol_hash
+from transfer.suite import trial as trials
 from transfer.suite.settings import RandomInit, Suite
 from transfer.suite.trial import Job
 
@@ -128,14 +129,17 @@ def _measurements(
         measure = suite.benchmarks[benchmark]
         row = measure.benchmark
         devices = _devices(measure.devices or suite.devices, row.devices, available, f"benchmarks.{benchmark}")
-        home = folder / f"{label}--{benchmark}--trial{trial}--{_key([key, rules[benchmark], trial])[:8]}"
+        base = folder / f"{label}--{benchmark}--trial{trial}--{_key([key, rules[benchmark], trial])[:8]}"
+        job = _job(suite, label, benchmark, file, trial, base, devices)
+        home = trials.home(base, job, row)
+        job = job.model_copy(update={"out": home})
         yield Item(
             name=f"{label} · {benchmark} · trial {trial}",
             kind="benchmark",
             checkpoint=suite.shown(label),
             folder=home,
             command=(sys.executable, str(ROOT / "tools" / "run_benchmark.py"), "--job", str(home / JOB)),
-            job=_job(suite, label, benchmark, file, trial, home, devices),
+            job=job,
             devices=devices,
             expected=row.hours * 3600 / devices if row.hours and available else None,
             benchmark=benchmark,

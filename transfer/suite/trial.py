@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from hashlib import sha256 as hash_of
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ def run_trial(job: Job) -> Result:
     _own(job, framework)
     digest, rules = files.sha256(job.checkpoint), frameworks.protocol_hash(benchmark, job.said)
     with run_folder.hold(job.out, seconds=60):
-        _claim(job, digest, rules)
+        _claim(job, digest, rules, data_of(job, benchmark))
         if (job.out / results.FILE).exists():
             return results.read(job.out / results.FILE)
         started = _now()
@@ -126,6 +127,7 @@ def run_trial(job: Job) -> Result:
             protocol=_measured(job, benchmark, rules),
             framework=benchmark.framework,
             checkpoint=_described(job, digest, proof),
+            data=data_of(job, benchmark),  # the embedded set was rendered by the run
             **_circumstances(job, started),
             **evaluation,
         )
@@ -145,13 +147,48 @@ def _own(job: Job, framework: Framework) -> None:
         print(f"{found.name}: {note}", file=sys.stderr, flush=True)
 
 
-def _claim(job: Job, digest: str, rules: str) -> None:
-    """Note what the folder is for; refuse one made for another checkpoint, protocol, trial or number of devices."""
+def data_of(job: Job, benchmark: Benchmark) -> dict[str, str]:
+    """Return a fingerprint of each of the benchmark's data sets that is there: annotations, names and sizes of images.
+
+    A user's own folder is part of the protocol's hash instead.
+    """
+    if job.data or job.tiny:
+        return {}
+    from transfer.datasets.files import kept_fingerprint
+
+    root = files.datasets_root()
+    return {name: kept_fingerprint(root / name)[:12] for name in benchmark.sets if (root / name).is_dir()}
+
+
+def home(base: Path, job: Job, benchmark: Benchmark) -> Path:
+    """Return the folder of a trial: where ``base`` holds one on other data, which was edited since, a folder beside it."""
+    try:
+        before = json.loads((base / CLAIM).read_text()).get("data")
+    except (OSError, ValueError, AttributeError):
+        before = None
+    now = str(data_of(job, benchmark)) if before else ""
+    return (
+        base if before in (None, now, "{}") else base.with_name(f"{base.name}--{hash_of(now.encode()).hexdigest()[:8]}")
+    )
+
+
+def _claim(job: Job, digest: str, rules: str, data: Mapping[str, str]) -> None:
+    """Note what the folder is for; refuse one made for another checkpoint, protocol, trial, data or number of devices."""
     identity = {"checkpoint": digest, "protocol": rules, "trial": job.trial, "number of devices": job.devices}
+    identity["data"] = str(data)
     path = job.out / CLAIM
     kept = {"number of devices": 1, **json.loads(path.read_text())} if path.exists() else None
+    unknown = ("data",) if kept and kept.get("data") in (None, "{}") else ()  # of an older version, or rendered since
     run_folder.open_folder(
-        job.out, identity, False, "folder", begun=kept is not None, kept=kept, file=CLAIM, can_resume=False
+        job.out,
+        identity,
+        False,
+        "folder",
+        begun=kept is not None,
+        kept=kept,
+        free=unknown,
+        file=CLAIM,
+        can_resume=False,
     )
 
 
