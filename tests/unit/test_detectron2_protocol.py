@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from shipped_configs import DETECTION, Name, load_detection, shipped
+from torch.utils.data import DataLoader
 
 from core.errors import InputError
 from core.provenance import ROOT
@@ -16,11 +17,12 @@ from core.run_folder import flat
 from core.shapes import CLASSES
 from transfer.convert.recipe import Recipe
 from transfer.datasets import shapes
-from transfer.frameworks._protocol import describe
+from transfer.frameworks._protocol import describe, from_workers
 from transfer.frameworks.detectron2 import compat, datasets, protocol, run
 from transfer.frameworks.detectron2.datasets import DatasetCatalog
 from transfer.frameworks.detectron2.protocol import adapt, summary
 from transfer.frameworks.detectron2.run import read_config
+from transfer.frameworks.detectron2.trainer import read_image
 from transfer.frameworks.detectron2.weights import FAMILIES, get
 
 FOLDER = DETECTION[0].parent
@@ -303,6 +305,21 @@ def test_an_interrupted_copy_is_refused_with_the_first_missing_image(coco: Path)
     listing.write_text(listing.read_text()[:100])
     with pytest.raises(InputError, match=r"instances_train2017\.json is truncated or not JSON"):
         datasets.check([f"coco:{coco}:train2017"])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_is_damaged_later_is_named_in_one_line_also_by_a_worker(coco: Path, workers: int) -> None:
+    path = coco / "train2017" / "000003.jpg"
+    path.write_bytes(path.read_bytes()[:200])
+    loader = DataLoader([{"file_name": str(path)}], collate_fn=_Named(), num_workers=workers)
+    with pytest.raises(InputError) as caught, from_workers():
+        next(iter(loader))
+    assert re.fullmatch(rf"{path} cannot be used \(.*\); copy it again, or see what .* check says", str(caught.value))
+
+
+class _Named:
+    def __call__(self, records: list[dict[str, Any]]) -> Any:
+        return datasets.NamedMapper(lambda record: read_image(record["file_name"]))(records[0])
 
 
 def test_an_interrupted_copy_of_voc_is_refused(tmp_path: Path) -> None:

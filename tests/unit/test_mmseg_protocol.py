@@ -13,7 +13,7 @@ from core.errors import InputError
 from core.shapes import CLASSES
 from transfer.convert.recipe import Recipe
 from transfer.datasets.voc import write_labels
-from transfer.frameworks._protocol import describe, held
+from transfer.frameworks._protocol import describe, harmless, held
 from transfer.frameworks.mmseg import compat, data, heads, protocol, weights
 from transfer.frameworks.mmseg.data import leaves
 
@@ -250,6 +250,31 @@ def test_a_folder_without_label_maps_is_refused_with_what_it_has(tmp_path: Path)
     (tmp_path / "annotations" / "train.json").write_text('{"images": [], "annotations": [], "categories": []}')
     with pytest.raises(InputError, match=r"holds no label maps .*; it has coco; docs/your-data\.md shows the layouts"):
         protocol.use_own(config("fcn_r50-d8_4xb4-20k"), str(tmp_path))
+
+
+def test_a_damaged_image_and_label_map_are_named(voc: Path) -> None:
+    from mmengine.registry import init_default_scope
+    from mmseg.registry import DATASETS
+
+    cfg = config("fcn_r50-d8_4xb4-20k")
+    protocol.use_own(cfg, str(voc))
+    data.name_files(cfg)
+    init_default_scope("mmseg")
+    with compat.quiet():
+        found = DATASETS.build(cfg.val_dataloader.dataset)
+    for index, key in enumerate(("img_path", "seg_map_path")):
+        path = Path(found.get_data_info(index)[key])
+        path.unlink()
+        path.write_bytes(b"no image")
+        with pytest.raises(InputError, match=rf"{path} cannot be used \(.*\); copy it again"):
+            found[index]
+
+
+def test_a_drawing_that_fails_is_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    with harmless("drawing a prediction"):
+        raise ValueError("palette\nand more")
+    said = "warning: drawing a prediction failed (ValueError: palette); the numbers do not depend on it\n"
+    assert capsys.readouterr().err == said
 
 
 def test_a_half_copied_cityscapes_is_refused(tmp_path: Path) -> None:

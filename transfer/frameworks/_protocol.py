@@ -1,9 +1,11 @@
 """What the frameworks do alike: compare a config with the weights' facts, depart from a protocol, say and write what was run."""
 
+import contextlib
 import hashlib
 import math
 import resource
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,6 +93,51 @@ def read_checkpoint(file: str, folder: str) -> dict[str, Any]:
             pointer = Path(folder) / "last_checkpoint"
             raise FileError(f"{error}; to go on from the newest good one, write {path.name} into {pointer}") from error
         raise
+
+
+@contextlib.contextmanager
+def harmless(what: str) -> Iterator[None]:
+    """Let a picture or a curve fail with a warning, so that what was measured is not lost with it."""
+    try:
+        yield
+    except Exception as error:  # drawing can fail in any way
+        told = f"{type(error).__name__}: {error}".splitlines()[0]
+        print(f"warning: {what} failed ({told}); the numbers do not depend on it", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def reading(file: Path | str) -> Iterator[None]:
+    """Name the file when a framework's reader cannot use it, whatever the reader says."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # readers raise anything, also what is an attribute of None
+        told = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InputError(
+            f"{file} cannot be used ({told}); copy it again, or see what python tools/prepare_data.py check says"
+        ) from error
+
+
+@contextlib.contextmanager
+def from_workers() -> Iterator[None]:
+    """Take the sentence out of an InputError that a process of a data loader raised: PyTorch hands on its traceback as text."""
+    try:
+        yield
+    except InputError as error:
+        lines = [line for line in str(error).splitlines() if "InputError: " in line]
+        if not str(error).startswith("Caught ") or not lines:
+            raise
+        raise InputError(lines[-1].partition("InputError: ")[2]) from error
+
+
+def evaluate_again(folder: Path) -> None:
+    """Say that a failed evaluation has lost nothing."""
+    print(
+        f"the evaluation failed, the trained model is kept in {folder}: the same command with --resume evaluates it again",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def write_evaluation(

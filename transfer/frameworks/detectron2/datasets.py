@@ -30,7 +30,7 @@ from core.files import FileError, datasets_root
 from core.provenance import derive
 from core.shapes import CLASSES
 from transfer.datasets import checking
-from transfer.frameworks._protocol import held
+from transfer.frameworks._protocol import held, reading
 from transfer.frameworks._seeding import Numbered, Seeded
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -125,6 +125,18 @@ def check_classes(cfg: CfgNode, names: Iterable[str]) -> None:
             )
 
 
+class NamedMapper:
+    """Detectron2's mapper, which names the file that it cannot use."""
+
+    def __init__(self, mapper: Any) -> None:
+        self.mapper = mapper
+
+    def __call__(self, record: dict[str, Any]) -> Any:
+        """Load an image with its annotations."""
+        with reading(record["file_name"]):
+            return self.mapper(record)
+
+
 class TrainLoader:
     """Detectron2's training images in batches, for ever; ``begin`` says with which seed, and after how many batches.
 
@@ -134,7 +146,7 @@ class TrainLoader:
 
     def __init__(self, cfg: CfgNode) -> None:
         parts = _train_loader_from_config(cfg)
-        records, mapper = parts["dataset"], parts["mapper"]
+        records, mapper = parts["dataset"], NamedMapper(parts["mapper"])
         self.sampler, self.workers = parts["sampler"], parts["num_workers"]
         self.batch = parts["total_batch_size"] // comm.get_world_size()
         self.wide = [parts["aspect_ratio_grouping"] and record["width"] > record["height"] for record in records]

@@ -19,6 +19,7 @@ from detectron2.utils import comm
 
 from core.errors import InputError
 from core.files import write_json
+from transfer.frameworks._protocol import harmless
 
 IOUS = range(50, 100, 5)  # percent; AP is the mean over them, as COCO has it
 RECALLS = np.linspace(0, 1, 101)  # where a precision-recall curve is kept; COCO's own
@@ -151,7 +152,8 @@ def _mean_curve(curves: Any) -> list[float]:
 
 def _write_curves(file: Path | None, curves: Mapping[str, Any]) -> None:
     if file is not None and curves and comm.is_main_process():
-        write_json(file, {"recall": [round(float(point), 2) for point in RECALLS], **curves})
+        with harmless("writing the precision-recall curves"):
+            write_json(file, {"recall": [round(float(point), 2) for point in RECALLS], **curves})
 
 
 def for_json(results: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, float | None]:

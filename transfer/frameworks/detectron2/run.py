@@ -28,7 +28,7 @@ from core.errors import InputError
 from core.files import write_atomic
 from core.stopping import Sitting, stop_signals
 from transfer.convert import recipe
-from transfer.frameworks._protocol import describe, write_evaluation
+from transfer.frameworks._protocol import describe, from_workers, harmless, write_evaluation
 from transfer.frameworks.detectron2 import datasets, evaluators, protocol, weights
 from transfer.frameworks.detectron2.trainer import Trainer, draw
 from transfer.frameworks.detectron2.weights import ProvenCheckpointer
@@ -173,22 +173,37 @@ def work(plan: Plan) -> None:
         model = build_model(cfg)
         checkpointer = ProvenCheckpointer(model, cfg.OUTPUT_DIR)
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=plan.resume)
-        results = Trainer.test(cfg, model)
+        with from_workers():
+            results = Trainer.test(cfg, model)
     else:
         trainer = Trainer(cfg, sitting)
         datasets.check_classes(cfg, (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))  # the training set has been read by now
         trainer.resume_or_load(resume=plan.resume)
-        with stop_signals(sitting.stop):
-            trainer.train()
+        with stop_signals(sitting.stop), from_workers():
+            _train(trainer)
         model, checkpointer, results = trainer.model, trainer.checkpointer, trainer.results
     if not comm.is_main_process():
         return
     metrics = evaluators.for_json(results, cfg.DATASETS.TEST)
-    if cfg.DATASETS.TEST:
-        draw(cfg, getattr(model, "module", model), cfg.DATASETS.TEST[0], folder / "predictions")
     more = {"recipe": plan.protocols, "tensors_checked": checkpointer.checked}
     write_evaluation(folder, metrics, sitting, cfg.MODEL.DEVICE, **more)
     _say(metrics, checkpointer.checked, folder)
+    if cfg.DATASETS.TEST:  # last, so that nothing is lost with a picture
+        with harmless("drawing predictions"):
+            draw(cfg, getattr(model, "module", model), cfg.DATASETS.TEST[0], folder / "predictions")
+
+
+def _train(trainer: Trainer) -> None:
+    """Train; a loss that is no number is told with its iteration and what is left of the run."""
+    try:
+        trainer.train()
+    except FloatingPointError as error:
+        pointer, kept = Path(trainer.cfg.OUTPUT_DIR) / "last_checkpoint", "no checkpoint was due yet"
+        if pointer.is_file():
+            kept = f"the last good checkpoint is {pointer.with_name(pointer.read_text().strip())}"
+        raise InputError(
+            f"training diverged at iteration {trainer.iter}; lower SOLVER.BASE_LR ({trainer.cfg.SOLVER.BASE_LR:g}); {kept}"
+        ) from error
 
 
 def _worker(plan: Plan) -> None:

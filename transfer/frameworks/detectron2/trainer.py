@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
+from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog, build_detection_test_loader
 from detectron2.data.detection_utils import annotations_to_instances, read_image
 from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.engine.hooks import EvalHook, PreciseBN
@@ -26,6 +26,7 @@ from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
 from core import distributed
 from core.errors import InputError
 from core.files import write_atomic
+from transfer.frameworks._protocol import evaluate_again
 from core.journal import Journal
 from core.stopping import Sitting
 from transfer.frameworks._seeding import drawing, seed_all
@@ -63,6 +64,12 @@ class Trainer(DefaultTrainer):
         """Return Detectron2's training images, in an order and with augmentations that a resumed run finds again."""
         return datasets.TrainLoader(cfg)
 
+    @classmethod
+    def build_test_loader(cls, cfg: Any, dataset_name: str) -> Any:
+        """Return Detectron2's test images; one that cannot be used is named."""
+        mapper = datasets.NamedMapper(DatasetMapper(cfg, is_train=False))
+        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+
     def build_hooks(self) -> list[HookBase | None]:
         """Return Detectron2's hooks, saving through our checkpointer, and the journal."""
         self.checkpointer = ProvenCheckpointer(self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
@@ -82,7 +89,11 @@ class Trainer(DefaultTrainer):
         if self.sitting.asked:
             self.sitting.leave()
         self.sitting.at_once = True
-        results = evaluate()
+        try:
+            results = evaluate()
+        except Exception:
+            evaluate_again(Path(self.cfg.OUTPUT_DIR))
+            raise
         self.sitting.at_once = False
         return results
 

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_rank
 from mmseg.evaluation import IoUMetric
-from mmseg.registry import DATA_SAMPLERS, DATASETS, METRICS
+from mmseg.datasets.transforms import LoadAnnotations
+from mmseg.registry import DATA_SAMPLERS, DATASETS, METRICS, TRANSFORMS
 
 from core.errors import InputError
 from core.files import FileError, datasets_root
 from transfer.datasets import checking
+from transfer.frameworks._protocol import reading
 from transfer.frameworks._seeding import Numbered, Seeded
 
 
@@ -121,6 +124,37 @@ class SeededDataset(Seeded):
 
     def __init__(self, dataset: Any, seed: int) -> None:
         super().__init__(DATASETS.build(dataset), seed, get_rank())
+
+
+@TRANSFORMS.register_module()
+class NamedImage(LoadImageFromFile):
+    """Load an image; one that cannot be used is named."""
+
+    def transform(self, results: dict) -> Any:
+        """See the base class."""
+        with reading(results["img_path"]):
+            return super().transform(results)
+
+
+@TRANSFORMS.register_module()
+class NamedLabels(LoadAnnotations):
+    """Load a label map; one that cannot be used is named."""
+
+    def transform(self, results: dict) -> Any:
+        """See the base class."""
+        with reading(results["seg_map_path"]):
+            return super().transform(results)
+
+
+NAMED = {"LoadImageFromFile": "NamedImage", "LoadAnnotations": "NamedLabels"}
+
+
+def name_files(cfg: Config) -> None:
+    """Let the readers of all data sets name the file that they cannot use."""
+    for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        for dataset in leaves(cfg[name].dataset) if cfg.get(name) else ():
+            for step in dataset.get("pipeline") or []:
+                step["type"] = NAMED.get(step["type"], step["type"])
 
 
 def resumable(cfg: Config, seed: int) -> None:

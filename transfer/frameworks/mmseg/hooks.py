@@ -20,7 +20,9 @@ from core.errors import InputError
 from core.files import replacing
 from core.journal import Journal
 from core.stopping import Sitting
+from transfer.frameworks._protocol import harmless
 from transfer.frameworks._seeding import seed_all
+from transfer.frameworks.mmseg import compat
 from transfer.frameworks.mmseg.weights import Weights, load_backbone
 
 
@@ -137,7 +139,9 @@ class Record(Hook):
             return
         loss = float((outputs or {})["loss"].detach())
         if not math.isfinite(loss):
-            raise InputError(f"the loss is {loss} at step {step}; lower optim_wrapper.optimizer.lr")
+            kept = compat.latest_checkpoint(self.folder)
+            told = f"the last good checkpoint is {kept}" if kept else "no checkpoint was due yet"
+            raise InputError(f"the loss is {loss} at step {step}; lower optim_wrapper.optimizer.lr; {told}")
         if self._journal is not None:
             lr = runner.optim_wrapper.get_lr()
             rate = next(iter(lr.values()))[0]
@@ -223,7 +227,10 @@ class Drawings(Hook):
         chosen = {index * total // self.count for index in range(self.count)}
         if not is_main_process() or batch_idx not in chosen or not outputs:
             return
-        sample = outputs[0]
+        with harmless("drawing a prediction"):
+            self._draw(runner, outputs[0])
+
+    def _draw(self, runner: Runner, sample: Any) -> None:
         picture = panels(
             Path(sample.img_path),
             sample.gt_sem_seg.data[0],

@@ -24,7 +24,7 @@ from core.errors import InputError
 from core.files import sha256
 from core.weights_file import read_weights_file
 from core.stopping import Sitting, stop_signals
-from transfer.frameworks._protocol import describe, write_evaluation
+from transfer.frameworks._protocol import describe, evaluate_again, from_workers, write_evaluation
 from transfer.frameworks.mmseg import data as reading
 from transfer.frameworks.mmseg import protocol
 from transfer.frameworks.mmseg.hooks import (
@@ -157,6 +157,7 @@ def _fill(cfg: Config, work_dir: Path, resume: bool, launcher: str, seed: int | 
         if evaluator.type == "IoUMetric":
             evaluator.type = "ClassIoU"
     cfg.default_hooks.checkpoint.backend_args = {"backend": "AtomicBackend"}
+    reading.name_files(cfg)
     compat.repair_loaders(cfg)
     return seed
 
@@ -182,11 +183,16 @@ def _train(runner: Runner, record: Record, source: Path) -> None:
         runner.val_dataloader.dataset.metainfo["classes"], unwrapped(runner.model).decode_head.num_classes, source
     )
     try:
-        runner.train()
+        with from_workers():
+            runner.train()
+            if not record.metrics:  # resumed after the last step, before its evaluation
+                runner.val()
+    except Exception:
+        if runner.iter >= runner.max_iters:
+            evaluate_again(Path(runner.work_dir))
+        raise
     finally:
         record.close()
-    if not record.metrics:  # resumed after the last step, before its evaluation
-        runner.val()
 
 
 def _say(lines: Sequence[str], backbone: Weights | None) -> None:
