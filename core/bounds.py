@@ -6,12 +6,14 @@ amount of memory. Every limit is far above what a real file needs, and each refu
 
 import json
 import pickletools
+import re
 import stat
 import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
+from xml.etree import ElementTree
 
 from core.files import FileError
 
@@ -197,6 +199,13 @@ def _check_nodes(events: Iterator[Any], path: Path) -> None:
             raise FileError(
                 f"{path} describes more than {NODES:,} values or is nested deeper than {DEPTH}; it is no config"
             )
+
+
+def xml(text: str | bytes, path: Path) -> ElementTree.Element:
+    """Return the root of an annotation; raise FileError when it defines entities, ParseError when it is no XML."""
+    if re.search(rb"<!(DOCTYPE|ENTITY)", text.encode() if isinstance(text, str) else text, re.IGNORECASE):
+        raise FileError(f"{path} defines entities (DOCTYPE), as no annotation does; remove that part")
+    return ElementTree.fromstring(text)  # noqa: S314 - what makes it dangerous is refused
 
 
 LARGEST = 1e15  # a number beyond is no measurement, and overflows what is computed with it

@@ -144,6 +144,12 @@ def test_a_part_that_is_whole_already_is_only_verified(server, tmp_path):
     assert (tmp_path / "set.tar").read_bytes() == BODY
 
 
+def test_a_server_that_sends_more_than_was_published_is_not_read_to_the_end(server, tmp_path):
+    with pytest.raises(ValueError, match=r"sends more than the 1,000 bytes that were published"):
+        download.fetch(archive(server, size=1000), tmp_path / "set.tar")
+    assert (tmp_path / "set.tar.part").stat().st_size == 0
+
+
 def test_a_wrong_checksum_is_refused_and_the_file_set_aside(server, tmp_path):
     with pytest.raises(
         ValueError, match=rf"set\.tar has the md5 {MD5}, not 0000; it was set aside as set\.tar\.refused,"

@@ -160,11 +160,11 @@ def _request(archive: Archive, file: BinaryIO) -> None:
     """Ask for what is missing; begin anew when the server's file is another one than that of the part."""
     assert archive.url is not None
     have, stamp = file.seek(0, os.SEEK_END), _stamp(Path(file.name))
-    request = urllib.request.Request(archive.url, headers={"User-Agent": "masktransfer"})
+    request = urllib.request.Request(archive.url, headers={"User-Agent": "masktransfer"})  # noqa: S310 - the same
     if have and (validator := _read_stamp(stamp)):
         request.add_header("Range", f"bytes={have}-")
         request.add_header("If-Range", validator)
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310 - the catalogue has http(s) alone
         going_on = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
         if not going_on:
             if answer.status != 200:
@@ -180,6 +180,11 @@ def _request(archive: Archive, file: BinaryIO) -> None:
         total = have + int(length) if length and length.isdecimal() else 0
         with Meter(f"downloading {archive.name}", total, of_bytes=True, first=have) as meter:
             while block := answer.read(BLOCK):
+                if archive.size is not None and file.tell() + len(block) > archive.size:
+                    file.truncate(0)
+                    raise InputError(
+                        f"{archive.url} sends more than the {archive.size:,} bytes that were published; it is another file"
+                    )
                 file.write(block)
                 meter.reach(file.tell())
             file.flush()

@@ -57,7 +57,7 @@ def _make(folder: Path, made_from: dict[str, Any], make: Callable[[Path], None])
         )
         files = {name: sha256(temporary / name) for name in names}
         write_json(temporary / MANIFEST, {"made_from": made_from, "sha256": digest(files), "files": files})
-        os.chmod(temporary, 0o755)
+        os.chmod(temporary, 0o755)  # noqa: S103 - data sets are shared by a group
         os.sync()  # one for all files, before the name says that they are whole
         if folder.exists():
             os.rename(folder, temporary.with_suffix(".old.tmp"))

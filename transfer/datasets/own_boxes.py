@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from pycocotools import mask as rle
 
+from core import bounds
 from core.errors import InputError
 from core.files import write_json
 from transfer.datasets import Counts, files, own, voc
@@ -463,7 +464,7 @@ def write_voc(root: Path, folder: Path, said: Said) -> Made:
 
 def _read_xml(path: Path) -> ET.Element:
     try:
-        return ET.fromstring(own.read_text(path).strip())
+        return bounds.xml(own.read_text(path).strip(), path)
     except ET.ParseError as error:
         raise InputError(
             f"{path}, line {error.position[0]}, is not XML ({error}); repair it (& is written &amp;)"

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from core import bounds
 from core.decoding import SUFFIXES
 from core.errors import InputError
 from transfer.datasets import Counts, files, own, voc
@@ -168,7 +169,7 @@ def _voc_names(root: Path, every: frozenset[int], labels: dict[Path, _Map]) -> l
 
 def _tags(path: Path) -> list[ET.Element]:
     try:
-        return list(ET.fromstring(own.read_text(path).strip()).iterfind("object/name"))
+        return list(bounds.xml(own.read_text(path).strip(), path).iterfind("object/name"))
     except (ET.ParseError, InputError):
         return []
 

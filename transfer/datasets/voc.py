@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from core import bounds
 from core.errors import InputError
 from core.files import sha256, write_atomic
 from core.meter import track
@@ -138,7 +139,7 @@ def _check_boxes(path: Path, image: Path, classes: Sequence[str], faults: Faults
     if not path.is_file():
         raise InputError(f"{path} is missing but an ImageSets/Main list names it; copy it there or remove the line")
     try:
-        record_of_image = ET.parse(path)
+        record_of_image = bounds.xml(bounds.regular(path, bounds.TEXT, "an annotation"), path)
     except ET.ParseError as error:
         raise InputError(f"{path} is not XML ({error}); copy or make it again") from error
     objects = record_of_image.findall("object")

@@ -125,7 +125,7 @@ def of_run(folder: Path) -> dict[str, Any]:
 
 def _config(folder: Path) -> dict[str, Any]:
     try:
-        found = yaml.load(bounds.yaml_text(folder / "config.yaml"), Loader=LOADER)
+        found = yaml.load(bounds.yaml_text(folder / "config.yaml"), Loader=LOADER)  # noqa: S506 - a safe loader
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -36,6 +36,6 @@ class Classification(Framework):
 
     def bases(self, config: Path) -> list[Path]:
         """Read ``_base_``: a path or a list of paths relative to the file (``core.config``'s rule)."""
-        values = yaml.load(bounds.yaml_text(config), Loader=yaml.BaseLoader) or {}
+        values = yaml.load(bounds.yaml_text(config), Loader=yaml.BaseLoader) or {}  # noqa: S506 - builds text alone
         bases = values.get("_base_", [])
         return [(config.parent / base).resolve() for base in ([bases] if isinstance(bases, str) else bases)]

@@ -25,6 +25,7 @@ from detectron2.structures import BoxMode
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
+from core import bounds
 from core.errors import InputError
 from core.files import FileError, datasets_root
 from core.provenance import derive
@@ -215,7 +216,7 @@ def _voc_records(root: Path, split: str, names: list[str]) -> list[dict[str, Any
     """Load VOC annotations as Detectron2 does; its own loader fails on a list of one image."""
     records = []
     for image in (root / "ImageSets" / "Main" / f"{split}.txt").read_text().split():
-        tree = ET.parse(root / "Annotations" / f"{image}.xml").getroot()
+        tree = _annotation(root / "Annotations" / f"{image}.xml")
         objects = []
         for item in tree.iter("object"):
             xmin, ymin, xmax, ymax = (float(item.findtext(f"bndbox/{corner}", "")) for corner in CORNERS)
@@ -227,9 +228,15 @@ def _voc_records(root: Path, split: str, names: list[str]) -> list[dict[str, Any
     return records
 
 
+def _annotation(path: Path) -> ET.Element:
+    return bounds.xml(bounds.regular(path, bounds.TEXT, "an annotation"), path)
+
+
 def _classes(folder: Path) -> list[str]:
     """Return VOC's classes, or those of the folder's annotations where these are others."""
-    found = {str(item.text) for file in (folder / "Annotations").glob("*.xml") for item in ET.parse(file).iter("name")}
+    found = {
+        str(item.text) for file in (folder / "Annotations").glob("*.xml") for item in _annotation(file).iter("name")
+    }
     return list(CLASS_NAMES) if found <= set(CLASS_NAMES) else sorted(found)
 
 
