@@ -9,18 +9,25 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)  # this folder must no
 from core.errors import cli  # noqa: E402
 
 
-def main() -> int:
-    """Parse, prepare, train; exit 143 after SIGTERM and 130 after Ctrl-C, with a checkpoint written."""
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
     parser = argparse.ArgumentParser(description="Pre-train a backbone; starting again in the same folder goes on.")
     parser.add_argument("config", type=Path, help="a file of configs/pretrain/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.epochs=10 run.folder=runs/try")
-    arguments = parser.parse_args()
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the same as run.folder=DIR")
+    return parser
+
+
+def main() -> int:
+    """Parse, prepare, train; exit 143 after SIGTERM and 130 after Ctrl-C, with a checkpoint written."""
+    arguments = parser().parse_intermixed_args()
+    folder = [f"run.folder={arguments.out}"] if arguments.out else []
 
     from core import distributed
     from pretrain.setup import make_trainer
 
     try:
-        trainer = make_trainer(arguments.config, arguments.overrides)
+        trainer = make_trainer(arguments.config, [*arguments.overrides, *folder])
         trainer.run()
         if distributed.is_main():
             more = "; stopped, start the same command again to go on" if trainer.stopped_by else ""

@@ -1,6 +1,9 @@
 """One way to say things: --out, --weights and key=value in every tool, in any order, beside the frameworks' own spellings."""
 
+import os
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,3 +69,25 @@ def test_a_trials_values_for_the_framework_need_no_option_before_them():
     words = ["w.pth", "SOLVER.MAX_ITER=9", "--benchmark", "coco_c4", "--out", "o", "SEED=1"]
     job = run_benchmark["job"](run_benchmark["parser"]().parse_intermixed_args(words))
     assert (job.options, job.checkpoint) == (("SOLVER.MAX_ITER=9", "SEED=1"), Path("w.pth"))
+
+
+def completed(line: str, home: Path) -> set[str]:
+    """Return what a shell offers behind ``line``."""
+    told = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line))}
+    told["_ARGCOMPLETE_STDOUT_FILENAME"] = str(home / "found")
+    subprocess.run([sys.executable, "-m", "masktransfer"], cwd=ROOT, env={**os.environ, **told}, check=True, timeout=60)
+    return {word.strip() for word in (home / "found").read_text().split("\x0b")}
+
+
+def test_subcommands_and_their_options_are_completed_from_the_parsers(tmp_path):
+    assert {"run-suite", "run-benchmark"} <= completed("masktransfer run-", tmp_path)
+    assert "--plan" in completed("masktransfer run-suite --pl", tmp_path)
+    assert "shapes" in completed("masktransfer prepare-data sha", tmp_path)
+
+
+def test_a_subcommand_runs_the_script_of_its_name_with_its_own_parser():
+    command = [sys.executable, "-m", "masktransfer"]
+    listed = subprocess.run([*command, "list", "masks"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert listed.splitlines()[0].startswith("balanced")
+    wrong = subprocess.run([*command, "train-net", "A"], cwd=ROOT, capture_output=True, text=True)
+    assert (wrong.returncode, wrong.stderr) == (2, "error: KEY VALUE must come in pairs: A\n")
