@@ -258,6 +258,16 @@ def test_converting_again_does_nothing_until_the_annotations_change(tmp_path):
     assert voc.from_coco(root, out)["Segmentation/val"]["classes seen"] == 0
 
 
+def test_a_set_without_vocs_classes_would_be_empty_and_is_refused(tmp_path):
+    root = write_coco(tmp_path / "coco")
+    for split in ("train", "val"):
+        path = root / "annotations" / f"instances_{split}2017.json"
+        edit(path, lambda c: [category.update(name=f"part {category['id']}") for category in c["categories"]])
+    with pytest.raises(ValueError, match=r"train2017\.json has no object of VOC's classes \(it has part \d+, .*--data"):
+        voc.from_coco(root, tmp_path / "voc")
+    assert not (tmp_path / "voc").exists()
+
+
 def test_all_voc_classes_have_a_coco_name():
     named = set(voc.RENAMED.values())
     assert named < set(voc.CLASSES)

@@ -252,9 +252,21 @@ def from_coco(source: Path, folder: Path) -> Counts:
                 f"{source / 'annotations'} has {len(found)} files instances_{kind}*.json; exactly one is needed"
             )
     splits = {kind: coco.read(source, found[0]) for kind, found in names.items()}
+    _refuse_empty(splits["train"])
     made_from = {"version": VERSION, **{kind: sha256(split.source) for kind, split in splits.items()}}
     make_once(folder, made_from, lambda path: _write_set(path, splits))
     return check(folder)
+
+
+def _refuse_empty(split: coco.Split) -> None:
+    """Raise InputError for a set that would be all background."""
+    names = {record["id"]: str(record["name"]) for record in split.categories}
+    known = {number for number, name in names.items() if RENAMED.get(name, name) in CLASSES}
+    if not any(annotation["category_id"] in known for annotation in split.annotations):
+        raise InputError(
+            f"{split.source} has no object of VOC's classes (it has {', '.join(sorted(names.values())[:5])}), so all would be "
+            "background; train on it as it is with --data (docs/your-data.md)"
+        )
 
 
 def _write_set(folder: Path, splits: dict[str, coco.Split]) -> None:
