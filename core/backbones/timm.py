@@ -84,13 +84,14 @@ class Timm(Backbone):
             stages_of(value)
             return value
 
-    def __init__(self, config: "Timm.Config") -> None:
+    def __init__(self, config: "Timm.Config", last: int = 4) -> None:
+        """Build the first ``last`` stages."""
         super().__init__()
-        self.indices, channels = stages_of(config.model)
+        indices, channels = stages_of(config.model)
+        self.indices = indices[:last]
         self.network = _create(config.model)
-        kept = self.network.prune_intermediate_layers(list(self.indices), prune_norm=True, prune_head=True)
-        assert len(kept) == len(STRIDES)
-        self.feature_dim = channels[-1]
+        self.network.prune_intermediate_layers(list(self.indices), prune_norm=True, prune_head=True)
+        self.feature_dim = channels[last - 1]
 
     def stages(self, images: Float[Tensor, "batch 3 height width"]) -> list[Tensor]:
         """Return the feature maps at strides 4, 8, 16, 32."""
@@ -137,6 +138,11 @@ class Timm(Backbone):
         return all(name in tensors and tuple(tensors[name].shape) == shape for name, shape in expected.items())
 
     @classmethod
+    def names(cls, model: str) -> list[str]:
+        """Return our names of a model's tensors."""
+        return list(_shapes(model)[0])
+
+    @classmethod
     def after(cls, config: Any, names: Iterable[str]) -> list[str]:
         """Return those of the names that stand after the four stages."""
         return [name for name in names if name not in _shapes(config.model)[0] and not name.endswith(COUNTER)]
@@ -172,7 +178,7 @@ class Timm(Backbone):
         own = name.removeprefix(PREFIX).split(".")[0]
         if own not in {module.split(".")[0] for module, _ in ends}:
             return "stem"
-        place = list(_shapes(config.model)[0]).index(name)
+        place = _places(config.model).get(name, 0)
         return next((f"stage{index}" for index, (_, last) in enumerate(ends, 1) if place <= last), "stage4")
 
 
@@ -227,6 +233,23 @@ def _shapes(model: str) -> tuple[Shapes, frozenset[str]]:
         network, whole = Timm(Timm.Config(model=model)), _create(model, num_classes=2)
     stages = {name: tuple(t.shape) for name, t in network.state_dict().items() if not name.endswith(COUNTER)}
     return stages, frozenset(PREFIX + name for name in whole.state_dict())
+
+
+@functools.lru_cache(maxsize=64)
+def _places(model: str) -> dict[str, int]:
+    return {name: place for place, name in enumerate(_shapes(model)[0])}
+
+
+def last_module(model: str) -> str:
+    """Return the name of the one module that is the fourth stage; raise InputError where it is more than one, or less."""
+    module, last = _ends(model)[3]
+    names = list(_shapes(model)[0])
+    inside = [name.startswith(f"{PREFIX}{module}.") for name in names]
+    if last < 0 or inside != sorted(inside) or sum(inside) != len(names) - 1 - _ends(model)[2][1]:
+        raise InputError(
+            f"the last stage of timm's {model} is no module of its own, which C4's head needs; use an FPN config"
+        )
+    return module
 
 
 @functools.lru_cache(maxsize=64)

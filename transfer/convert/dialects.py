@@ -330,7 +330,14 @@ ROWS = (
         "timm",
         "huggingface/pytorch-image-models, timm/models/resnet.py and convnext.py "
         "(timm.create_model(...).state_dict()); its resnets have torchvision's names and are read so",
-        (Mark((r"conv1\.", r"layer1\.")), Mark((r"stages\.0\.blocks\.0\.conv_dw\.",))),
+        (
+            Mark((r"conv1\.", r"layer1\.")),
+            Mark((r"stages\.0\.blocks\.0\.conv_dw\.|conv_stem\.|stem\.conv\.|features\.conv0\.",)),
+            Mark(
+                (r"(backbone\.(bottom_up\.)?)?network\.",)
+            ),  # written by this project for Detectron2 and MMSegmentation
+        ),
+        (r"(?:backbone\.(?:bottom_up\.)?)?network\.", ""),
         alone=True,
         yields_to=("torchvision", *EXTRACTED),
     ),

@@ -30,6 +30,7 @@ TEMPORARY = re.compile(r"(^|\.)(n_averaged|_tmp_\w+)$")  # of averaged models an
 NORM = re.compile(
     r"((out_|hidden_states_)?norms?\d?|layer_?norm)\."
 )  # of detectors, DINOv3 and transformers' backbones
+BY_NAME = "timm"  # the dialect of files that only the name of their network explains
 UNNAMED = ("torchvision", "timm", "plain")  # dialects of files that hold tensors and no more
 TRANSFORMER = re.compile(r"cls_token|pos_embed|\.attn\.|self_attn|attention")
 
@@ -133,9 +134,11 @@ def read(path: Path | str, dialect: str = "auto", arch: str = "auto") -> Recogni
     ``arch`` is the network that it must be; it also tells networks apart whose tensors have the same names and shapes.
     """
     contents = Contents(read_weights_file(path), path)
-    name = detect(contents) if dialect == "auto" else dialect
+    name = detect(contents, arch) if dialect == "auto" else dialect
     row = find(name)
-    backbone, dropped = split(contents, row, name)
+    backbone, dropped = (
+        _by_name(contents, arch) if row.name == BY_NAME and not contents.claimed(row) else split(contents, row, name)
+    )
     said = origin.of(contents.checkpoint, {key: t for key, _, t in contents.whole.items}, backbone, Path(path))
     found = recognise(backbone, path, said.arch if arch == "auto" else arch)
     if arch not in ("auto", found.arch):
@@ -167,8 +170,11 @@ def _assumed(found: Recognised) -> str:
     return f"the file does not name its architecture: {found.arch} is assumed (--arch says another){twins}"
 
 
-def detect(contents: Contents) -> str:
-    """Return the one dialect that claims the file; raise InputError when none does or several do."""
+def detect(contents: Contents, arch: str = "") -> str:
+    """Return the one dialect that claims the file; raise InputError when none does or several do.
+
+    A file that none claims may still hold the network ``arch`` of timm's.
+    """
     claimed = [row for row in DIALECTS.values() if not row.fallback and contents.claimed(row)]
     names = {row.name for row in claimed}
     claimed = [row for row in claimed if not names & set(row.yields_to)]
@@ -179,10 +185,26 @@ def detect(contents: Contents) -> str:
         raise InputError(
             f"{contents.path} could be of {' or '.join(row.name for row in claimed)}; choose with --source"
         )
+    if timm.known(arch) and _by_name(contents, arch)[0]:
+        return BY_NAME
     raise InputError(
         f"{contents.path} holds no backbone in a known layout ({describe(contents)}); known: {', '.join(DIALECTS)}. "
         "Is it a projector or another network?"
     )
+
+
+def _by_name(contents: Contents, arch: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Take the tensors that have the names of timm's network ``arch``, under whatever prefix the first of them has."""
+    names = [name.removeprefix("network.") for name in Timm.names(arch)]
+    there = [name for _, name, _ in contents.whole.items if f".{name}".endswith(f".{names[0]}")]
+    prefix = min(there, key=len, default="").removesuffix(names[0])
+    held = {
+        name: (key, t) for key, full, t in contents.whole.items if (name := full.removeprefix(prefix)) in set(names)
+    }
+    backbone = {name: t for name, (_, t) in held.items()}
+    kept = {key for key, _ in held.values()}
+    dropped = {key: "not of the network" for key, _, _ in contents.whole.items if key not in kept}
+    return (backbone, dropped) if len(backbone) >= len(names) else ({}, {})
 
 
 def find(dialect: str) -> Dialect:

@@ -7,6 +7,7 @@ matched, and proven to be loaded, in the same way. ``FAMILIES`` has an entry for
 
 from transfer.frameworks.detectron2 import compat  # noqa: F401, I001 - first: it prepares Detectron2's import
 
+from collections import OrderedDict
 from typing import Any
 
 import torch
@@ -25,18 +26,22 @@ from torchvision.ops import StochasticDepth
 
 from core.backbones.convnext import EPSILON, residual
 from core.backbones.resnet import BLOCKS
+from core.backbones.timm import last_module, stages_of
+from core.errors import InputError
 from transfer.convert.recipe import Recipe
 from transfer.frameworks._protocol import Family
+from transfer.frameworks._timm import TimmStages
 
 STAGES = ("res2", "res3", "res4", "res5")
 
 
 def add_config(cfg: CfgNode) -> None:
-    """Add ``MODEL.CONVNEXT``: blocks a stage, width of the first, stochastic depth of the last block, outputs."""
+    """Add ``MODEL.CONVNEXT`` (``DROP_PATH`` is the last block's stochastic depth) and ``MODEL.TIMM``."""
     if "CONVNEXT" not in cfg.MODEL:
         cfg.MODEL.CONVNEXT = CfgNode(
             {"BLOCKS": [3, 3, 9, 3], "WIDTH": 96, "DROP_PATH": 0.0, "OUT_FEATURES": list(STAGES)}
         )
+        cfg.MODEL.TIMM = CfgNode({"NAME": "", "NORM": "BN", "OUT_FEATURES": list(STAGES)})
 
 
 add_config(DEFAULTS)
@@ -107,6 +112,73 @@ class ConvNeXt(Backbone):
     def size_divisibility(self) -> int:
         """Return 32: a smaller remainder would be cut off by the strided convolutions."""
         return 32
+
+
+class TimmNetwork(TimmStages, Backbone):
+    """timm's network with its four stages as ``res2`` to ``res5``; ``last`` of them are built."""
+
+    def __init__(
+        self, model: str, out_features: tuple[str, ...] = STAGES, freeze_at: int = 0, norm: str = "BN", last: int = 4
+    ) -> None:
+        super().__init__()
+        self.open(model, frozen=freeze_at, norm=norm, last=last)
+        self._out_features = list(out_features)
+        self._out_feature_strides = {name: 4 * 2**index for index, name in enumerate(STAGES)}
+        self._out_feature_channels = dict(zip(STAGES, self.channels, strict=False))
+
+    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> dict[str, Tensor]:
+        """Return the asked stages by name."""
+        return {n: found for n, found in zip(STAGES, self.maps(images), strict=False) if n in self._out_features}
+
+    @property
+    def size_divisibility(self) -> int:
+        """Return 32: a smaller remainder would be cut off by the strided convolutions."""
+        return 32
+
+
+@BACKBONE_REGISTRY.register()
+def build_timm_backbone(cfg: Any, input_shape: ShapeSpec) -> Backbone:
+    """Build timm's network as ``MODEL.TIMM`` says, without the stages after the last that is asked for."""
+    asked = cfg.MODEL.TIMM
+    if not asked.NAME:
+        raise InputError("MODEL.TIMM.NAME is empty; give weights of a network of timm, or its name")
+    last = 1 + max(STAGES.index(name) for name in asked.OUT_FEATURES)
+    return TimmNetwork(asked.NAME, tuple(asked.OUT_FEATURES), cfg.MODEL.BACKBONE.FREEZE_AT, asked.NORM, last)
+
+
+@BACKBONE_REGISTRY.register()
+def build_timm_fpn_backbone(cfg: Any, input_shape: ShapeSpec) -> Backbone:
+    """Build an FPN on it."""
+    return _fpn(cfg, build_timm_backbone(cfg, input_shape))
+
+
+class _Within(nn.Module):
+    """A module under the dotted name that it has in timm's network, so that its tensors keep their names."""
+
+    def __init__(self, name: str, module: nn.Module) -> None:
+        super().__init__()
+        first, _, rest = name.partition(".")
+        self.first = first
+        self.add_module(first, _Within(rest, module) if rest else module)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Pass through."""
+        found: Tensor = getattr(self, self.first)(features)
+        return found
+
+
+@ROI_HEADS_REGISTRY.register()
+class TimmRes5ROIHeads(Res5ROIHeads):
+    """C4 heads whose res5 is the fourth stage of timm's network, where that is one module."""
+
+    @classmethod
+    def _build_res5_block(cls, cfg: Any) -> tuple[nn.Sequential, int]:
+        asked = cfg.MODEL.TIMM
+        name = last_module(asked.NAME)
+        network = TimmNetwork(asked.NAME, norm=asked.NORM).network
+        return nn.Sequential(OrderedDict(network=_Within(name, network.get_submodule(name)))), stages_of(asked.NAME)[1][
+            -1
+        ]
 
 
 @BACKBONE_REGISTRY.register()
@@ -208,6 +280,10 @@ def _convnext_facts(recipe: Recipe) -> dict[str, Any]:
     }
 
 
+def _timm_facts(recipe: Recipe) -> dict[str, Any]:
+    return {**_pixels(recipe), "MODEL.TIMM.NAME": recipe.model}
+
+
 # Networks return res2 to res5 as their blocks leave them. Most of Detectron2's defaults load without a message and compute
 # something else: BGR, std 1, and above all the stride in the 1x1 convolution, which changes res3 to res5.
 FAMILIES = {
@@ -215,4 +291,5 @@ FAMILIES = {
         lambda recipe: resnet(recipe.depth, recipe.width, stride_in_1x1=recipe.stride_in_1x1), _resnet_facts
     ),
     "convnext": Family(lambda recipe: ConvNeXt(recipe.blocks, recipe.width, out_norms=False), _convnext_facts),
+    "timm": Family(lambda recipe: TimmNetwork(recipe.model), _timm_facts),
 }

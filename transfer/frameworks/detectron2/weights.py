@@ -49,6 +49,14 @@ def inject(cfg: Any, recipe: Recipe, explicit: set[str], file: Path | str) -> li
             )
         cfg.merge_from_list([key, wanted])
         said.append(f"{key} {wanted}")
+    if recipe.family == "timm" and "timm" not in cfg.MODEL.BACKBONE.NAME:
+        if "MODEL.BACKBONE.NAME" in explicit:
+            raise InputError(
+                f"MODEL.BACKBONE.NAME is {cfg.MODEL.BACKBONE.NAME} in the config, but {file} is timm's {recipe.model}; "
+                "use a config with timm in its name, such as mask-rcnn_timm-fpn_8xb2-90k_coco.yaml"
+            )
+        cfg.MODEL.BACKBONE.NAME = "build_timm_fpn_backbone"
+        said.append(f"MODEL.BACKBONE.NAME {cfg.MODEL.BACKBONE.NAME}")
     slim = recipe.family == "resnet" and recipe.depth < 50 and recipe.width != 64
     if slim and cfg.MODEL.BACKBONE.NAME == "build_resnet_fpn_backbone":
         cfg.MODEL.BACKBONE.NAME = SLIM  # Detectron2's own builder asserts a width of 64
@@ -61,6 +69,13 @@ def refuse_impossible(cfg: Any) -> None:
     depth, name = cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.BACKBONE.NAME
     if cfg.MODEL.LOAD_PROPOSALS:
         raise InputError("MODEL.LOAD_PROPOSALS reads pickles, which could run code; use a config with an RPN")
+    if "timm" in name and "Res5" in cfg.MODEL.ROI_HEADS.NAME:
+        if cfg.MODEL.ROI_HEADS.NAME != "TimmRes5ROIHeads" or list(cfg.MODEL.TIMM.OUT_FEATURES) != ["res4"]:
+            raise InputError(
+                f"MODEL.BACKBONE.NAME is {name}: C4 on a network of timm needs MODEL.ROI_HEADS.NAME TimmRes5ROIHeads and "
+                "MODEL.TIMM.OUT_FEATURES [res4]"
+            )
+        return
     if "resnet" not in name and cfg.MODEL.ROI_HEADS.NAME.startswith("Res5"):
         raise InputError(
             f"MODEL.BACKBONE.NAME is {name} and MODEL.ROI_HEADS.NAME is {cfg.MODEL.ROI_HEADS.NAME}: C4 continues a "
@@ -81,7 +96,9 @@ def get(cfg: Any, key: str) -> Any:
 
 
 # A backbone tensor in a converted file (no prefix), in an FPN (backbone.bottom_up), in C4 (its res5 is in the heads).
-BACKBONE = re.compile(r"^(?:backbone\.(?:bottom_up\.)?|roi_heads\.(?=res5\.))?((?:stem|res[2-5]\.\d+)\..+)$")
+BACKBONE = re.compile(
+    r"^(?:backbone\.(?:bottom_up\.)?|roi_heads\.(?=res5\.\d)|roi_heads\.res5\.(?=network\.))?((?:stem|res[2-5]\.\d+|network)\..+)$"
+)
 COUNTER = "num_batches_tracked"  # no weight, and in no converted file
 
 
@@ -105,7 +122,8 @@ class ProvenCheckpointer(DetectionCheckpointer):
             raise FileError(f"{filename} holds more than arrays where the network's are; convert the checkpoint again")
         self.read = backbone(content["model"])
         # bare names, as in a converted file, are to be matched by their ends; those of a detector are whole
-        return {"matching_heuristics": "stem.conv1.weight" in content["model"], **content}
+        bare = any(name.startswith(("stem.conv1.", "network.")) for name in content["model"])
+        return {"matching_heuristics": bare, **content}
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
         """Go on from the last checkpoint, or load ``path`` and compare every backbone tensor with it.

@@ -21,6 +21,7 @@ from torchvision.ops import StochasticDepth
 from core.backbones.convnext import EPSILON, residual
 from transfer.convert.recipe import Recipe
 from transfer.frameworks._protocol import Family
+from transfer.frameworks._timm import TimmStages
 
 
 class Block(BaseModule):
@@ -77,6 +78,30 @@ class ConvNeXt(BaseModule):
         return tuple(found)
 
 
+@MODELS.register_module()
+class Timm(TimmStages, BaseModule):
+    """timm's network ``model``; stages up to ``frozen_stages`` are frozen, as in MMSegmentation's ResNet (0 is the stem)."""
+
+    def __init__(
+        self,
+        model: str,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        norm_cfg: dict[str, Any] | None = None,
+        init_cfg: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        norm = (norm_cfg or {"type": "BN"})["type"]
+        self.open(model, frozen=frozen_stages + 1, norm=norm, norm_eval=norm_eval)
+        self.out_indices = tuple(out_indices)
+
+    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> tuple[Tensor, ...]:
+        """Return the asked stages, fine to coarse."""
+        found = self.maps(images)
+        return tuple(found[index] for index in self.out_indices)
+
+
 def _stem(channels: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, channels, 4, 4), LayerNorm2d(channels, eps=EPSILON))
 
@@ -112,4 +137,5 @@ def _convnext_facts(recipe: Recipe) -> dict[str, Any]:
 FAMILIES = {
     "resnet": Family(resnet, _resnet_facts),
     "convnext": Family(lambda recipe: ConvNeXt(recipe.blocks, recipe.width, out_norms=False), _convnext_facts),
+    "timm": Family(lambda recipe: Timm(recipe.model), lambda recipe: {"type": "Timm", "model": recipe.model}),
 }

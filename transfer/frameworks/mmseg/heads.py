@@ -12,6 +12,7 @@ from mmengine.config import Config, ConfigDict
 from mmseg.models.decode_heads import FCNHead
 from mmseg.registry import MODELS
 
+from core.backbones.timm import stages_of
 from core.errors import InputError
 from transfer.frameworks._protocol import same
 
@@ -47,13 +48,17 @@ def agree(node: ConfigDict | Config, key: str, wanted: Any, where: str, reason: 
 def fit(model: ConfigDict, source: Path) -> None:
     """Set or check each head's ``in_channels`` against the stage it reads."""
     backbone = model.backbone
-    if backbone.get("type") != "ResNet":
-        first = backbone.get("width", 0)
+    chosen = backbone.get("out_indices", (0, 1, 2, 3))
+    if backbone.get("type") == "Timm":
+        if not backbone.get("model"):
+            raise InputError(f"{source}: model.backbone names no model; give weights of a network of timm, or its name")
+        channels = [stages_of(backbone.model)[1][stage] for stage in chosen]
+    elif backbone.get("type") != "ResNet":
+        channels = [backbone.get("width", 0) * 2**stage for stage in chosen]
     elif backbone.get("depth") not in EXPANSION:
         raise InputError(f"{source}: model.backbone.depth is {backbone.get('depth')!r}; there are {sorted(EXPANSION)}")
     else:
-        first = backbone.get("base_channels", 64) * EXPANSION[backbone.depth]
-    channels = [first * 2**stage for stage in backbone.get("out_indices", (0, 1, 2, 3))]
+        channels = [backbone.get("base_channels", 64) * EXPANSION[backbone.depth] * 2**stage for stage in chosen]
     if model.get("neck") is not None:
         return  # the heads read the neck, and the neck checks itself
     for name, head in every(model):

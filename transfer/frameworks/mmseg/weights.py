@@ -83,7 +83,7 @@ def _family(backbone: ConfigDict, weights: Weights | None) -> str:
     """Return the family that the weights name, else the one that defines the config's type, else ResNet's."""
     if weights is not None and weights.recipe is not None:
         return weights.recipe.family
-    return "convnext" if backbone.get("type") == "ConvNeXt" else "resnet"
+    return {"ConvNeXt": "convnext", "Timm": "timm"}.get(backbone.get("type", ""), "resnet")
 
 
 def _inject_recipe(cfg: Config, recipe: Recipe, source: Path, file: Path) -> None:
@@ -94,6 +94,8 @@ def _inject_recipe(cfg: Config, recipe: Recipe, source: Path, file: Path) -> Non
         model.data_preprocessor = cfg.get("data_preprocessor") or ConfigDict(type="SegDataPreProcessor")
     reason = f"{file} says so"
     for key, value in FAMILIES[recipe.family].facts(recipe).items():
+        if not model.backbone.get(key):  # a config may leave it empty, as model=""
+            model.backbone[key] = value
         if key == "style" and model.backbone.get(key) == "pytorch":
             model.backbone[key] = value
         agree(model.backbone, key, value, f"{source}: model.backbone", STYLE if key == "style" else reason)
