@@ -16,7 +16,7 @@ DETECTION = sorted((ROOT / "configs" / "transfer" / "detection").glob("*.yaml"))
 SEGMENTATION = sorted((ROOT / "configs" / "transfer" / "segmentation").glob("*.py"))
 
 # r50, r18w16 (width 16), or another family's name: facts about a ResNet's inside are asked of ResNets only
-BACKBONE = r"(?:r(?P<depth>\d+)(?:w(?P<width>\d+))?|(?P<family>convnext-[a-z]+))"
+BACKBONE = r"(?:r(?P<depth>\d+)(?:w(?P<width>\d+))?|(?P<family>convnext-[a-z]+|timm))"
 SIZE = r"(?P<devices>\d+)xb(?P<images>\d+)"
 NAMES = {
     "pretrain": re.compile(rf"(?P<method>[a-z0-9-]+)_{BACKBONE}_{SIZE}-(?P<length>\d+)ep_(?P<data>[a-z0-9_-]+)"),

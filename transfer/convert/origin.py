@@ -46,11 +46,10 @@ def of(
 
     ``tensors`` are all of the file, ``backbone`` the wanted ones.
     """
-    found = Origin(arch=_arch(checkpoint))
+    found = Origin(arch=name(checkpoint, path))
     recipe = checkpoint.get("recipe")
     if isinstance(recipe, Mapping):
         found.say("its recipe", **{key: _value(recipe[key]) for key in PIXELS if key in recipe})
-        found.arch = found.arch or str(recipe.get("model", ""))
     meta = checkpoint.get("meta")
     if isinstance(meta, Mapping):
         _openmmlab(found, str(meta.get("cfg") or meta.get("config") or ""))
@@ -64,11 +63,17 @@ def of(
     return found
 
 
-def _arch(checkpoint: Mapping[str, Any]) -> str:
+def name(checkpoint: Mapping[str, Any], path: Path) -> str:
+    """Return what the file, its recipe or the config.json beside it call the network, or nothing."""
     for key in ("architecture", "arch", "model_name"):
         if isinstance(checkpoint.get(key), str):
             return str(checkpoint[key])
-    return ""
+    if isinstance(recipe := checkpoint.get("recipe"), Mapping):
+        return str(recipe.get("model", ""))
+    config = _read(path.parent / NEIGHBOURS[0])
+    inner = config.get("pretrained_cfg")
+    found = config.get("architecture") or (inner.get("architecture") if isinstance(inner, Mapping) else None)
+    return found if isinstance(found, str) else ""
 
 
 def _openmmlab(found: Origin, text: str) -> None:
@@ -106,8 +111,6 @@ def _neighbours(found: Origin, path: Path) -> None:
     values = {name: _read(path.parent / name) for name in NEIGHBOURS}
     config, pixels, detectron2 = (values[name] for name in NEIGHBOURS)
     inner = config.get("pretrained_cfg")
-    architecture = config.get("architecture") or (inner.get("architecture") if isinstance(inner, Mapping) else None)
-    found.arch = found.arch or (architecture if isinstance(architecture, str) else "")
     if isinstance(inner, Mapping):
         found.say("config.json", mean=_triple(inner.get("mean")), std=_triple(inner.get("std")))
     found.say("config.json", stride_in_1x1=config.get("downsample_in_bottleneck") is True or None)

@@ -19,7 +19,7 @@ from core.backbones.resnet import ResNet
 from core.backbones.timm import Timm
 from core.errors import InputError
 from core.files import FileError
-from core.weights_file import read_weights_file
+from core.weights_file import read_weights_file, whole
 from transfer.convert import origin
 from transfer.convert.dialects import DIALECTS, FORMER, HEAD, Dialect, Mark
 
@@ -134,13 +134,14 @@ def read(path: Path | str, dialect: str = "auto", arch: str = "auto") -> Recogni
     ``arch`` is the network that it must be; it also tells networks apart whose tensors have the same names and shapes.
     """
     contents = Contents(read_weights_file(path), path)
-    name = detect(contents, arch) if dialect == "auto" else dialect
+    named = arch if arch != "auto" else origin.name(contents.checkpoint, whole(path))
+    name = detect(contents, named) if dialect == "auto" else dialect
     row = find(name)
     backbone, dropped = (
         _by_name(contents, arch) if row.name == BY_NAME and not contents.claimed(row) else split(contents, row, name)
     )
-    said = origin.of(contents.checkpoint, {key: t for key, _, t in contents.whole.items}, backbone, Path(path))
-    found = recognise(backbone, path, said.arch if arch == "auto" else arch)
+    said = origin.of(contents.checkpoint, {key: t for key, _, t in contents.whole.items}, backbone, whole(path))
+    found = recognise(backbone, path, named)
     if arch not in ("auto", found.arch):
         raise InputError(f"{path} holds a {found.arch}, not a {arch}; leave --arch out or give the right file")
     facts = dict(said.facts)
@@ -357,8 +358,8 @@ def recognise(backbone: Mapping[str, Tensor], source: Path | str, arch: str = ""
     dropped |= dict.fromkeys(filter(NORM.match, tensors), "norm of what a stage gives out, not of the stage")
     tensors = {name: tensor for name, tensor in tensors.items() if name not in dropped}
     dropped |= dict.fromkeys((name for name in tensors if name.endswith(COUNTER)), "a counter, not a weight")
-    whole, notes = _checked(tensors, family, config, source)
-    return Recognised(family, config, naming, whole, dropped, notes)
+    tensors, notes = _checked(tensors, family, config, source)
+    return Recognised(family, config, naming, tensors, dropped, notes)
 
 
 Found = tuple[type[Backbone], str, dict[str, Tensor], Any, Exception | None]
