@@ -119,7 +119,9 @@ def test_weights_of_one_family_in_the_config_of_another_are_refused() -> None:
         inject(config(), of_recipe(**CONVNEXT), R50)
     with pytest.raises(InputError, match=r"model\.backbone\.type is 'ConvNeXt', but it must be 'ResNet'"):
         inject(read_config(UPERNET, []), of_recipe(), UPERNET)
-    with pytest.raises(InputError, match=r"its recipe has family 'vit'; MMSegmentation has convnext, resnet, timm here"):
+    with pytest.raises(
+        InputError, match=r"its recipe has family 'vit'; MMSegmentation has convnext, resnet, timm here"
+    ):
         inject(config(), of_recipe(family="vit"), R50)
 
 
