@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from transfer.results import Result
     from transfer.suite.settings import Suite
 
-__all__ = ["InputError", "convert", "evaluate", "load_backbone", "report", "run_suite"]
+__all__ = ["InputError", "convert", "evaluate", "load_backbone", "predict", "report", "run_suite"]
 
 
 def convert(source: Path | str, output: Path | str, *, target: str, dialect: str = "auto", arch: str = "auto") -> Proof:
@@ -53,6 +53,16 @@ def evaluate(
 
     values = {"checkpoint": checkpoint, "benchmark": benchmark, "out": out, "trial": trial, "tiny": tiny, **more}
     return trials.run_trial(config.parse(trials.Job, values, "evaluate"))
+
+
+def predict(run: Path | str, images: Sequence[Path | str], out: Path | str, *, score: float = 0.3) -> list[Path]:
+    """Draw what the network of a finished trial finds on images; return the pictures, one an image.
+
+    ``run`` is the trial's folder or the checkpoint it ended with; detections below ``score`` are not drawn.
+    """
+    from transfer.frameworks import _predict
+
+    return list(_predict.draw(Path(run), [Path(image) for image in images], Path(out), score))
 
 
 def run_suite(

@@ -5,13 +5,16 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
+import masktransfer
 from core import shapes
+from core.weights_file import read_weights_file
 from transfer import results
 from transfer.convert.random_init import make
 from transfer.datasets.shapes import Plan, ensure
@@ -62,7 +65,8 @@ def paper(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "tools").symlink_to(ROOT / "tools")
     printed = carry_out("your-checkpoint.md", folder)
     assert "100" in printed[0]  # tensors
-    assert "2 items, 0 done" in printed[2]
+    assert printed[2].split() == ["drawn/photo.png"]
+    assert "2 items, 0 done" in printed[3]
     return folder
 
 
@@ -83,7 +87,7 @@ def test_the_blocks_of_the_python_page_run_in_order(paper: Path, monkeypatch: py
         exec(compile(block, "docs/python.md", "exec"), names)
     assert names["proof"].tensors_mapped == 100
     backbone, images = names["backbone"], names["images"]
-    again = names["masktransfer"].load_backbone("mine.pkl")
+    again = masktransfer.load_backbone("mine.pkl")
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)))
     with torch.no_grad():
         expected = backbone.backbone.stages((images - mean) / std)
@@ -91,9 +95,11 @@ def test_the_blocks_of_the_python_page_run_in_order(paper: Path, monkeypatch: py
         assert all(map(torch.equal, names["stages"], again(images)))
     assert [stage.shape[1] for stage in expected] == [16, 32, 64, 128]
     assert names["result"] == results.read(Path("results/one/result.json"))
+    with Image.open(*names["drawn"]) as drawn:
+        assert drawn.size == (256, 256)  # small images are drawn in twice their size
     assert [row.label for row in names["report"].rows] == ["Ours", "MoCo v2 + MSCN"]
-    with pytest.raises(names["masktransfer"].InputError, match="did you mean 'detectron2'"):
-        names["masktransfer"].convert("mine.pth", "x.pkl", target="detectron")
+    with pytest.raises(masktransfer.InputError, match="did you mean 'detectron2'"):
+        masktransfer.convert("mine.pth", "x.pkl", target="detectron")
 
 
 def test_every_cell_of_the_notebook_runs(capsys: pytest.CaptureFixture) -> None:
@@ -114,3 +120,105 @@ def test_the_cluster_page_starts_its_suite_under_slurm(paper: Path, monkeypatch:
     started, reported = carry_out("your-cluster.md", paper)
     assert "2 items, 2 already done" in started
     assert "report.tex" in reported
+
+
+def trial(paper: Path) -> Path:
+    """Return the folder of the page's segmentation trial."""
+    return next((paper / "results" / "paper").glob("mine--*"))
+
+
+def test_detections_on_an_image_are_those_that_the_trials_own_evaluation_found(
+    paper: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transfer.frameworks.detectron2 import trainer
+
+    seen: list = []
+    drawn = trainer.picture
+    monkeypatch.setattr(trainer, "picture", lambda *given: seen.append(given) or drawn(*given))
+    evaluated = json.loads(
+        (paper / "results" / "one" / "run" / "inference" / "coco_instances_results.json").read_text()
+    )
+    number = evaluated[0]["image_id"]
+    wanted = [found for found in evaluated if found["image_id"] == number]
+    image = paper / "datasets" / "shapes" / "coco" / "val" / f"{number:06d}.jpg"
+    (written,) = masktransfer.predict(paper / "results" / "one", [image], paper / "detected", score=0.0)
+    ((_, found, classes),) = seen
+    assert classes == list(shapes.CLASSES)
+    assert found.scores.tolist() == pytest.approx([one["score"] for one in wanted], abs=1e-5)
+    assert [index + 1 for index in found.pred_classes.tolist()] == [one["category_id"] for one in wanted]
+    boxes = [(x, y, x + width, y + height) for x, y, width, height in (one["bbox"] for one in wanted)]
+    assert found.pred_boxes.tensor.flatten().tolist() == pytest.approx([v for box in boxes for v in box], abs=1e-2)
+    with Image.open(written) as picture, Image.open(image) as original:
+        assert picture.convert("RGB").tobytes() != original.convert("RGB").resize(picture.size).tobytes()
+
+
+def test_a_segmentation_of_an_image_is_the_one_that_the_trials_own_evaluation_drew(paper: Path) -> None:
+    evaluated = next((trial(paper) / "run" / "predictions").glob("*.png"))
+    image = paper / "datasets" / "shapes" / "VOC" / "JPEGImages" / f"{evaluated.stem}.jpg"
+    (drawn,) = masktransfer.predict(trial(paper), [image], paper / "segmented")
+    with Image.open(evaluated) as panels, Image.open(drawn) as picture, Image.open(image) as photo:
+        colours = panels.crop((2 * 132, 0, 2 * 132 + 128, 128))
+        expected = Image.blend(photo.convert("RGB"), colours, 0.6)
+        assert picture.crop((132, 0, 260, 128)).tobytes() == expected.tobytes()
+        assert picture.height > 128  # the legend
+
+
+def altered(paper: Path, change: Callable[[dict], None]) -> Path:
+    """Write the segmentation trial's checkpoint with something changed, and return the file."""
+    content = read_weights_file(next((trial(paper) / "run").glob("iter_*.pth")))
+    kept = {"meta": {key: content["meta"][key] for key in ("cfg", "dataset_meta")}, "state_dict": content["state_dict"]}
+    change(kept)
+    torch.save(kept, paper / "altered.pth")
+    return paper / "altered.pth"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["meta"].update(cfg="import os"), "holds more than plain values"),
+        (lambda c: c["meta"].update(cfg="model = __import__('os').getcwd()"), "holds more than plain values"),
+        (lambda c: c["meta"].update(cfg="model = dict(type='os.mkdir', path='x')"), "holds more than plain values"),
+        (lambda c: c["meta"].update(cfg="model = dict(type='EncoderDecoder')"), "does not fit the config in it"),
+        (lambda c: c["meta"].update(dataset_meta=None), "does not fit the config in it"),
+        (lambda c: c["state_dict"].popitem(), "does not fit the config in it"),
+        (lambda c: c.pop("meta"), "holds no detector and no segmentation network"),
+    ],
+)
+def test_a_checkpoint_with_code_or_without_its_network_draws_nothing(
+    paper: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[dict], None], message: str
+) -> None:
+    monkeypatch.chdir(paper)
+    with pytest.raises(masktransfer.InputError, match=message):
+        masktransfer.predict(altered(paper, change), ["photo.jpg"], "nothing")
+    assert not Path("nothing").exists()
+    assert not Path("x").exists()
+
+
+def test_what_cannot_be_drawn_is_said_before_anything_is(paper: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(paper)
+    model = Path("alone/model_final.pth")
+    Path("alone").mkdir()
+    Path("unfinished/run").mkdir(parents=True)
+    model.write_bytes(Path("results/one/run/model_final.pth").read_bytes())
+    Path("cut.jpg").write_bytes(Path("photo.jpg").read_bytes()[:500])
+    Path("alone/photo.png").write_bytes(Path("photo.jpg").read_bytes())
+    for run, images, message in (
+        ("nowhere", ["photo.jpg"], "nothing at nowhere"),
+        ("unfinished", ["photo.jpg"], "no finished trial .* start its command again"),
+        (model, ["photo.jpg"], "no alone/config.yaml, the config that"),
+        ("mine.pth", ["photo.jpg"], "holds no detector and no segmentation network"),
+        ("results/one", ["photo.jpg", "gone.jpg"], "no image at gone.jpg"),
+        ("results/one", ["alone"], r"alone is a folder; give its images, as in alone/\*.jpg"),
+        ("results/one", ["photo.jpg", "alone/photo.png"], "would both be drawn as nothing/photo.png"),
+        ("results/one", ["cut.jpg"], "cut.jpg cannot be decoded"),
+    ):
+        with pytest.raises(masktransfer.InputError, match=message):
+            masktransfer.predict(run, images, "nothing")
+        assert not Path("nothing").exists()
+    with pytest.raises(masktransfer.InputError, match="is one of the images; choose another --out"):
+        masktransfer.predict("results/one", ["alone/photo.png"], "alone")
+    for text in ("_BASE_: x.yaml\n", "!!python/object/apply:os.mkdir [x]\n", "MODEL: [\n"):
+        Path("alone/config.yaml").write_text(text)
+        with pytest.raises(masktransfer.InputError, match=r"alone/config.yaml is not .*; give the run folder"):
+            masktransfer.predict(model, ["photo.jpg"], "nothing")
+    assert not Path("x").exists()

@@ -3,7 +3,6 @@
 from transfer.frameworks.detectron2 import compat  # noqa: F401, I001 - first: it prepares Detectron2's import
 
 import functools
-import io
 import signal
 import weakref
 from collections.abc import Callable, Sequence
@@ -17,18 +16,19 @@ from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.engine.hooks import EvalHook, PreciseBN
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver.build import get_default_optimizer_params
+from detectron2.structures import Instances
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, TensorboardXWriter
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
-from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks
+from torchvision.utils import draw_segmentation_masks
 
 from core import distributed
 from core.errors import InputError
-from core.files import write_atomic
-from transfer.frameworks._protocol import evaluate_again
+from core.files import replacing
 from core.journal import Journal
 from core.stopping import Sitting
+from transfer.frameworks._protocol import evaluate_again
 from transfer.frameworks._seeding import drawing, seed_all
 from transfer.frameworks.detectron2 import datasets, evaluators
 from transfer.frameworks.detectron2.weights import ProvenCheckpointer
@@ -73,6 +73,7 @@ class Trainer(DefaultTrainer):
     def build_hooks(self) -> list[HookBase | None]:
         """Return Detectron2's hooks, saving through our checkpointer, and the journal."""
         self.checkpointer = ProvenCheckpointer(self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.checkpointer.classes = datasets.classes(self.cfg.DATASETS.TRAIN[0])
         hooks = super().build_hooks()
         for hook in hooks:
             if isinstance(hook, EvalHook):
@@ -218,33 +219,44 @@ def draw(cfg: Any, model: nn.Module, name: str, folder: Path, count: int = 4) ->
         truth = annotations_to_instances(record["annotations"], image.shape[1:], "bitmask")
         with torch.no_grad():
             found = model([mapper(record)])[0]["instances"].to("cpu")
-        found = found[(found.scores > CONFIDENT) | (torch.arange(len(found)) < AT_LEAST)][:AT_MOST]
-        masks = found.pred_masks if found.has("pred_masks") else None
-        labels = [f"{classes[c]} {s:.2f}" for c, s in zip(found.pred_classes, found.scores, strict=True)]
-        right = _overlay(image, found.pred_boxes.tensor, masks, found.pred_classes.tolist(), labels)
-        masks = truth.gt_masks.tensor if truth.has("gt_masks") and masks is not None else None
+        right = picture(image, found[(found.scores > CONFIDENT) | (torch.arange(len(found)) < AT_LEAST)], classes)
+        masks = truth.gt_masks.tensor if truth.has("gt_masks") and found.has("pred_masks") else None
         labels = [classes[c] for c in truth.gt_classes]
         left = _overlay(image, truth.gt_boxes.tensor, masks, truth.gt_classes.tolist(), labels)
+        sheet = Image.new("RGB", (2 * left.width, left.height))
+        sheet.paste(left, (0, 0))
+        sheet.paste(right, (left.width, 0))
         path = Path(folder) / f"{Path(record['file_name']).stem}.png"
-        write_atomic(path, _png(torch.cat([left, right], dim=2)))
+        with replacing(path) as file:
+            sheet.save(file, format="PNG")
         written.append(path)
     return written
 
 
-def _overlay(image: Tensor, boxes: Tensor, masks: Tensor | None, indices: Sequence[int], labels: list[str]) -> Tensor:
+def picture(image: Tensor, found: Instances, classes: Sequence[str]) -> Image.Image:
+    """Return ``image`` (uint8 [3, H, W]) with its best detections."""
+    found = found[:AT_MOST]
+    masks = found.pred_masks if found.has("pred_masks") else None
+    labels = [f"{classes[c]} {s:.2f}" for c, s in zip(found.pred_classes, found.scores, strict=True)]
+    return _overlay(image, found.pred_boxes.tensor, masks, found.pred_classes.tolist(), labels)
+
+
+def _overlay(
+    image: Tensor, boxes: Tensor, masks: Tensor | None, indices: Sequence[int], labels: list[str]
+) -> Image.Image:
     """Return ``image`` (uint8 [3, H, W]) enlarged to at least 256 pixels, with coloured boxes, masks and labels."""
     factor = max(1, -(-256 // max(image.shape[1:])))
     image = image.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
-    if not labels:
-        return image
     colours: list[Any] = [PALETTE[index % len(PALETTE)] for index in indices]
-    if masks is not None:
+    if masks is not None and len(masks):
         large = masks.bool().repeat_interleave(factor, 1).repeat_interleave(factor, 2)
         image = draw_segmentation_masks(image, large, alpha=0.4, colors=colours)
-    return draw_bounding_boxes(image, boxes * factor, labels, colours, width=2)
-
-
-def _png(image: Tensor) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, "PNG")
-    return buffer.getvalue()
+    drawn = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+    pen, side = ImageDraw.Draw(drawn), max(drawn.size)
+    font = ImageFont.load_default(max(11, side // 60))
+    for box, label, colour in zip((boxes * factor).tolist(), labels, colours, strict=True):
+        pen.rectangle(box, outline=colour, width=max(2, side // 400))
+        words = pen.textbbox(box[:2], label, font=font)
+        pen.rectangle(words, fill=colour)
+        pen.text(box[:2], label, fill="white", font=font)
+    return drawn

@@ -3,7 +3,7 @@
 from transfer.frameworks.detectron2 import compat  # noqa: F401, I001 - first: it prepares Detectron2's import
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +103,13 @@ COUNTER = "num_batches_tracked"  # no weight, and in no converted file
 
 
 class ProvenCheckpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer; ``checked`` counts the backbone tensors that were found equal to the weights file."""
+    """Detectron2's checkpointer; ``checked`` counts the backbone tensors that were found equal to the weights file.
+
+    ``classes`` are kept in the checkpoints, so that predictions can be drawn without the data set.
+    """
 
     checked = 0
+    classes: Sequence[str] = ()
     iteration = -1  # of the newest checkpoint
 
     def load(self, path: str, *arguments: Any, **options: Any) -> Any:
@@ -143,7 +147,8 @@ class ProvenCheckpointer(DetectionCheckpointer):
         if not self.save_dir or not self.save_to_disk:
             return
         parts = {key: part.state_dict() for key, part in self.checkpointables.items()}
-        state = {"model": self.model.state_dict(), **parts, "tensors_checked": self.checked, **values}
+        state = {"model": self.model.state_dict(), **parts, "tensors_checked": self.checked}
+        state |= {"classes": list(self.classes), **values}
         save(Path(self.save_dir) / f"{name}.pth", state)
         self.tag_last_checkpoint(f"{name}.pth")
         self.iteration = values.get("iteration", -1)
