@@ -1,19 +1,31 @@
 """A user's own folder: what exporters write is read as it was meant, or refused with the file and the object."""
 
+import contextlib
+import copy
+import io
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+from transfer.frameworks.detectron2 import compat  # isort: skip # first: it prepares Detectron2's import
 
 import numpy as np
 import pytest
+import torch
+from detectron2.data import DatasetCatalog
+from detectron2.structures import Boxes, BoxMode, Instances
 from PIL import Image
 from pycocotools import mask as rle
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from core.errors import InputError
 from transfer.datasets import own, voc
 from transfer.frameworks import Departure
+from transfer.frameworks.detectron2 import datasets, evaluators
 
 WIDTH, HEIGHT = 40, 30
 NAMES = ["bolt", "nut", "screw"]
@@ -309,6 +321,56 @@ def test_gray_images_of_16_bits_are_written_in_8(tmp_path):
     path.write_text(path.read_text().replace("train_0.jpg", "train_0.png"))
     with Image.open(Path(own.prepare(folder, "boxes").folder) / "train" / "000001.jpg") as image:
         assert np.unique(np.asarray(image)).tolist() == [128]
+
+
+# --- what the trainers see
+
+
+def cocoeval(truth: Content, found: list[Content], kind: str) -> float:
+    """Return AP in percent by pycocotools alone."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        api = COCO()
+        api.dataset = copy.deepcopy(truth)
+        api.createIndex()
+        scored = COCOeval(api, api.loadRes(copy.deepcopy(found)), kind)
+        scored.evaluate()
+        scored.accumulate()
+        scored.summarize()
+    return float(100 * scored.stats[0])
+
+
+def detections(truth: Content) -> list[Content]:
+    """Return what a detector could find: every box, moved by a pixel or two, some with the wrong class."""
+    made = []
+    for number, one in enumerate(truth["annotations"]):
+        x, y, w, h = one["bbox"]
+        category = 1 + (one["category_id"] - 1 + (number % 4 == 3)) % 3
+        box = [x + number % 3, y, w, h]
+        made.append({"image_id": one["image_id"], "category_id": category, "bbox": box, "score": 1 / (2 + number)})
+    return made
+
+
+@pytest.mark.parametrize("kind", ["uuids", "string image ids", "NaN area", "huge ids"])
+def test_ap_is_that_of_the_sound_set_by_pycocotools_on_the_users_own_file(tmp_path, kind):
+    sound = json.loads((coco(tmp_path / "ok") / "annotations" / "instances_train.json").read_text())
+    expected = cocoeval(sound, detections(sound), "bbox")
+    assert 20 < expected < 90
+    found = own.prepare(coco(tmp_path / "x", SAME[kind]), "boxes")
+    name = f"coco:{found.folder}:train"
+    with compat.quiet():
+        datasets.check([name])
+        cfg = SimpleNamespace(MODEL=SimpleNamespace(MASK_ON=False), OUTPUT_DIR=str(tmp_path / "run"))
+        evaluator = evaluators.build(cfg, name)
+        evaluator.reset()
+        for record in DatasetCatalog.get(name):
+            boxes = [one for one in detections(read(found, "train")) if one["image_id"] == record["image_id"]]
+            instances = Instances((HEIGHT, WIDTH))
+            corners = torch.tensor([[float(value) for value in one["bbox"]] for one in boxes])
+            instances.pred_boxes = Boxes(BoxMode.convert(corners, BoxMode.XYWH_ABS, BoxMode.XYXY_ABS))
+            instances.scores = torch.tensor([one["score"] for one in boxes])
+            instances.pred_classes = torch.tensor([one["category_id"] - 1 for one in boxes])
+            evaluator.process([{"image_id": record["image_id"]}], [{"instances": instances}])
+        assert evaluator.evaluate()["bbox"]["AP"] == pytest.approx(expected, abs=1e-4)
 
 
 # --- exporters' layouts

@@ -30,7 +30,7 @@ from core.errors import InputError
 from core.files import FileError, datasets_root
 from core.provenance import derive
 from core.shapes import CLASSES
-from transfer.datasets import checking
+from transfer.datasets import checking, own
 from transfer.frameworks._protocol import held, reading
 from transfer.frameworks._seeding import Numbered, Seeded
 
@@ -242,7 +242,9 @@ def _classes(folder: Path) -> list[str]:
 
 def _require_whole(name: str) -> None:
     """Raise InputError when a listed image or annotation is missing, as in a copy that was interrupted."""
-    if folder := FOLDER.fullmatch(name):
+    if (folder := FOLDER.fullmatch(name)) and (Path(folder["folder"]) / own.FACTS).is_file():
+        return  # made and checked by transfer.datasets.own
+    if folder:
         split = folder["split"] if folder["layout"] == "coco" else f"Main/{folder['split']}"
         checking.require(Path(folder["folder"]).absolute(), split)
     elif any(re.fullmatch(pattern, name) for pattern, _, _ in checking.NAMES):
