@@ -20,7 +20,7 @@ PLUGINS = {
         import sys
         from transfer.frameworks import Framework
         class Fake(Framework):
-            target, suffix = "fake", ".pth"
+            target, suffix, varies = "fake", ".pth", ("devices",)
             def command(self, benchmark, weights, folder, seed, options=(), departure=None):
                 return [sys.executable, "-S", "{script}", str(weights), str(folder), str(seed), *options]
             def bases(self, config):

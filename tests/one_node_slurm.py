@@ -40,9 +40,9 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
-GresTypes=toy
+GresTypes=toy,gpu
 KillWait=10
-NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=1000 Gres=toy:2 State=UNKNOWN
+NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=1000 Gres=toy:2,gpu:2 State=UNKNOWN
 PartitionName=small Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1
 PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10
 """
@@ -99,7 +99,7 @@ class Cluster:
         places = {"home": self.home, "host": socket.gethostname().split(".")[0], "ports": _free_ports(2)}
         user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
         (self.home / "slurm.conf").write_text(CONFIG.format(user=user, **places))
-        (self.home / "gres.conf").write_text("Name=toy Count=2\n")
+        (self.home / "gres.conf").write_text("Name=toy Count=2\nName=gpu Count=2\n")
 
     def _start_daemons(self) -> None:
         munge = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}

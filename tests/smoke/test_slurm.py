@@ -92,6 +92,21 @@ def _results():
     return sorted((r.checkpoint.name, r.trial, r.metrics["x/AP"]) for r in found)
 
 
+def test_an_item_of_two_devices_asks_for_both_and_has_the_node_to_itself(home, cluster):
+    (home / "rows.yaml").write_text((home / "rows.yaml").read_text().replace("trials: 2", "trials: 2, devices: 2"))
+    _write(["until=release"], checkpoints=("good",), devices=2)
+    controller = _start()
+    _wait_for(lambda: _begun() == 1, "an item begins")
+    asked = cluster.call("scontrol", "show", "job", *_running(cluster))
+    for part in ("gres/gpu=2", "NumCPUs=2", "CPUs/Task=2"):
+        assert part in asked
+    time.sleep(1)
+    assert _begun() == 1  # the other waits for the devices
+    Path("release").touch()
+    _end(controller)
+    assert len(_results()) == 2
+
+
 def test_a_suite_survives_requeue_pre_emption_and_the_kill_of_its_controller(home, cluster):
     _write(["until=release"], gres="toy:1")
     controller = _start()
