@@ -29,7 +29,7 @@ def convert(source: Path | str, output: Path | str, *, target: str, dialect: str
     return converter.convert(source, output, target=target, dialect=dialect, arch=arch)
 
 
-def load_backbone(file: Path | str, *, dialect: str = "auto") -> Features:
+def load_backbone(file: Path | str, *, dialect: str = "auto", arch: str = "auto") -> Features:
     """Return the backbone of any converted file or checkpoint as a torch module in evaluation mode.
 
     It takes images float [N, 3, H, W], RGB, 0 to 255, and returns the four stages' feature maps, fine to coarse.
@@ -37,7 +37,7 @@ def load_backbone(file: Path | str, *, dialect: str = "auto") -> Features:
     from masktransfer.features import Features
     from transfer.convert.read import read
 
-    return Features(read(file, dialect)).eval()
+    return Features(read(file, dialect, arch)).eval()
 
 
 def evaluate(

@@ -16,12 +16,15 @@ class Features(nn.Module):
 
     def __init__(self, found: Recognised) -> None:
         super().__init__()
+        if found.facts.get("channel_order") == "BGR":
+            found = found.as_rgb()
         self.backbone = found.family(found.config)
         missing, unexpected = self.backbone.load_state_dict(found.tensors, strict=False)
         assert not unexpected
         assert all(name.endswith("num_batches_tracked") for name in missing), missing
         self.arch, self.notes = found.arch, found.notes
-        self.recipe = Recipe(**found.family.facts(found.config), source=found.dialect, pretrain=found.pretrain)
+        facts = found.family.facts(found.config) | found.facts
+        self.recipe = Recipe(**facts, source=found.dialect, pretrain=found.pretrain)
         self.register_buffer("mean", torch.tensor(self.recipe.mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(self.recipe.std).view(3, 1, 1))
 

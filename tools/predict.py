@@ -8,8 +8,8 @@ import checkout  # noqa: F401
 from core.errors import cli
 
 
-def main() -> None:
-    """Draw the detections or the segmentation of each image, and print the pictures' paths."""
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "run", type=Path, metavar="RUN_OR_MODEL", help="a trial's folder, or the checkpoint it ended with"
@@ -19,7 +19,12 @@ def main() -> None:
     parser.add_argument(
         "--score", type=float, default=0.3, metavar="S", help="draw no detection below it (default: 0.3)"
     )
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Draw the detections or the segmentation of each image, and print the pictures' paths."""
+    given = parser().parse_args()
     from transfer.frameworks import _predict  # here: --help must not wait
 
     for path in _predict.draw(given.run, given.images, given.out, given.score):

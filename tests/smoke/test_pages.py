@@ -102,6 +102,20 @@ def test_the_blocks_of_the_python_page_run_in_order(paper: Path, monkeypatch: py
         masktransfer.convert("mine.pth", "x.pkl", target="detectron")
 
 
+def test_a_backbone_takes_rgb_images_whatever_its_checkpoint_was_trained_on(paper: Path) -> None:
+    backbone = masktransfer.load_backbone(paper / "mine.pth").backbone
+    mean, std = (103.53, 116.28, 123.675), (1.0, 1.0, 1.0)  # Caffe's, of the channels B, G and R
+    recipe = {"depth": 18, "width": 16, "channel_order": "BGR", "mean": mean, "std": std}
+    torch.save({"state_dict": backbone.state_dict(), "meta": {}, "recipe": recipe}, paper / "bgr.pth")
+    loaded, images = masktransfer.load_backbone(paper / "bgr.pth"), 255 * torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = backbone.stages(images.flip(1) - torch.tensor(mean).view(3, 1, 1))
+        found = loaded(images)
+    assert (loaded.recipe.channel_order, loaded.recipe.mean) == ("RGB", mean[::-1])
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-3)
+
+
 def test_every_cell_of_the_notebook_runs(capsys: pytest.CaptureFixture) -> None:
     names: dict = {}
     for cell in json.loads((DOCS / "python.ipynb").read_text())["cells"]:
