@@ -28,7 +28,7 @@ FLAGS = {
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"})
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF")  # Pillow has others that start programs, as EPS does
 DEEP = 257  # 16-bit values of one 8-bit value: 65,535 / 255
-MOST_PIXELS = 2**26  # beyond, Pillow decides what is a decompression bomb
+MOST_PIXELS = 2**26  # a few bytes can stand for many more
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers that begin a frame (ITU-T T.81, table B.1)
 SCAN, START = 0xDA, b"\xff\xd8"
 
@@ -59,8 +59,10 @@ def decode(data: bytes, name: Path | str, reduction: int = 1) -> UInt8[Tensor, "
             return torch.from_numpy(decoded).permute(2, 0, 1)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels are more than {MOST_PIXELS:,}")
             pixels = rgb(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # a damaged image can raise anything
         raise DamagedImage(f"{name} cannot be decoded ({error}); copy or download it again") from error
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
 

@@ -10,16 +10,24 @@ from typing import Any
 Run = Callable[..., subprocess.CompletedProcess]
 
 
-def end_when(there: Path, number: int, command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Start a command, send it a signal as soon as a file is there, and return its exit code."""
+def end_when(
+    there: Path, number: int, command: Sequence[str], environment: Mapping[str, str], wait: float | None = None
+) -> int:
+    """Start a command, send it a signal as soon as a file is there, and return its exit code.
+
+    ``wait`` is how many seconds later; then a command that ends before is none of the caller's business.
+    """
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, env={**os.environ, **environment}, **quiet)
     end = time.monotonic() + 300
     try:
         while not there.exists():
+            if wait is not None and process.poll() is not None:
+                return process.returncode
             assert process.poll() is None, f"ended with {process.returncode} before {there} was there"
             assert time.monotonic() < end, f"no {there}"
             time.sleep(0.01)
+        time.sleep(wait or 0)
         process.send_signal(number)
         return process.wait(timeout=120)
     finally:

@@ -47,7 +47,9 @@ def find(file: BinaryIO, source: str, number: int, under: str = "") -> list[Memb
         file.seek(end)
         if not file.read(tarfile.BLOCKSIZE):
             raise InputError(f"{source} is truncated (it ends without the mark of the end); copy or make it again")
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ValueError, OverflowError, OSError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(
             f"{source} is truncated or not an uncompressed tar ({error}); make it again, without compression"
         ) from error

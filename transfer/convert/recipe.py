@@ -9,6 +9,7 @@ from core.plugins import find
 from core.weights_file import read_weights_file
 
 OF_SOME = ("blocks", "model", "channels", "input_size")  # facts that are there for some families only
+MOST, LARGEST, TEXT = 16, 10_000, 2**20  # numbers in a list, a number, characters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,11 +53,29 @@ class Recipe:
     @classmethod
     def from_dict(cls, values: dict[str, Any], file: Path | str = "the weights file") -> "Recipe":
         """Check the keys and return the recipe; raise InputError naming what is unknown."""
+        if not isinstance(values, dict):
+            raise InputError(f"{file}: its recipe is a {type(values).__name__}, not a mapping; convert it again")
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := set(values) - known:
-            raise InputError(f"{file}: unknown keys in its recipe: {', '.join(sorted(unknown))}; convert it again")
+            raise InputError(
+                f"{file}: unknown keys in its recipe: {', '.join(sorted(map(str, unknown)))}; convert it again"
+            )
         values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-        return cls(**values)
+        made = cls(**values)
+        for key, value in values.items():
+            if not _fits(value, getattr(cls(), key)):
+                raise InputError(f"{file}: its recipe has {key} {str(value)[:60]!r}; convert it again")
+        return made
+
+
+def _fits(value: Any, usual: Any) -> bool:
+    """Tell whether a value is of the usual one's type, and of a size that a network can have."""
+    if isinstance(usual, tuple):
+        few = isinstance(value, tuple) and len(value) <= MOST
+        return few and all(type(v) in (int, float) and 0 <= v <= LARGEST for v in value)
+    if isinstance(usual, int) and not isinstance(usual, bool):
+        return type(value) is int and 0 <= value <= LARGEST
+    return type(value) is type(usual) and len(str(value)) <= TEXT
 
 
 def read(path: Path | str) -> Recipe | None:
