@@ -11,12 +11,13 @@ UV = $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: help setup demo test check bench lock clean
+.PHONY: help setup demo test check bench campaign lock clean
 help:
 	@echo "make demo   set up, pre-train, convert, detect, segment and report on the embedded data"
 	@echo "make test   set up and run the tests"
 	@echo "make check  set up and run the linter, type checker, import contracts and link check"
 	@echo "make bench  set up and run the speed measurements; a figure that is not met is red and ends with an error"
+	@echo "make campaign  set up and try hostile files and kills; anything not clean ends with an error"
 	@echo "make setup  set up only (warm: a few seconds)"
 
 setup: $(VENV)/.ready
@@ -51,6 +52,10 @@ bench: setup
 	$(RUN) benchmarks/cost_model.py || status=1; \
 	$(RUN) benchmarks/write_speed.py || status=1; \
 	exit $$status
+
+# Hostile files and kills of the real frameworks, from a seed; prints the table of docs/tested-on.md.
+campaign: setup
+	PYTHONPATH=tests $(RUN) -W ignore tests/campaign/campaign.py
 
 lock:
 	$(UV) pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \

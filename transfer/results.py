@@ -63,9 +63,10 @@ class MeasuredProtocol(_Part):
 
 
 class Cost(_Part):
-    """What the trial took: wall seconds, peak memory of the process in MiB, and where."""
+    """What the trial took: wall seconds of all sittings, how often it was resumed, peak memory in MiB, and where."""
 
     seconds: float | None = Field(None, ge=0)
+    resumed: int = Field(0, ge=0)
     peak_memory_mib: float | None = Field(None, ge=0)
     device: str = ""
 

@@ -104,16 +104,17 @@ def finish(process: subprocess.Popen[bytes], seconds: float) -> None:
 
 @contextlib.contextmanager
 def sigterm_ends_cleanly() -> Iterator[None]:
-    """Turn SIGTERM into SystemExit(143), so that children are stopped and files closed on the way out."""
+    """Turn SIGTERM, SIGHUP and SIGUSR1 into SystemExit(128 + number): children save and stop, files are closed."""
 
     def leave(number: int, _frame: object) -> None:
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def threads(count: int | None, share: int = 1) -> dict[str, str]:

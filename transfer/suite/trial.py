@@ -284,6 +284,7 @@ def _evaluation(path: Path, seconds: float) -> dict[str, Any]:
     values = json.loads(path.read_text())
     cost = Cost(
         seconds=values.get("seconds") or seconds,
+        resumed=values.get("resumed") or 0,
         peak_memory_mib=values.get("peak_memory_mib") or resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
         device=values.get("device") or "",
     )
