@@ -270,6 +270,44 @@ def test_a_damaged_image_and_label_map_are_named(voc: Path) -> None:
             found[index]
 
 
+def test_miou_on_a_users_label_maps_is_that_of_a_numpy_confusion_matrix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a config whose own data counts classes from 1 (``reduce_zero_label``), so that a wrong shift would show."""
+    from mmengine.registry import init_default_scope
+    from mmseg.registry import DATASETS
+
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "root"))
+    random, place = np.random.default_rng(0), tmp_path / "set"
+    truth = {f"img {i}": random.choice([0, 1, 2, 3, 255], (30, 40)).astype(np.uint8) for i in range(6)}
+    for name, labels in truth.items():
+        for folder, image in (("images", np.zeros((30, 40, 3), np.uint8)), ("masks", labels)):
+            (place / folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(place / folder / f"{name}.png")
+    (place / "classes.txt").write_text("road\ncar\ntree\nsky\n")
+    cfg = config("fcn_r50-d8_4xb4-80k_ade20k")
+    protocol.use_own(cfg, str(place))
+    assert [head.num_classes for _, head in heads.every(cfg.model)] == [4, 4]
+    init_default_scope("mmseg")
+    metric = data.ClassIoU()
+    confusion = np.zeros((4, 4))
+    with compat.quiet():
+        found = DATASETS.build(cfg.val_dataloader.dataset)
+        metric.dataset_meta = found.metainfo
+        for sample in found:
+            labels, size = sample["data_samples"].gt_sem_seg.data, sample["data_samples"].ori_shape
+            own_labels = next(one for one in truth.values() if np.array_equal(one, labels[0].numpy()))
+            guess = random.integers(0, 4, size)
+            guess = np.where(random.random(size) < 0.6, own_labels % 4, guess)
+            metric.process({}, [{"pred_sem_seg": {"data": torch.tensor(guess)[None]}, "gt_sem_seg": {"data": labels}}])
+            seen = own_labels != 255
+            np.add.at(confusion, (own_labels[seen], guess[seen]), 1)
+    right = np.diag(confusion)
+    expected = 100 * np.mean(right / (confusion.sum(0) + confusion.sum(1) - right))
+    assert 20 < expected < 80
+    assert metric.compute_metrics(metric.results)["mIoU"] == pytest.approx(expected, abs=1e-9)
+
+
 def test_a_drawing_that_fails_is_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
     with harmless("drawing a prediction"):
         raise ValueError("palette\nand more")
