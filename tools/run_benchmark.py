@@ -35,6 +35,13 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of this one trial; by default below results/")
     parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="devices; without a GPU, processes")
     parser.add_argument(
+        "--images-per-device", type=int, default=0, metavar="N", help="at a time, at most; 0: as many as it holds"
+    )
+    parser.add_argument(
+        "--scaling", choices=["batch", "linear"], default="batch",
+        help="other devices than published: keep the images per iteration, or per device (lr and schedule follow)",
+    )  # fmt: skip
+    parser.add_argument(
         "--tiny", nargs="?", const="shapes", default="", metavar="DATA",
         help="a smoke run of a few iterations on the embedded set, or on a folder in COCO or VOC layout",
     )  # fmt: skip
@@ -83,6 +90,8 @@ def job(given: argparse.Namespace) -> "Job":
         "tiny",
         "data",
         "skip_bad",
+        "images_per_device",
+        "scaling",
     )
     made = Job(
         **{key: getattr(given, key) for key in same},

@@ -19,6 +19,13 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--dist-url", default="auto", help="tcp://HOST:PORT of the first machine (one machine: found)")
     parser.add_argument("--norm", default="", metavar="NAME", help="use this for SyncBN, for example naiveSyncBN")
     parser.add_argument(
+        "--images-per-device", type=int, default=0, metavar="N", help="at a time, at most; 0: as many as it holds"
+    )
+    parser.add_argument(
+        "--scaling", choices=["batch", "linear"], default="batch",
+        help="other devices than published: keep the images per iteration, or per device (lr and schedule follow)",
+    )  # fmt: skip
+    parser.add_argument(
         "--tiny", default="", metavar="DATA", help="a few iterations on 'shapes' or a COCO or VOC folder"
     )
     parser.add_argument("--data", default="", metavar="FOLDER", help="your own data in place of the config's")

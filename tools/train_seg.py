@@ -35,6 +35,13 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint-minutes", type=float, default=10.0, metavar="M", help="save at least so often (0: by iterations)"
     )
+    parser.add_argument(
+        "--images-per-device", type=int, default=0, metavar="N", help="at a time, at most; 0: as many as it holds"
+    )
+    parser.add_argument(
+        "--scaling", choices=["batch", "linear"], default="batch",
+        help="other devices than published: keep the images per iteration, or per device (lr and schedule follow)",
+    )  # fmt: skip
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="override config values")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="the same as --cfg-options")
     return parser

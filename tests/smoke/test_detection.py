@@ -18,7 +18,8 @@ from transfer.convert.convert import convert
 ROOT = Path(__file__).parents[2]
 TOOL = "tools/train_net.py"
 CONFIGS = ROOT / "configs" / "transfer" / "detection"
-SHORT = ("SOLVER.IMS_PER_BATCH", 2, "SOLVER.STEPS", "(2,)", "TEST.PRECISE_BN.NUM_ITER", 1, "SEED", 1)
+SCHEDULE = ("SOLVER.STEPS", "(2,)", "SOLVER.WARMUP_ITERS", 1)
+SHORT = ("SOLVER.IMS_PER_BATCH", 2, *SCHEDULE, "TEST.PRECISE_BN.NUM_ITER", 1, "SEED", 1)
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +60,8 @@ def read(folder: Path) -> dict:
     return json.loads((folder / "evaluation.json").read_text())
 
 
-def steps(folder: Path) -> list[int]:
-    return [json.loads(line)["step"] for line in (folder / "journal.jsonl").read_text().splitlines()]
+def logged(folder: Path, key: str = "step") -> list[float]:
+    return [json.loads(line)[key] for line in (folder / "journal.jsonl").read_text().splitlines()]
 
 
 def test_killed_and_gone_on_with_equals_undisturbed_bit_for_bit_and_is_evaluated_alike(
@@ -78,7 +79,8 @@ def test_killed_and_gone_on_with_equals_undisturbed_bit_for_bit_and_is_evaluated
     assert first["recipe"]["published"]["norm"] == "SyncBN"
     assert {"bbox/AP", "bbox/AP50", "segm/AP", f"bbox/AP-{CLASSES[0]}"} <= set(first["metrics"])
     assert first["metrics"][f"bbox/AP-{CLASSES[7]}"] is None  # no ground truth: NaN is null
-    assert steps(whole) == [1, 2, 3, 4, 5]
+    assert logged(whole) == [1, 2, 3, 4, 5]
+    assert logged(whole, "lr") == pytest.approx([2e-6, 2e-3, *[2e-4] * 3])  # each step's own
     assert len(list((whole / "predictions").glob("*.png"))) == 4
 
     command = [sys.executable, str(ROOT / TOOL), *map(str, options), "OUTPUT_DIR", str(killed)]
@@ -88,8 +90,12 @@ def test_killed_and_gone_on_with_equals_undisturbed_bit_for_bit_and_is_evaluated
     assert again["metrics"] == first["metrics"]
     assert (again["tensors_checked"], again["resumed"]) == (100, 1)  # proven when training began
     assert again["seconds"] == pytest.approx(sum(json.loads((killed / "sittings.json").read_text())), abs=1)
-    assert steps(killed) == steps(whole)
+    assert logged(killed) == logged(whole)
     same(whole / "model_final.pth", killed / "model_final.pth")
+
+    other = ("--resume", *options, "SOLVER.MAX_ITER", 6, "SOLVER.BASE_LR", 0.001, "OUTPUT_DIR", killed)
+    assert "SOLVER.BASE_LR" in run_tool(TOOL, *other, **environment).stderr
+    assert logged(killed, "lr")[5] == pytest.approx(1e-4)  # the rate that was said, not the checkpoint's
 
     weights = ("MODEL.WEIGHTS", whole / "model_final.pth")
     evaluated = tmp_path / "evaluated"
@@ -98,15 +104,21 @@ def test_killed_and_gone_on_with_equals_undisturbed_bit_for_bit_and_is_evaluated
     assert read(evaluated)["tensors_checked"] == 100
 
 
+@pytest.mark.parametrize(("norm", "found"), [("SyncBN", (4, 1, "naiveSyncBN", 4)), ("FrozenBN", (4, 2, "FrozenBN", 0))])
 def test_two_cpu_processes_train_and_evaluate_together(
-    run_tool: Run, root: Path, options: tuple, tmp_path: Path
+    run_tool: Run, root: Path, options: tuple, tmp_path: Path, norm: str, found: tuple
 ) -> None:
-    arguments = ("--num-gpus", 2, *options, "SOLVER.MAX_ITER", 4, "OUTPUT_DIR", tmp_path / "run")
+    """Synchronised norms see the images of both; without batch norm, gradients of two images each are added up one by one."""
+    one_by_one = ("--images-per-device", 1) if norm == "FrozenBN" else ()
+    neck = ("MODEL.FPN.NORM", "SyncBN" if norm == "SyncBN" else "LN")
+    norms = ("SOLVER.IMS_PER_BATCH", 4, "MODEL.RESNETS.NORM", norm, *neck)
+    arguments = ("--num-gpus", 2, *one_by_one, *options, *norms, "SOLVER.MAX_ITER", 2, "OUTPUT_DIR", tmp_path / "run")
     done = run_tool(TOOL, *arguments, DETECTRON2_DATASETS=str(root))
-    assert "SyncBN becomes naiveSyncBN" in done.stderr
+    assert ("SyncBN becomes naiveSyncBN" in done.stderr) == (norm == "SyncBN")
     effective = read(tmp_path / "run")["recipe"]["effective"]
-    assert (effective["devices"], effective["batch"], effective["iterations"]) == (2, 4, 2)
-    assert steps(tmp_path / "run") == [1, 2]
+    assert tuple(effective[key] for key in ("batch", "accumulate", "norm", "norm_group")) == found
+    assert (effective["devices"], effective["iterations"]) == (2, 2)
+    assert logged(tmp_path / "run") == [1, 2]
 
 
 def test_a_missing_dataset_is_one_line_and_exit_2_before_anything_is_written(

@@ -66,10 +66,21 @@ def journal(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
 
 
+def own_norms(world: Path, folder: Path, work_dir: Path, *arguments: str) -> list[str]:
+    """Return the command of an original that has norms of its own on each of two devices of one image each."""
+    config, norm = folder / "own_norms.py", "norm_cfg=dict(type='BN')"
+    settings = "train_dataloader = dict(batch_size=1)\nauto_scale_lr = dict(base_batch_size=2)\n"
+    config.write_text(
+        f"_base_ = [{str(CONFIG)!r}]\nmodel = dict(backbone=dict({norm}), decode_head=dict({norm}))\n{settings}"
+    )
+    sizes = {"train_dataloader.batch_size=2", "auto_scale_lr.base_batch_size=2"}
+    return [str(config), *(given for given in command(world, work_dir, *arguments)[1:] if given not in sizes)]
+
+
 def test_killed_and_resumed_equals_undisturbed_bit_for_bit(world: Path, tmp_path: Path, run_tool: Callable) -> None:
     whole, killed, environment = tmp_path / "whole", tmp_path / "killed", {"DETECTRON2_DATASETS": str(world)}
-    done = run_tool(TOOL, *command(world, whole), **environment)
-    assert "SyncBN becomes BN (one device)" in done.stdout
+    done = run_tool(TOOL, *own_norms(world, tmp_path, whole), **environment)
+    assert "gradients of 2 x 1 images a step" in done.stdout  # one after the other, as the two devices saw them
     assert done.stdout.count("4 iterations") == 1  # published is what the config says, not the command line
     first = json.loads((whole / "evaluation.json").read_text())
     assert (first["tensors_checked"], first["device"], first["recipe"]["effective"]["norm"]) == (100, "cpu", "BN")
@@ -83,9 +94,9 @@ def test_killed_and_resumed_equals_undisturbed_bit_for_bit(world: Path, tmp_path
     with Image.open(pictures[0]) as picture:
         assert picture.size == (3 * 128 + 8, 128)
 
-    arguments = [sys.executable, str(ROOT / TOOL), *command(world, killed)]
+    arguments = [sys.executable, str(ROOT / TOOL), *own_norms(world, tmp_path, killed)]
     assert end_when(killed / "last_checkpoint", signal.SIGKILL, arguments, environment) == -signal.SIGKILL
-    run_tool(TOOL, *command(world, killed), **environment)
+    run_tool(TOOL, *own_norms(world, tmp_path, killed), **environment)
     again = json.loads((killed / "evaluation.json").read_text())
     assert again["metrics"] == first["metrics"]
     assert (again["resumed"], again["tensors_checked"]) == (1, 100)
@@ -95,6 +106,14 @@ def test_killed_and_resumed_equals_undisturbed_bit_for_bit(world: Path, tmp_path
     ]
     assert [path.name for path in killed.glob("iter_*.pth")] == [f"iter_{STEPS}.pth"]
     same(whole / f"iter_{STEPS}.pth", killed / f"iter_{STEPS}.pth")
+
+    other = own_norms(world, tmp_path, killed, "--resume")
+    other = [argument.replace(f"max_iters={STEPS}", "max_iters=5") for argument in other]
+    said = run_tool(TOOL, *other, "optim_wrapper.optimizer.lr=0.0025", **environment).stdout
+    assert "different from before: optim_wrapper.optimizer.lr, train_cfg.max_iters" in said
+    rise = [0.1 + 0.9 * step / 19 for step in range(5)]  # MMEngine's warm-up of 20 iterations
+    rates = [*(0.005 * share for share in rise[:4]), 0.0025 * rise[4]]  # as said, each step's own
+    assert [line["lr"] for line in journal(killed)] == pytest.approx(rates)
 
 
 def test_two_gloo_processes_train_and_measure_together(world: Path, tmp_path: Path) -> None:

@@ -61,6 +61,17 @@ def test_voc_scores_a_detection_by_its_overlap(voc: str, box: list[float], expec
     assert math.isnan(scores["AP-star"])  # not 0: it has no ground truth, and the means leave it out
 
 
+def test_equal_scores_are_taken_by_image_and_box_in_whatever_order_they_come(voc: str, tmp_path: Path) -> None:
+    """The right box's line sorts after 20 wrong ones and before 20: precision 1/21 where it is recalled, by hand."""
+    evaluator = evaluators.ClassVOCEvaluator(voc)
+    right = "one 0.900 11.0 11.0 50.0 50.0"
+    wrong = [f"one 0.900 {10 if first else 12}.0 11.0 {12 + step}.0 12.0" for first in (1, 0) for step in range(20)]
+    for lines in ([right, *wrong], [*wrong, right], [*wrong[:30], right, *wrong[:29:-1]]):
+        recall, precision = evaluator._curves_of(tmp_path, "disc", lines)[0]
+        assert [int(value) for value in recall] == [0] * 20 + [1] * 21
+        assert precision[20] == pytest.approx(1 / 21)
+
+
 def test_nan_is_null_and_names_are_task_and_metric() -> None:
     results = {"bbox": {"AP": 12.5, "APl": math.nan}, "segm": {"AP": 3.0}}
     assert evaluators.for_json(results, ("shapes_val",)) == {"bbox/AP": 12.5, "bbox/APl": None, "segm/AP": 3.0}

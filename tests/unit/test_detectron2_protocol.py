@@ -17,10 +17,10 @@ from core.run_folder import flat
 from core.shapes import CLASSES
 from transfer.convert.recipe import Recipe
 from transfer.datasets import shapes
-from transfer.frameworks._protocol import describe, from_workers
+from transfer.frameworks._protocol import from_workers
 from transfer.frameworks.detectron2 import compat, datasets, protocol, run
 from transfer.frameworks.detectron2.datasets import DatasetCatalog
-from transfer.frameworks.detectron2.protocol import adapt, summary
+from transfer.frameworks.detectron2.devices import adapt
 from transfer.frameworks.detectron2.run import read_config
 from transfer.frameworks.detectron2.trainer import read_image
 from transfer.frameworks.detectron2.weights import FAMILIES, get
@@ -62,22 +62,6 @@ def test_the_data_is_that_of_the_name_and_registered(path: Path, name: Name) -> 
     assert set(DATA[name["data"]]) <= set(DatasetCatalog.list())
 
 
-@pytest.mark.parametrize(
-    ("name", "steps", "warm_up"),
-    [
-        ("faster-rcnn_r50-c4_8xb2-9k_voc07", (6750, 8250), 100),
-        ("faster-rcnn_r50-c4_8xb2-24k_voc0712", (18000, 22000), 100),
-        ("mask-rcnn_r50-c4_8xb2-90k_coco", (60000, 80000), 1000),
-        ("mask-rcnn_r50-c4_8xb2-180k_coco", (120000, 160000), 1000),
-        ("mask-rcnn_r50-fpn_8xb2-180k_coco", (120000, 160000), 1000),
-        ("mask-rcnn_r50-fpn-4conv1fc_8xb2-90k_coco", (60000, 80000), 1000),
-    ],
-)
-def test_published_schedules_are_the_published_ones(name: str, steps: tuple[int, ...], warm_up: int) -> None:
-    solver = load_detection(FOLDER / f"{name}.yaml").SOLVER
-    assert (0.02, 16, steps, warm_up) == (solver.BASE_LR, solver.IMS_PER_BATCH, solver.STEPS, solver.WARMUP_ITERS)
-
-
 @pytest.mark.parametrize("length", ["9k_voc07", "24k_voc0712"])
 def test_voc_has_mocos_scales_and_regions(length: str) -> None:
     voc = load_detection(FOLDER / f"faster-rcnn_r50-c4_8xb2-{length}.yaml")
@@ -101,26 +85,6 @@ def test_no_two_bases_of_a_config_set_the_same_key() -> None:
 @pytest.fixture
 def voc() -> Any:
     return read_config(str(FOLDER / "faster-rcnn_r50-c4_8xb2-24k_voc0712.yaml"), [])[0]
-
-
-def test_one_device_scales_batch_lr_warm_up_and_steps_together(voc: Any) -> None:
-    cfg, said = adapt(voc, 1, cuda=True)
-    assert summary(cfg, 1) == {
-        "devices": 1,
-        "batch": 2,
-        "lr": 0.0025,
-        "warm_up": 800,
-        "steps": [144000, 176000],
-        "iterations": 192000,
-        "norm": "BN",
-    }
-    assert said == ["SyncBN becomes BN (one device) in MODEL.RESNETS"]
-
-
-def test_eight_devices_are_the_published_protocol(voc: Any) -> None:
-    cfg, said = adapt(voc, 8, cuda=True)
-    assert summary(cfg, 8) == summary(voc, 8)
-    assert (cfg.SOLVER.IMS_PER_BATCH, cfg.MODEL.RESNETS.NORM, said) == (16, "SyncBN", [])
 
 
 def test_the_config_that_was_given_is_not_changed(voc: Any) -> None:
@@ -162,14 +126,6 @@ def test_a_batch_that_no_device_count_divides_is_refused(voc: Any) -> None:
     voc.SOLVER.IMS_PER_BATCH = 15
     with pytest.raises(InputError, match=r"IMS_PER_BATCH 15 is not a multiple of SOLVER\.REFERENCE_WORLD_SIZE 8"):
         adapt(voc, 1, cuda=False)
-
-
-def test_both_protocols_are_described_one_under_the_other(voc: Any) -> None:
-    cfg, _ = adapt(voc, 1, cuda=False)
-    assert describe(summary(voc, 8), summary(cfg, 1)) == [
-        "published: 8 x 2 images, lr 0.02, warm-up 100, steps 18000/22000, 24000 iterations, SyncBN",
-        "effective: 1 x 2 images, lr 0.0025, warm-up 800, steps 144000/176000, 192000 iterations, BN",
-    ]
 
 
 sys.path.insert(0, str(ROOT / "tools"))

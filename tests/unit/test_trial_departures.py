@@ -15,8 +15,12 @@ from transfer.frameworks.mmseg import Mmseg
 from transfer.results import Result
 from transfer.suite.trial import Job, named, run_trial
 
-EVERYTHING = Departure(devices=2, tiny="shapes", lr_factor=0.3, hold_out=0.1)
-SAID = ["--tiny", "shapes", "--lr-factor", "0.3", "--hold-out", "0.1"]
+FIT = {"images_per_device": 4, "scaling": "linear"}
+EVERYTHING = Departure(devices=2, tiny="shapes", lr_factor=0.3, hold_out=0.1, **FIT)
+SAID = [
+    *("--tiny", "shapes", "--lr-factor", "0.3", "--hold-out", "0.1"),
+    *("--images-per-device", "4", "--scaling", "linear"),
+]
 PLACES = (Path("w"), Path("run"), 7)
 
 

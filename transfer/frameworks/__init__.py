@@ -28,12 +28,13 @@ _FORMER = {
 
 @dataclass(frozen=True)
 class Departure:
-    """How a run departs from the published protocol; all but the number of ``devices`` changes what is learned.
+    """How a run departs from the published protocol; what the devices bring about is in the effective recipe.
 
     ``tiny`` shortens it on ``shapes`` or on a folder; ``lr_sweep`` are factors of the published learning rate to choose from
     on held-out training images. The runs of a sweep have one ``lr_factor`` each and test on the share ``hold_out`` of the
     training set. ``data`` is a folder of the user's that takes the place of the benchmark's; ``skip_bad`` leaves out what of it
-    cannot be used.
+    cannot be used. A device takes at most ``images_per_device`` images at a time (0: as many as it holds); ``scaling`` keeps
+    the published images per iteration (``batch``) or per device (``linear``: lr and schedule follow).
     """
 
     devices: int = 1
@@ -43,6 +44,8 @@ class Departure:
     lr_sweep: tuple[float, ...] = ()
     lr_factor: float = 1.0
     hold_out: float = 0.0
+    images_per_device: int = 0
+    scaling: str = "batch"
 
     def said(self) -> list[str]:
         """Return what of it changes the numbers, as a result's ``options`` have it."""
@@ -69,7 +72,10 @@ class Departure:
         lr = ["--lr-factor", repr(self.lr_factor)] if self.lr_factor != 1 else []
         data = ["--data", str(Path(self.data).expanduser().absolute())] if self.data else []
         data += ["--skip-bad"] if self.data and self.skip_bad else []
-        return [*data, *tiny, *lr, *(["--hold-out", repr(self.hold_out)] if self.hold_out else [])]
+        held = ["--hold-out", repr(self.hold_out)] if self.hold_out else []
+        limit = ["--images-per-device", str(self.images_per_device)] if self.images_per_device else []
+        scaling = ["--scaling", self.scaling] if self.scaling != PUBLISHED.scaling else []
+        return [*data, *tiny, *lr, *held, *limit, *scaling]
 
 
 PUBLISHED = Departure()  # none
@@ -100,9 +106,10 @@ class Framework(ABC):
         """Return the files that ``config`` names as its bases, in the framework's own config language."""
 
     def summary(self, config: Path, devices: int | None = None) -> dict[str, Any]:
-        """Return ``devices``, ``batch``, ``lr``, ``warm_up``, ``steps``, ``iterations`` and ``norm`` of a run of ``config``.
+        """Return the recipe of a run of ``config`` on ``devices`` GPUs that hold all images, or as published.
 
-        On ``devices`` GPUs, or as published; empty where nothing depends on devices.
+        ``devices``, ``batch``, ``accumulate``, ``lr``, ``warm_up``, ``steps``, ``iterations``, ``norm``, ``norm_group`` (images
+        that a batch norm sees) and ``precise_bn_images``; empty where nothing depends on devices.
         """
         return {}
 

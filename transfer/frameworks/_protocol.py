@@ -1,6 +1,7 @@
 """What the frameworks do alike: compare a config with the weights' facts, depart from a protocol, say and write what was run."""
 
 import contextlib
+import dataclasses
 import hashlib
 import math
 import resource
@@ -54,6 +55,54 @@ def held(name: str, share: float) -> bool:
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """How the images of an iteration lie on the devices: ``accumulate`` forwards of ``forward`` images on each before a step.
+
+    ``scale`` is the share of the published images per iteration: lr is multiplied by it, what counts iterations divided.
+    """
+
+    forward: int
+    accumulate: int = 1
+    scale: float = 1.0
+    said: str = ""
+
+
+def spread(batch: int, own: int, devices: int, group: int, holds: Callable[[int], bool], linear: bool) -> Spread:
+    """Spread the published ``batch``, in the original ``own`` images a device, on ``devices``; say what could not be kept.
+
+    ``group`` is what a batch norm of the original saw: the batch (synchronised), ``own`` (not), 0 (no such norm). Where a
+    device does not hold its share of the batch, gradients are summed over parts that keep the group. Where that cannot be,
+    lr and schedule follow the images that fit (linear scaling, Goyal et al., arXiv 1706.02677).
+    """
+
+    def fitting(images: int) -> int:
+        return next(n for n in range(images, 0, -1) if images % n == 0 and (n == 1 or holds(n)))
+
+    def scaled(forward: int, reason: str) -> Spread:
+        scale = forward * devices / batch
+        if scale == 1:
+            return Spread(forward)
+        return Spread(
+            forward, 1, scale, f"{forward * devices} images an iteration for {batch} ({reason}): lr times {scale:g}, "
+            f"iterations times {1 / scale:g}"
+        )  # fmt: skip
+
+    if linear:
+        return scaled(fitting(own), "asked for")
+    share, rest = divmod(batch, devices)
+    if rest:
+        return scaled(fitting(own), f"{batch} are no multiple of {devices} devices")
+    whole = own if group == own != batch else share
+    if share % whole:
+        return scaled(fitting(own), f"a norm sees {own} on each device")
+    forward = fitting(whole)
+    if forward == whole or not group:
+        parts = share // forward
+        return Spread(forward, parts, 1.0, f"gradients of {parts} x {forward} images a step" if parts > 1 else "")
+    return scaled(forward, f"a device holds {forward} of {whole}, and a norm over {group} cannot be had in parts")
+
+
 def departures(tiny: str, iterations: int, lr_factor: float, hold_out: float) -> list[str]:
     """Say how a run departs from its published protocol."""
     said = {
@@ -72,7 +121,7 @@ def describe(published: Mapping[str, Any], effective: Mapping[str, Any]) -> list
         steps = f", steps {'/'.join(map(str, r['steps']))}" if r["steps"] else ""
         lines.append(
             f"{name}: {r['devices']} x {r['batch'] // max(r['devices'], 1)} images, lr {r['lr']:g}{warm_up}{steps}, "
-            f"{r['iterations']} iterations, {r['norm']}"
+            f"{r['iterations']} iterations, {r['norm']}{f' over {group}' if (group := r.get('norm_group')) else ''}"
         )
     return lines
 

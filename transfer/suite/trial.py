@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256 as hash_of
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -59,6 +59,8 @@ class Job(Settings):
     lr_sweep: tuple[float, ...] = ()
     data: Path | None = None
     skip_bad: bool = False
+    images_per_device: int = Field(0, ge=0)
+    scaling: Literal["batch", "linear"] = "batch"
 
     @property
     def row(self) -> str:
@@ -75,6 +77,8 @@ class Job(Settings):
             skip_bad=self.skip_bad,
             tiny=self.tiny,
             lr_sweep=self.lr_sweep,
+            images_per_device=self.images_per_device,
+            scaling=self.scaling,
         )
 
     @property
@@ -90,6 +94,7 @@ class Job(Settings):
             **{"--data": self.data or ""},
             **{"--source": self.source.removeprefix("auto"), "--branches": ",".join(self.branches)},
             **{"--num-gpus": self.devices if self.devices > 1 else "", "--lr-sweep": ",".join(map(str, self.lr_sweep))},
+            **{"--images-per-device": self.images_per_device or "", "--scaling": self.scaling.removeprefix("batch")},
         }
         said = [f"{flag}={value}" for flag, value in values.items() if str(value)]
         said += ["--skip-bad"] if self.skip_bad else []
@@ -174,10 +179,11 @@ def home(base: Path, job: Job, benchmark: Benchmark) -> Path:
 
 def _claim(job: Job, digest: str, rules: str, data: Mapping[str, str]) -> None:
     """Note what the folder is for; refuse one made for another checkpoint, protocol, trial, data or number of devices."""
-    identity = {"checkpoint": digest, "protocol": rules, "trial": job.trial, "number of devices": job.devices}
-    identity["data"] = str(data)
+    fit = {"number of devices": job.devices, "images per device": job.images_per_device, "scaling": job.scaling}
+    identity = {"checkpoint": digest, "protocol": rules, "trial": job.trial, **fit, "data": str(data)}
     path = job.out / CLAIM
-    kept = {"number of devices": 1, **json.loads(path.read_text())} if path.exists() else None
+    before = {"number of devices": 1, "images per device": 0, "scaling": "batch"}  # unless the file says otherwise
+    kept = {**before, **json.loads(path.read_text())} if path.exists() else None
     unknown = ("data",) if kept and kept.get("data") in (None, "{}") else ()  # of an older version, or rendered since
     run_folder.open_folder(
         job.out,

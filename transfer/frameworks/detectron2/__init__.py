@@ -44,8 +44,8 @@ class Detectron2(Framework):
         cfg, _ = run.read_config(str(config), [])
         published = cfg.SOLVER.REFERENCE_WORLD_SIZE or 1
         if devices is not None:
-            cfg, _ = run.protocol.adapt(cfg, devices, cuda=True)
-        return run.protocol.summary(cfg, devices or published)
+            cfg, _ = run.devices.adapt(cfg, devices, cuda=True)
+        return run.devices.summary(cfg, devices or published)
 
     def bases(self, config: Path) -> list[Path]:
         """Read ``_BASE_``: a path or a list of paths relative to the file (fvcore's rule)."""

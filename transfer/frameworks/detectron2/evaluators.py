@@ -121,8 +121,14 @@ class ClassVOCEvaluator(PascalVOCDetectionEvaluator):
         return box
 
     def _curves_of(self, folder: Path, name: str, lines: list[str]) -> list[tuple[Any, Any]]:
-        """Return recall and precision of a class after each of its detections, for every IoU."""
-        (folder / f"{name}.txt").write_text("\n".join(lines))
+        """Return recall and precision of a class after each of its detections, for every IoU.
+
+        Scores have three digits, so many are equal, and Detectron2 sorts them as NumPy's unstable sort has it. Here equal ones
+        are taken in the order of image name and box, on any machine: the file holds places in that order as scores.
+        """
+        found = sorted((line.split() for line in lines if line), key=lambda parts: (-float(parts[1]), parts))
+        ranked = (" ".join((image, str(-place), *box)) for place, (image, _, *box) in enumerate(found))
+        (folder / f"{name}.txt").write_text("\n".join(ranked))
         arguments = (str(folder / "{}.txt"), self._anno_file_template, self._image_set_path, name)
         return [voc_eval(*arguments, ovthresh=iou / 100)[:2] for iou in IOUS]
 

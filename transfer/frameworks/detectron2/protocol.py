@@ -1,14 +1,10 @@
-"""Fit a published protocol to the devices at hand, and depart from it as asked."""
+"""Depart from a published protocol as asked: short, at another rate, on a part."""
 
 from transfer.frameworks.detectron2 import compat  # noqa: F401, I001 - first: it prepares Detectron2's import
 
-from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer
 
-from core.errors import InputError
-from core.run_folder import flat
 from transfer.datasets import own
 from transfer.frameworks._protocol import departures
 from transfer.frameworks.detectron2 import datasets
@@ -16,61 +12,8 @@ from transfer.frameworks.detectron2 import datasets
 
 ITERATIONS = 4
 TRAIN_IMAGES, TEST_IMAGES = 40, 6
+TRAIN_BATCH = 2  # on each device
 EMBEDDED = "shapes"
-
-
-def adapt(cfg: CfgNode, processes: int, cuda: bool, norm: str = "") -> tuple[CfgNode, list[str]]:
-    """Return ``cfg`` for ``processes`` devices and what was changed, as text; ``norm`` replaces SyncBN where it is given.
-
-    With ``SOLVER.REFERENCE_WORLD_SIZE`` set, the batch per device stays, lr follows the batch, and warm-up, steps and
-    iterations are divided by it (Detectron2's rule, after Goyal et al. 2017, arXiv 1706.02677).
-    """
-    said = []
-    reference = cfg.SOLVER.REFERENCE_WORLD_SIZE
-    if reference and cfg.SOLVER.IMS_PER_BATCH % reference:
-        raise InputError(
-            f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} is not a multiple of SOLVER.REFERENCE_WORLD_SIZE "
-            f"{reference}; change one of them"
-        )
-    cfg = DefaultTrainer.auto_scale_workers(cfg, processes).clone()
-    if cfg.SOLVER.IMS_PER_BATCH % processes:
-        raise InputError(f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} is not a multiple of {processes} devices")
-    if not cuda and cfg.MODEL.DEVICE != "cpu":
-        cfg.MODEL.DEVICE = "cpu"
-    if cfg.MODEL.DEVICE == "cpu" and cfg.SOLVER.AMP.ENABLED:
-        cfg.SOLVER.AMP.ENABLED = False
-        said.append("SOLVER.AMP is off: Detectron2 has it for CUDA only")
-    norm = _norm(processes, cuda, norm)
-    synchronised = sorted(key for key, value in flat(cfg) if key.endswith(".NORM") and value == "SyncBN")
-    changed = synchronised if norm != "SyncBN" else []
-    for key in changed:
-        cfg.merge_from_list([key, norm])
-    if changed:
-        reason = "one device" if processes == 1 else "asked for" if cuda else "SyncBN fails on the CPU"
-        said.append(f"SyncBN becomes {norm} ({reason}) in {', '.join(key.removesuffix('.NORM') for key in changed)}")
-    return cfg, said
-
-
-def summary(cfg: CfgNode, processes: int) -> dict[str, Any]:
-    """Return the facts of a protocol that depend on the number of devices."""
-    solver, model = cfg.SOLVER, cfg.MODEL
-    return {
-        "devices": processes,
-        "batch": solver.IMS_PER_BATCH,
-        "lr": solver.BASE_LR,
-        "warm_up": solver.WARMUP_ITERS,
-        "steps": list(solver.STEPS),
-        "iterations": solver.MAX_ITER,
-        "norm": model.RESNETS.NORM if "resnet" in model.BACKBONE.NAME else model.FPN.NORM,
-    }
-
-
-def _norm(processes: int, cuda: bool, asked: str) -> str:
-    if processes == 1:
-        return "BN"
-    if not cuda and asked in ("", "SyncBN"):
-        return "naiveSyncBN"  # the one synchronised norm of Detectron2 that gloo can carry
-    return asked or "SyncBN"
 
 
 def use_own(cfg: CfgNode, data: str, skip_bad: bool = False) -> list[str]:
@@ -87,7 +30,9 @@ def use_own(cfg: CfgNode, data: str, skip_bad: bool = False) -> list[str]:
     return [f"data: {found.name}, {len(found.classes)} classes ({', '.join(found.classes[:3])}, ...)", *found.notes]
 
 
-def vary(cfg: CfgNode, shortened: str, lr_factor: float, hold_out: float, owned: bool = False) -> list[str]:
+def vary(
+    cfg: CfgNode, shortened: str, lr_factor: float, hold_out: float, owned: bool = False, devices: int = 1
+) -> list[str]:
     """Change ``cfg`` in place from the published protocol as was asked; return what was changed, as text.
 
     ``owned``: its data is the user's already, and stays.
@@ -95,6 +40,8 @@ def vary(cfg: CfgNode, shortened: str, lr_factor: float, hold_out: float, owned:
     said = [] if owned or shortened in ("", EMBEDDED) else use_own(cfg, shortened)
     if shortened:
         shorten(cfg, "" if owned or said else shortened)
+        parts = cfg.SOLVER.ACCUMULATE
+        cfg.SOLVER.IMS_PER_BATCH = min(cfg.SOLVER.IMS_PER_BATCH, devices * (parts if parts > 1 else TRAIN_BATCH))
     cfg.SOLVER.BASE_LR *= lr_factor
     if hold_out:
         names = cfg.DATASETS.TRAIN

@@ -29,7 +29,7 @@ from core.files import write_atomic
 from core.stopping import Sitting, stop_signals
 from transfer.convert import recipe
 from transfer.frameworks._protocol import describe, from_workers, harmless, write_evaluation
-from transfer.frameworks.detectron2 import datasets, evaluators, protocol, weights
+from transfer.frameworks.detectron2 import datasets, devices, evaluators, protocol, weights
 from transfer.frameworks.detectron2.trainer import Trainer, draw
 from transfer.frameworks.detectron2.weights import ProvenCheckpointer
 
@@ -93,12 +93,15 @@ def prepare(arguments: argparse.Namespace, held: contextlib.ExitStack | None = N
         said = ["MODEL.WEIGHTS is empty: the backbone starts from random weights"]
     weights.refuse_impossible(cfg)
     written, _ = read_config(arguments.config_file, [])
-    published = protocol.summary(written, written.SOLVER.REFERENCE_WORLD_SIZE or processes)
-    cfg, changed = protocol.adapt(cfg, processes, cuda, arguments.norm)
+    published = devices.summary(written, written.SOLVER.REFERENCE_WORLD_SIZE or processes)
+    trial = devices.fits if cuda and not (arguments.eval_only or arguments.tiny) else None
+    fit = (arguments.images_per_device, arguments.scaling == "linear", trial)
+    cfg, changed = devices.adapt(cfg, processes, cuda, arguments.norm, arguments.opts[::2], *fit)
     if arguments.data:
         changed += protocol.use_own(cfg, arguments.data, arguments.skip_bad)
-    changed += protocol.vary(cfg, arguments.tiny, arguments.lr_factor, arguments.hold_out, bool(arguments.data))
-    effective = protocol.summary(cfg, processes)
+    asked = (arguments.tiny, arguments.lr_factor, arguments.hold_out, bool(arguments.data))
+    changed += protocol.vary(cfg, *asked, processes)
+    effective = devices.summary(cfg, processes)
     datasets.check((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
     datasets.check_classes(cfg, cfg.DATASETS.TEST)
     cfg.freeze()
@@ -119,7 +122,8 @@ def prepare(arguments: argparse.Namespace, held: contextlib.ExitStack | None = N
 def read_config(file: str, options: list[str]) -> tuple[CfgNode, set[str]]:
     """Return Detectron2's config and the keys that the file, its bases and the command line set."""
     cfg = get_cfg()
-    cfg.SOLVER.OPTIMIZER = "SGD"  # our one key beyond Detectron2's; the short protocols for CPUs set AdamW
+    cfg.SOLVER.OPTIMIZER = "SGD"  # our keys beyond Detectron2's: AdamW is the other optimizer,
+    cfg.SOLVER.ACCUMULATE = 1  # and gradients of so many parts of an iteration's images are added up before a step
     written = _written(Path(file), ()) if file else {}
     try:
         cfg.merge_from_other_cfg(CfgNode(written))

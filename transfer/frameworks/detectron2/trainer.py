@@ -2,6 +2,7 @@
 
 from transfer.frameworks.detectron2 import compat  # noqa: F401, I001 - first: it prepares Detectron2's import
 
+import contextlib
 import functools
 import signal
 import weakref
@@ -43,11 +44,29 @@ class Trainer(DefaultTrainer):
         self.sitting = sitting
         super().__init__(cfg)
         self.seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+        # not between forward and backward: parts have added their gradients by then
+        self._trainer.zero_grad_before_forward = True
+
+    def run_step(self) -> None:
+        """Take a step, on gradients of several parts where ``SOLVER.ACCUMULATE`` says so."""
+        network = self._trainer.model
+        if (parts := self.cfg.SOLVER.ACCUMULATE) > 1:
+            self._trainer.model = _Summed(self._trainer, parts)
+        try:
+            super().run_step()
+        finally:
+            self._trainer.model = network
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Load weights or a checkpoint; a resumed run goes on with the images that its first sitting would have seen next."""
+        """Load weights or a checkpoint; a resumed run goes on with the images that its first sitting would have seen next.
+
+        It does so at this config's rate: a checkpoint's optimizer brings back that of its own.
+        """
+        rates = [group["lr"] for group in self.optimizer.param_groups]
         super().resume_or_load(resume)
-        self._trainer.data_loader.begin(self.seed, self.start_iter)
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["initial_lr"] = rate  # what Detectron2's schedule multiplies
+        self._trainer.data_loader.begin(self.seed, self.start_iter * self.cfg.SOLVER.ACCUMULATE)
 
     def state_dict(self) -> dict[str, Any]:
         """Return how far the training is, and its seed."""
@@ -61,7 +80,13 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: Any) -> datasets.TrainLoader:
-        """Return Detectron2's training images, in an order and with augmentations that a resumed run finds again."""
+        """Return Detectron2's training images, in an order and with augmentations that a resumed run finds again.
+
+        A batch is what one forward takes.
+        """
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.SOLVER.IMS_PER_BATCH //= cfg.SOLVER.ACCUMULATE
         return datasets.TrainLoader(cfg)
 
     @classmethod
@@ -172,6 +197,30 @@ class SeededPreciseBN(HookBase):
             self.hook.after_step()
 
 
+class _Summed:
+    """A network that, called with the first of ``parts`` batches, takes the others from the loader and returns their mean losses.
+
+    The gradients of all parts but the last are added up on the way.
+    """
+
+    training = True
+
+    def __init__(self, trainer: Any, parts: int) -> None:
+        self.trainer, self.network, self.parts = trainer, trainer.model, parts
+
+    def __call__(self, batch: Any) -> dict[str, Tensor]:
+        before: dict[str, Tensor] = {}
+        for _ in range(self.parts - 1):
+            with getattr(self.network, "no_sync", contextlib.nullcontext)():
+                losses = {name: loss / self.parts for name, loss in self.network(batch).items()}
+                total = torch.stack(list(losses.values())).sum()
+                scaler = getattr(self.trainer, "grad_scaler", None)
+                (total if scaler is None else scaler.scale(total)).backward()
+            before = {name: loss.detach() + before.get(name, 0) for name, loss in losses.items()}
+            batch = next(self.trainer._data_loader_iter)
+        return {name: loss / self.parts + before[name] for name, loss in self.network(batch).items()}
+
+
 class JournalHook(HookBase):
     """Write a line of ``journal.jsonl`` every ``period`` steps, and show the progress."""
 
@@ -183,14 +232,15 @@ class JournalHook(HookBase):
         self.journal = Journal(self.folder, self.trainer.max_iter, start=self.trainer.start_iter, label="detection")
 
     def after_step(self) -> None:
-        """Log the smoothed loss and its parts."""
+        """Log the smoothed loss and its parts, and the rate of this step."""
         step = self.trainer.iter + 1
         if step % self.period and step != self.trainer.max_iter:
             return
         latest = {name: value for name, (value, _) in self.trainer.storage.latest().items()}
         losses = {name.replace("loss_", "loss/"): value for name, value in latest.items() if "loss_" in name}
-        values = {"loss": latest["total_loss"], **losses, "lr": self.trainer.optimizer.param_groups[0]["lr"]}
+        values = {"loss": latest["total_loss"], **losses}
         values = {name: round(float(value), 6) for name, value in values.items()}
+        values["lr"] = latest["lr"]  # the optimizer's own is the next step's by now
         self.journal.log(step, **values, seconds=round(self.sitting.seconds, 3))
 
     def after_train(self) -> None:

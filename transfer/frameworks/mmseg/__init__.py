@@ -43,9 +43,8 @@ class Mmseg(Framework):
 
         cfg = run.read_config(config, [])
         if devices is not None:
-            return run.protocol.adapt(cfg, devices, cuda=True)[0]["effective"]
-        batch = cfg.auto_scale_lr.base_batch_size
-        return run.protocol.summary(cfg, batch // cfg.train_dataloader.batch_size, batch)
+            return run.devices.adapt(cfg, devices, cuda=True)[0]["effective"]
+        return run.devices.published(cfg, 1)
 
     def bases(self, config: Path) -> list[Path]:
         """Read ``_base_ = ...``: a path or a list of paths relative to the file (MMEngine's rule)."""

@@ -118,7 +118,7 @@ def _buffer(value: Any) -> HistoryBuffer | None:
 class Record(Hook):
     """Write ``journal.jsonl`` and the progress display; stop when the loss is no longer a number."""
 
-    priority = "LOW"
+    priority = "BELOW_NORMAL"  # before the schedulers' hook, which is LOW and sets the next step's rate
 
     def __init__(self, folder: Path, interval: int, sitting: Sitting) -> None:
         self.folder, self.interval, self.sitting = folder, interval, sitting

@@ -1,8 +1,8 @@
-"""Fit a published protocol to the devices at hand, and depart from it as asked: short, at another rate, on a part."""
+"""Depart from a published protocol as asked: short, at another rate, on a part."""
 
 from transfer.frameworks.mmseg import compat  # noqa: F401, I001 - first: it prepares the mm* packages
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from core.shapes import CLASSES
 from transfer.datasets import own
 from transfer.frameworks._protocol import departures, held
 from transfer.frameworks.mmseg.data import check, images, leaves
+from transfer.frameworks.mmseg.devices import mappings
 from transfer.frameworks.mmseg.heads import every
 
 
@@ -24,92 +25,13 @@ CROP = (64, 64)
 EMBEDDED = "shapes"
 
 
-def adapt(cfg: Config, processes: int, cuda: bool) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Change ``cfg`` in place for ``processes`` devices; return the effective and the published recipe, and what to say.
-
-    The published batch is ``auto_scale_lr.base_batch_size`` (MMEngine's field). With a share s of it at hand, lr is
-    multiplied by s and warm-up, steps and iterations are divided by it (linear scaling rule, Goyal et al. 2017).
-    """
-    batch = processes * cfg.train_dataloader.batch_size
-    before = published(cfg, processes)
-    if not cuda or processes == 1:
-        _replace_sync_bn(cfg.model)
-    if batch != before["batch"]:
-        _scale(cfg, batch / before["batch"])
-        cfg.auto_scale_lr.base_batch_size = batch
-    after = summary(cfg, processes, batch)
-    where = "one device" if processes == 1 else "SyncBN needs CUDA; statistics stay per process"
-    said = [f"SyncBN becomes BN ({where})"] if before["norm"] != after["norm"] else []
-    return {"effective": after, "published": before}, said
-
-
-def published(cfg: Config, processes: int) -> dict[str, Any]:
-    """Return the recipe as the config has it, for its own number of devices where it says that."""
-    own = cfg.train_dataloader.batch_size
-    batch = (cfg.get("auto_scale_lr") or {}).get("base_batch_size", processes * own)
-    return summary(cfg, batch // own, batch)
-
-
-def _scale(cfg: Config, share: float) -> None:
-    def longer(count: int) -> int:
-        return max(1, round(count / share))
-
-    cfg.optim_wrapper.optimizer.lr *= share
-    for key in ("max_iters", "val_interval"):
-        if key in cfg.train_cfg:
-            cfg.train_cfg[key] = longer(cfg.train_cfg[key])
-    hooks = cfg.get("default_hooks") or {}
-    if (hook := hooks.get("checkpoint")) and not hook.get("by_epoch", True) and hook.get("interval", -1) > 0:
-        hook.interval = longer(hook.interval)
-    for scheduler in cfg.get("param_scheduler") or []:
-        if "eta_min" in scheduler:
-            scheduler.eta_min *= share
-        if scheduler.get("by_epoch", True):
-            continue
-        for key in ("begin", "end", "T_max", "step_size"):
-            if scheduler.get(key):
-                scheduler[key] = longer(scheduler[key])
-        if scheduler.get("milestones"):
-            scheduler.milestones = [longer(step) for step in scheduler.milestones]
-
-
-def summary(cfg: Config, devices: int, batch: int) -> dict[str, Any]:
-    """Return the facts of a protocol that depend on the number of devices; ``batch`` is that of all of them."""
-    schedulers = cfg.get("param_scheduler") or []
-    warm_ups = [s.get("end", 0) for s in schedulers if s.type in ("LinearLR", "ConstantLR")]
-    return {
-        "devices": devices,
-        "batch": batch,
-        "lr": cfg.optim_wrapper.optimizer.lr,
-        "warm_up": max(warm_ups, default=0),
-        "steps": [step for s in schedulers for step in s.get("milestones", [])],
-        "iterations": cfg.train_cfg.get("max_iters"),
-        "norm": (cfg.model.backbone.get("norm_cfg") or {"type": "BN"})["type"],
-    }
-
-
-def _replace_sync_bn(node: Any) -> None:
-    for mapping in _mappings(node):
-        if mapping.get("type") == "SyncBN":
-            mapping["type"] = "BN"
-
-
-def _mappings(node: Any) -> Iterator[ConfigDict]:
-    if isinstance(node, Mapping):
-        yield node
-        node = list(node.values())
-    if isinstance(node, list | tuple):
-        for value in node:
-            yield from _mappings(value)
-
-
 def use_own(cfg: Config, data: str, skip_bad: bool = False) -> list[str]:
     """Change ``cfg`` in place to a user's folder: its sets, its classes and the head; return what to say."""
     found = own.prepare(data, "masks", skip_bad=skip_bad)
     for name, split in (("train", "train"), ("val", "val"), ("test", "val")):
         loader = cfg[f"{name}_dataloader"]
         pipeline = next(leaves(loader.dataset)).pipeline
-        for step in _mappings(pipeline):
+        for step in mappings(pipeline):
             step.pop("reduce_zero_label", None)  # the canonical label maps count classes from 0
         part = {"ann_file": f"ImageSets/Segmentation/{split}.txt", "pipeline": pipeline}
         loader.dataset = ConfigDict({**_dataset(Path(found.folder), found.classes), **part})
@@ -173,7 +95,9 @@ def shorten(cfg: Config, embedded: bool) -> None:
         dataset = _dataset(root, classes) if embedded else next(leaves(loader.dataset)).to_dict()
         listing = {"ann_file": f"ImageSets/Segmentation/{split}.txt"} if embedded else {}
         loader.dataset = {**dataset, **listing, "indices": count, "pipeline": _pipeline(name)}
-        loader.batch_size, loader.num_workers, loader.persistent_workers = BATCH if name == "train" else 1, 0, False
+        loader.batch_size, loader.num_workers, loader.persistent_workers = 1, 0, False
+    parts = cfg.optim_wrapper.get("accumulative_counts", 1)
+    cfg.train_dataloader.batch_size = parts if parts > 1 else BATCH
     cfg.test_dataloader = cfg.val_dataloader
     cfg.model.data_preprocessor["size"] = CROP
     if embedded:

@@ -26,7 +26,7 @@ from core.weights_file import read_weights_file
 from core.stopping import Sitting, stop_signals
 from transfer.frameworks._protocol import describe, evaluate_again, from_workers, write_evaluation
 from transfer.frameworks.mmseg import data as reading
-from transfer.frameworks.mmseg import protocol
+from transfer.frameworks.mmseg import devices, protocol
 from transfer.frameworks.mmseg.hooks import (
     AverageNorms,
     Drawings,
@@ -59,6 +59,8 @@ def run(
     data: str = "",
     skip_bad: bool = False,
     checkpoint_minutes: float = 10.0,
+    images_per_device: int = 0,
+    scaling: str = "batch",
 ) -> dict[str, float | None]:
     """Train ``config`` from the converted backbone ``weights``, write ``evaluation.json`` and return its metrics.
 
@@ -73,9 +75,11 @@ def run(
     if amp:
         use_amp(cfg, cuda)
     processes = compat.world_size(launcher)
-    published = protocol.published(read_config(config, ()), processes)
+    published = devices.published(read_config(config, ()), processes)
     owned = protocol.use_own(cfg, data, skip_bad) if data else []
-    recipes, lines = _adapt(cfg, published, processes, cuda, (tiny, lr_factor, hold_out, bool(data)))
+    trial = devices.fits if cuda and not tiny else None
+    fitted = devices.adapt(cfg, processes, cuda, _parse(cfg_options), images_per_device, scaling == "linear", trial)
+    recipes, lines = _vary(cfg, published, processes, fitted, (tiny, lr_factor, hold_out, bool(data)))
     lines = [*owned, *lines]
     rank = int(os.environ.get("RANK", 0))
     held = contextlib.nullcontext() if rank else work_folder.hold(work_dir)
@@ -87,6 +91,8 @@ def run(
             cfg.model_wrapper_cfg = wrapper
         _say([*lines, *opened], backbone)
         runner = _build(cfg, config)
+        if not devices.agree(cfg.train_dataloader.batch_size):
+            raise InputError("the devices hold different numbers of images; give --images-per-device")
         loader = LoadBackbone(backbone, sha256(weights) if weights else "")
         record = Record(work_dir, cfg.default_hooks.logger.get("interval", 10), sitting)
         averaging = [AverageNorms()] if processes > 1 and not cuda else []
@@ -111,15 +117,15 @@ def run(
     return metrics
 
 
-def _adapt(
-    cfg: Config, published: dict[str, Any], processes: int, cuda: bool, asked: tuple[str, float, float, bool]
+def _vary(
+    cfg: Config, published: dict[str, Any], processes: int, fitted: Any, asked: tuple[str, float, float, bool]
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """Fit the protocol to the devices and to what was asked; return both recipes and what to print."""
-    recipes, said = protocol.adapt(cfg, processes, cuda)
+    """Depart from the protocol as asked; return both recipes and what to print."""
+    recipes, said = fitted
     recipes["published"] = published  # the file's, before the command line changed it
     changed = protocol.vary(cfg, *asked)
     if changed:
-        recipes["effective"] = protocol.summary(cfg, processes, processes * cfg.train_dataloader.batch_size)
+        recipes["effective"] = devices.summary(cfg, processes)
     return recipes, [*said, *changed, *describe(recipes["published"], recipes["effective"])]
 
 
@@ -166,7 +172,7 @@ def _build(cfg: Config, source: Path) -> Runner:
     """Build MMEngine's Runner; its log goes to a file in the work folder, warnings also to the terminal."""
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # hundreds of lines on the environment, all in the log file
-            runner = Runner.from_cfg(cfg)
+            runner = devices.ResumingRunner.from_cfg(cfg)
             _ = runner.train_loop  # built now: the settings of the loop are checked only then
     except (TypeError, KeyError) as error:
         raise InputError(f"{source} does not fit MMSegmentation: {str(error).splitlines()[-1]}") from error
