@@ -193,6 +193,8 @@ class ResumingRunner(Runner):
         super().resume(filename, *arguments, **{**options, "resume_param_scheduler": False})
         for group, rate in zip(self.optim_wrapper.param_groups, rates, strict=True):
             group.update(rate)
+        for scheduler in self.param_schedulers or []:
+            scheduler.optimizer._global_step = self.iter  # else MMEngine warns of rates that run ahead of the steps
         for _ in range(self.iter):
             for scheduler in self.param_schedulers or []:
                 scheduler.step()
