@@ -112,13 +112,13 @@ def test_two_cpu_processes_train_and_evaluate_together(
     one_by_one = ("--images-per-device", 1) if norm == "FrozenBN" else ()
     neck = ("MODEL.FPN.NORM", "SyncBN" if norm == "SyncBN" else "LN")
     norms = ("SOLVER.IMS_PER_BATCH", 4, "MODEL.RESNETS.NORM", norm, *neck)
-    arguments = ("--num-gpus", 2, *one_by_one, *options, *norms, "SOLVER.MAX_ITER", 2, "OUTPUT_DIR", tmp_path / "run")
+    arguments = ("--num-gpus", 2, *one_by_one, *options, *norms, "SOLVER.MAX_ITER", 3, "OUTPUT_DIR", tmp_path / "run")
     done = run_tool(TOOL, *arguments, DETECTRON2_DATASETS=str(root))
     assert ("SyncBN becomes naiveSyncBN" in done.stderr) == (norm == "SyncBN")
     effective = read(tmp_path / "run")["recipe"]["effective"]
     assert tuple(effective[key] for key in ("batch", "accumulate", "norm", "norm_group")) == found
-    assert (effective["devices"], effective["iterations"]) == (2, 2)
-    assert logged(tmp_path / "run") == [1, 2]
+    assert (effective["devices"], effective["iterations"]) == (2, 3)
+    assert logged(tmp_path / "run") == [1, 2, 3]
 
 
 def test_a_missing_dataset_is_one_line_and_exit_2_before_anything_is_written(

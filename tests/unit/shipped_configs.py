@@ -22,10 +22,12 @@ NAMES = {
     "pretrain": re.compile(rf"(?P<method>[a-z0-9-]+)_{BACKBONE}_{SIZE}-(?P<length>\d+)ep_(?P<data>[a-z0-9_-]+)"),
     "detection": re.compile(
         rf"(?P<method>mask|faster)-rcnn_{BACKBONE}-(?P<neck>c4|fpn)(?P<heads>-4conv1fc)?"
+        r"(?P<variant>-(?:naivesyncbn|plain|spark|official))?"
         rf"_{SIZE}-(?P<length>\d+k?)_(?P<data>[a-z0-9-]+)"
     ),
     "segmentation": re.compile(
-        rf"(?P<method>fcn|fcn-16s|upernet)_{BACKBONE}(?:-d(?P<stride>\d+))?_{SIZE}-(?P<length>\d+(?:k|i))_"
+        rf"(?P<method>fcn|fcn-16s|upernet)_{BACKBONE}(?:-d(?P<stride>\d+))?"
+        rf"(?P<variant>-(?:pad0|moco|slotcon|official))?_{SIZE}-(?P<length>\d+(?:k|i))_"
         r"(?P<data>[a-z0-9-]+)-(?P<height>\d+)x(?P<across>\d+)"
     ),
 }

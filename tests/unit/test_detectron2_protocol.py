@@ -28,6 +28,8 @@ from transfer.frameworks.detectron2.weights import FAMILIES, get
 FOLDER = DETECTION[0].parent
 DATA = {
     "coco": ("coco_2017_train", "coco_2017_val"),
+    "coco1": ("coco_2017_train+held0.01", "coco_2017_val"),
+    "coco10": ("coco_2017_train+held0.1", "coco_2017_val"),
     "voc07": ("voc_2007_trainval", "voc_2007_test"),
     "voc0712": ("voc_2007_trainval", "voc_2012_trainval", "voc_2007_test"),
     "shapes": ("shapes_train", "shapes_val"),
@@ -59,7 +61,7 @@ def test_our_tool_reads_the_config_as_detectron2_does_and_accepts_its_weights(pa
 def test_the_data_is_that_of_the_name_and_registered(path: Path, name: Name) -> None:
     cfg = load_detection(path)
     assert DATA[name["data"]] == (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
-    assert set(DATA[name["data"]]) <= set(DatasetCatalog.list())
+    assert {source.partition("+")[0] for source in DATA[name["data"]]} <= set(DatasetCatalog.list())
 
 
 @pytest.mark.parametrize("length", ["9k_voc07", "24k_voc0712"])

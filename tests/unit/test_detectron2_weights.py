@@ -84,10 +84,12 @@ def test_weights_that_detectron2s_resnet_cannot_hold_are_refused(cfg: Any, name:
 
 
 @pytest.mark.parametrize("depth", [18, 34])
-def test_basic_blocks_through_c4_are_refused(cfg: Any, depth: int) -> None:
+def test_basic_blocks_through_detectron2s_own_c4_are_refused(cfg: Any, depth: int) -> None:
     inject(cfg, Recipe(depth=depth), set(), "weights.pkl")
-    with pytest.raises(InputError, match=f"DEPTH is {depth} .*three bottleneck blocks.*use an FPN config"):
+    with pytest.raises(InputError, match=f"DEPTH is {depth} .*three bottleneck blocks.*or an FPN config"):
         refuse_impossible(cfg)
+    cfg.MODEL.ROI_HEADS.NAME = "Res5ROIHeadsExtraNorm"  # ours has basic blocks
+    refuse_impossible(cfg)
 
 
 CONVNEXT = Recipe(family="convnext", depth=18, width=96, stem="patch", norm="LN", blocks=(3, 3, 9, 3))

@@ -66,7 +66,7 @@ def original_rates(original: dict[str, Any]) -> list[float]:
     rise, steps = original["warm_up"] // SHORT, [step // SHORT for step in original["steps"]]
     for t in range(length):
         if original["schedule"] == "step":
-            rate = original["lr"] * 0.1 ** sum(t >= step for step in steps)
+            rate = original["lr"] * original.get("drop", 0.1) ** sum(t >= step for step in steps)
         else:
             begin = original["warm_up"] // SHORT
             left = 1 - (max(t, begin) - begin) / (length - begin - 1)  # MMEngine's last rate is the floor

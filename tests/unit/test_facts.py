@@ -31,6 +31,7 @@ PUBLISHED_LR = {
     "fcn-cityscapes": 0.01 / 8,
     "upernet": 0.01 / 16,
     "fcn-16s": 0.003 / 16,
+    "fcn-16s-cityscapes": 0.01 / 16,
 }
 
 
@@ -62,15 +63,16 @@ def detection_facts(cfg: Any, name: Name) -> dict[str, bool]:
         "std": close(model.PIXEL_STD, STD),
         "channel order": cfg.INPUT.FORMAT == "RGB",
         "nothing frozen": model.BACKBONE.FREEZE_AT == 0,
-        "precise statistics": bool(cfg.TEST.PRECISE_BN.ENABLED),
         "batch": (name["devices"] * name["images"], name["devices"])
         == (solver.IMS_PER_BATCH, solver.REFERENCE_WORLD_SIZE),
         "schedule": name["length"] == solver.MAX_ITER and min(solver.STEPS) > 0 and max(solver.STEPS) < name["length"],
         "masks": model.MASK_ON is (name["method"] == "mask"),
         "no file": model.WEIGHTS == "",
     }
+    if name["variant"] != "-plain":
+        facts["precise statistics"] = bool(cfg.TEST.PRECISE_BN.ENABLED)
     if name["neck"] == "fpn":
-        facts["norm of the FPN"] = model.FPN.NORM == "SyncBN"
+        facts["norm of the FPN"] = ("" if name["variant"] in ("-plain", "-official") else "SyncBN") == model.FPN.NORM
         heads = "SyncBN" if name["heads"] else ""
         facts["norm of the heads"] = (heads, heads) == (model.ROI_BOX_HEAD.NORM, model.ROI_MASK_HEAD.NORM)
         facts["form of the box head"] = ((4, 1) if name["heads"] else (0, 2)) == (
@@ -79,7 +81,7 @@ def detection_facts(cfg: Any, name: Name) -> dict[str, bool]:
         )
     else:
         facts["extra norm"] = model.ROI_HEADS.NAME == "Res5ROIHeadsExtraNorm"
-    if name["devices"] == 8 and not name["family"]:
+    if name["devices"] == 8 and not name["family"] and name["variant"] != "-spark":
         facts["lr per image"] = pytest.approx(PUBLISHED_LR["detection"]) == solver.BASE_LR / solver.IMS_PER_BATCH
     if not name["family"]:
         facts["stride"] = resnet.STRIDE_IN_1X1 is False
@@ -88,7 +90,9 @@ def detection_facts(cfg: Any, name: Name) -> dict[str, bool]:
             name["width"],
             name["width"] * (1 if name["depth"] < 50 else 4),
         ) == (resnet.STEM_OUT_CHANNELS, resnet.RES2_OUT_CHANNELS)
-        facts["norms trained and synchronised"] = resnet.NORM == "SyncBN"
+        facts["norms trained and synchronised"] = (
+            "naiveSyncBN" if name["variant"] == "-naivesyncbn" else "SyncBN"
+        ) == resnet.NORM
     return facts
 
 
@@ -157,7 +161,7 @@ WRONG_DETECTION = {
     "width": ("MODEL.RESNETS.STEM_OUT_CHANNELS", 32),
     "nothing frozen": ("MODEL.BACKBONE.FREEZE_AT", 2),
     "norms trained and synchronised": ("MODEL.RESNETS.NORM", "FrozenBN"),
-    "norm of the FPN": ("MODEL.FPN.NORM", ""),
+    "norm of the FPN": ("MODEL.FPN.NORM", "GN"),
     "norm of the heads": ("MODEL.ROI_MASK_HEAD.NORM", "BN"),
     "form of the box head": ("MODEL.ROI_BOX_HEAD.NUM_FC", 3),
     "extra norm": ("MODEL.ROI_HEADS.NAME", "Res5ROIHeads"),

@@ -208,12 +208,20 @@ def build_slim_resnet_fpn_backbone(cfg: Any, input_shape: ShapeSpec) -> Backbone
 class Res5ROIHeadsExtraNorm(Res5ROIHeads):
     """C4 heads with one more norm after res5, for Faster and Mask R-CNN (MoCo, arXiv 1911.05722, sec. 4.2 and app. B).
 
-    The added norm is ``roi_heads.res5.norm``; the blocks keep Detectron2's names, so res5 loads as ever.
+    The added norm is ``roi_heads.res5.norm``; the blocks keep Detectron2's names, so res5 loads as ever. Under a ResNet-18/34 the
+    blocks are basic ones, which Detectron2's own head has not.
     """
 
     @classmethod
     def _build_res5_block(cls, cfg: Any) -> tuple[nn.Sequential, int]:
-        res5, channels = super()._build_res5_block(cfg)
+        depth, width = cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.RES2_OUT_CHANNELS
+        if depth < 50:
+            channels, count = 8 * width, BLOCKS[depth][1][3]
+            shape = {"in_channels": 4 * width, "out_channels": channels, "norm": cfg.MODEL.RESNETS.NORM}
+            strides = [2] + [1] * (count - 1)
+            res5 = nn.Sequential(*ResNet.make_stage(BasicBlock, count, stride_per_block=strides, **shape))
+        else:
+            res5, channels = super()._build_res5_block(cfg)
         res5.add_module("norm", get_norm(cfg.MODEL.RESNETS.NORM, channels))
         return res5, channels
 

@@ -61,7 +61,7 @@ def adapt(
         return trial is None or images <= own or trial(cfg, images)
 
     found = spread(batch, own, processes, seen, functools.cache(holds), linear)
-    solver.ACCUMULATE = found.accumulate
+    solver.ACCUMULATE, solver.REFERENCE_WORLD_SIZE = found.accumulate, processes  # else Detectron2 scales it once more
     solver.IMS_PER_BATCH = found.forward * found.accumulate * processes
     _scale(cfg, found.scale, given)
     said += [found.said] if found.said else []

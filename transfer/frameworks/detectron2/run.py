@@ -123,6 +123,7 @@ def read_config(file: str, options: list[str]) -> tuple[CfgNode, set[str]]:
     """Return Detectron2's config and the keys that the file, its bases and the command line set."""
     cfg = get_cfg()
     cfg.SOLVER.OPTIMIZER = "SGD"  # our keys beyond Detectron2's: AdamW is the other optimizer,
+    cfg.SOLVER.LAYER_DECAY = 1.0  # its rate is multiplied by this from layer to layer towards the image,
     cfg.SOLVER.ACCUMULATE = 1  # and gradients of so many parts of an iteration's images are added up before a step
     written = _written(Path(file), ()) if file else {}
     try:

@@ -4,6 +4,7 @@ from transfer.frameworks.detectron2 import compat  # noqa: F401, I001 - first: i
 
 import contextlib
 import functools
+import re
 import signal
 import weakref
 from collections.abc import Callable, Sequence
@@ -139,8 +140,17 @@ class Trainer(DefaultTrainer):
             return super().build_optimizer(cfg, model)
         if cfg.SOLVER.OPTIMIZER != "AdamW":
             raise InputError(f"SOLVER.OPTIMIZER is {cfg.SOLVER.OPTIMIZER!r}; there are 'SGD' and 'AdamW'")
-        parameters = get_default_optimizer_params(model, weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM)
-        return torch.optim.AdamW(parameters, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
+        solver, blocks = cfg.SOLVER, sum(bool(BLOCK_OF_RES4.search(name)) for name, _ in model.named_modules())
+        parameters = get_default_optimizer_params(
+            model,
+            base_lr=solver.BASE_LR,
+            weight_decay=solver.WEIGHT_DECAY,
+            weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+            weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+            lr_factor_func=lambda name: solver.LAYER_DECAY ** layers_above(name, blocks),
+            overrides={} if (bias := solver.WEIGHT_DECAY_BIAS) is None else {"gamma": {"weight_decay": bias}},
+        )
+        return torch.optim.AdamW(parameters, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY)
 
     @property
     def results(self) -> dict[str, Any]:
@@ -195,6 +205,23 @@ class SeededPreciseBN(HookBase):
             self.hook._data_loader.begin(self.trainer.seed, 0)
         with drawing(self.trainer.seed, "precise bn", comm.get_rank()):
             self.hook.after_step()
+
+
+BLOCK = re.compile(r"(?:bottom_up|backbone|roi_heads)\.(?:(stem)|res([2-5])\.(\d+))\.")
+BLOCK_OF_RES4 = re.compile(r"(?:bottom_up|backbone)\.res4\.\d+$")
+
+
+def layers_above(name: str, blocks: int) -> int:
+    """Return how many layers stand above a parameter, for an lr that falls from layer to layer; ``blocks`` are res4's.
+
+    A layer is the stem, res2, res3, each three blocks of res4, res5, and all the rest, as in the releases of ConvNeXt (arXiv
+    2201.03545) and SparK (arXiv 2301.03580).
+    """
+    top = 3 + -(-blocks // 3)
+    if not (match := BLOCK.search(name)):
+        return 0
+    stem, stage, block = match.groups()
+    return top + 1 - (0 if stem else {"2": 1, "3": 2, "4": 3 + int(block or 0) // 3, "5": top}[stage])
 
 
 class _Summed:

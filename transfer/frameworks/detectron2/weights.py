@@ -81,10 +81,11 @@ def refuse_impossible(cfg: Any) -> None:
             f"MODEL.BACKBONE.NAME is {name} and MODEL.ROI_HEADS.NAME is {cfg.MODEL.ROI_HEADS.NAME}: C4 continues a "
             "ResNet in its heads; use an FPN config such as mask-rcnn_convnext-t-fpn"
         )
-    if depth < 50 and cfg.MODEL.ROI_HEADS.NAME.startswith("Res5"):
+    if depth < 50 and cfg.MODEL.ROI_HEADS.NAME == "Res5ROIHeads":
         raise InputError(
             f"MODEL.RESNETS.DEPTH is {depth} and MODEL.ROI_HEADS.NAME is {cfg.MODEL.ROI_HEADS.NAME}: C4's res5 is "
-            "three bottleneck blocks, which a ResNet-18/34 has not; use an FPN config such as mask-rcnn_r18-fpn"
+            "three bottleneck blocks, which a ResNet-18/34 has not; use Res5ROIHeadsExtraNorm, as in faster-rcnn_r18-c4, or an "
+            "FPN config such as mask-rcnn_r18-fpn"
         )
 
 
