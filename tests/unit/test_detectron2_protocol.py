@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 from shipped_configs import DETECTION, Name, load_detection, shipped
 from torch.utils.data import DataLoader
@@ -335,3 +336,60 @@ def test_the_classes_of_a_voc_folder_are_its_own_where_they_are_not_vocs(tmp_pat
     assert datasets._classes(tmp_path) == [CLASSES[0]]
     (tmp_path / "Annotations" / "a.xml").write_text("<annotation><object><name>cat</name></object></annotation>")
     assert len(datasets._classes(tmp_path)) == 20
+
+
+@pytest.mark.parametrize(
+    ("stem", "decay", "layers", "extra"),
+    [
+        ("mask-rcnn_r50-fpn-4conv1fc-spark_8xb2-90k_coco", 0.6, (6, 5, 4, 3, 3, 3, 2, 2, 2, 1), 1e-4),
+        ("mask-rcnn_convnext-t-fpn-official_8xb2-263880_coco", 0.95, (7, 6, 5, *[4] * 3, *[3] * 3, *[2] * 3, 1), 0.0),
+    ],
+)
+def test_rates_fall_from_layer_to_layer_as_in_the_release(stem: str, decay: float, layers: tuple, extra: float) -> None:
+    """``layers`` stand above the stem, res2, res3, each block of res4, and res5; ``extra`` is the weight decay of biases."""
+    from detectron2.modeling import build_model
+
+    from transfer.frameworks.detectron2.trainer import Trainer
+
+    cfg = config(FOLDER / f"{stem}.yaml")
+    cfg.MODEL.DEVICE = "meta"
+    with compat.quiet(), torch.device("meta"):
+        model = build_model(cfg)
+    groups = Trainer.build_optimizer(cfg, model).param_groups
+    found = {id(weight): (group["lr"], group["weight_decay"]) for group in groups for weight in group["params"]}
+    base, res4 = cfg.SOLVER.BASE_LR, len(layers) - 4
+    wanted = dict(zip(["stem", "res2", "res3", *(f"res4.{i}" for i in range(res4)), "res5"], layers, strict=True))
+    for name, weight in model.named_parameters():
+        inside = name.removeprefix("backbone.bottom_up.")
+        above = next((count for part, count in wanted.items() if inside.startswith(f"{part}.")), 0)
+        rate, weight_decay = found[id(weight)]
+        assert rate == pytest.approx(base * decay ** (above if inside != name else 0)), name
+        assert weight_decay == (cfg.SOLVER.WEIGHT_DECAY if weight.ndim > 1 else extra if "norm" not in name else 0.0), (
+            name
+        )
+
+
+@pytest.mark.parametrize(("depth", "blocks"), [(18, 2), (34, 3)])
+def test_c4_has_the_basic_blocks_of_the_backbone_in_its_head(depth: int, blocks: int) -> None:
+    from detectron2.modeling import build_model
+
+    from transfer.frameworks.detectron2.backbones import resnet
+    from transfer.frameworks.detectron2.weights import backbone
+
+    cfg = config(FOLDER / f"faster-rcnn_r{depth}-c4_8xb2-24k_voc0712.yaml")
+    cfg.MODEL.DEVICE = "meta"
+    with compat.quiet(), torch.device("meta"):
+        model, whole = build_model(cfg), resnet(depth, 64)
+    assert [name for name, _ in model.roi_heads.res5.named_children()] == [*map(str, range(blocks)), "norm"]
+    shapes = {name: weight.shape for name, weight in backbone(model.state_dict()).items()}
+    assert shapes == {name: weight.shape for name, weight in backbone(whole.state_dict()).items()}
+
+
+def test_a_tenth_of_coco_holds_the_hundredth(coco: Path) -> None:
+    base = f"coco:{coco}:train2017"
+    parts = [f"{base}+held{share}" for share in (0.4, 0.1)]
+    datasets.check(parts)
+    assert set(ids(parts[1])) < set(ids(parts[0]))
+    for stem, part in (("coco1", "+held0.01"), ("coco10", "+held0.1")):
+        cfg = config(FOLDER / f"mask-rcnn_r50-fpn_8xb2-12k_{stem}.yaml")
+        assert (f"coco_2017_train{part}",) == cfg.DATASETS.TRAIN

@@ -296,3 +296,67 @@ def test_a_half_copied_cityscapes_is_refused(tmp_path: Path) -> None:
         InputError, match=r"1 of 1 files in .*leftImg8bit/train are missing, first .*labelTrainIds\.png"
     ):
         data.check(cfg)
+
+
+@pytest.mark.parametrize(
+    ("stem", "dilations"),
+    [
+        ("fcn-16s_r50-d16_8xb2-30k", [1, 2, 2]),
+        ("fcn-16s_r50-d16-slotcon_8xb2-30k", [1, 2, 2]),
+        ("fcn-16s_r50-d16-moco_8xb2-30k", [2, 2, 2]),  # "the 3x3 convolutions in conv5 blocks have dilation 2"
+        ("fcn-16s_r50-d16-moco_8xb2-90k", [2, 2, 2]),
+    ],
+)
+def test_res5_is_dilated_as_the_text_or_the_release_says(stem: str, dilations: list[int]) -> None:
+    from mmengine.registry import init_default_scope
+    from mmseg.registry import MODELS
+
+    cfg = config(stem)
+    devices.adapt(cfg, 1, cuda=False)
+    init_default_scope("mmseg")
+    with compat.quiet(), torch.device("meta"):
+        network = MODELS.build(cfg.model)
+    assert [block.conv2.dilation[0] for block in network.backbone.layer4] == dilations
+    assert network.decode_head.align_corners is ("slotcon" in stem)
+
+
+def test_convnexts_rates_fall_from_stage_to_stage_as_in_its_release() -> None:
+    """Stem and downsamplings are 0.9^7 of the rate, stage i is 0.9^(6 - i), all else has it whole."""
+    from mmengine.optim import build_optim_wrapper
+    from mmengine.registry import init_default_scope
+    from mmseg.registry import MODELS
+
+    cfg = config("upernet_convnext-t-official")
+    devices.adapt(cfg, 1, cuda=False)
+    init_default_scope("mmseg")
+    with compat.quiet(), torch.device("meta"):
+        network = MODELS.build(cfg.model)
+        groups = build_optim_wrapper(network, cfg.optim_wrapper).optimizer.param_groups
+    found = {id(weight): (group["lr"], group["weight_decay"]) for group in groups for weight in group["params"]}
+    for name, weight in network.named_parameters():
+        _, part, stage, *_ = name.split(".")
+        above = 7 if part == "downsample_layers" else 6 - int(stage) if part == "stages" else 0
+        plain = weight.ndim == 1 or name.endswith(".bias")
+        assert found[id(weight)] == (pytest.approx(1e-4 * 0.9**above), 0.0 if plain else 0.05), name
+    assert (cfg.model.test_cfg.mode, cfg.model.test_cfg.stride) == ("slide", (341, 341))
+
+
+@pytest.mark.parametrize(("stem", "black"), [("fcn_r50-d8_4xb4-20k_voc12aug", True), ("fcn_r50-d8-pad0", False)])
+def test_a_small_image_is_padded_before_or_after_normalisation(stem: str, black: bool) -> None:
+    import numpy as np
+    from mmcv.transforms import Compose
+    from mmengine.registry import init_default_scope
+    from mmseg.registry import MODELS
+
+    cfg = config(stem)
+    init_default_scope("mmseg")
+    steps = next(leaves(cfg.train_dataloader.dataset)).pipeline
+    kept = [step for step in steps if step["type"] in ("Pad", "PackSegInputs")]
+    image = {"img": np.full((400, 500, 3), 255, np.uint8), "gt_seg_map": np.zeros((400, 500), np.uint8)}
+    with compat.quiet():
+        packed = Compose(kept)({**image, "seg_fields": ["gt_seg_map"], "img_shape": (400, 500)})
+        batch = {"inputs": [packed["inputs"]], "data_samples": [packed["data_samples"]]}
+        pixels = MODELS.build(cfg.model.data_preprocessor)(batch, training=True)["inputs"]
+    assert pixels.shape == (1, 3, 512, 512)
+    red = -123.675 / 58.395 if black else 0.0
+    assert float(pixels[0, 0, 511, 511]) == pytest.approx(red, abs=1e-5)

@@ -65,11 +65,13 @@ def row(name: str) -> tuple[str, ...]:
 
 
 def sources(names: Iterable[str]) -> str:
-    """Return what each benchmark says of itself, with its config."""
+    """Return what each benchmark says of itself, its source and what it must not be mixed up with, with its config."""
     lines = []
     for name in names:
         benchmark = benchmarks.find(name)
-        lines.append(f"- `{name}`: {benchmark.about} [{Path(benchmark.config).name}](../{benchmark.config})\n")
+        lines.append(
+            f"- `{name}`: {benchmark.about} {benchmark.note} [{Path(benchmark.config).name}](../{benchmark.config})\n"
+        )
     return "".join(lines)
 
 

@@ -63,10 +63,11 @@ class Trainer(DefaultTrainer):
 
         It does so at this config's rate: a checkpoint's optimizer brings back that of its own.
         """
-        rates = [group["lr"] for group in self.optimizer.param_groups]
+        rates = self.scheduler.base_lrs
         super().resume_or_load(resume)
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["initial_lr"] = rate  # what Detectron2's schedule multiplies
+        self.scheduler.base_lrs = rates
+        for group, base, rate in zip(self.optimizer.param_groups, rates, self.scheduler.get_lr(), strict=True):
+            group.update(initial_lr=base, lr=rate)
         self._trainer.data_loader.begin(self.seed, self.start_iter * self.cfg.SOLVER.ACCUMULATE)
 
     def state_dict(self) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from transfer.frameworks.mmseg import compat  # noqa: F401, I001 - first: it prepares the mm* packages
 
+import contextlib
 import copy
 import functools
+import io
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
@@ -185,6 +187,11 @@ class AccumulatingLoop(IterBasedTrainLoop):
 @RUNNERS.register_module()
 class ResumingRunner(Runner):
     """MMEngine's runner, which goes on at the rates of its own config: MMEngine takes over those of the checkpoint."""
+
+    def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
+        """Build it without the page of parameters' names that MMSegmentation prints."""
+        with contextlib.redirect_stdout(io.StringIO()):
+            return super().build_optim_wrapper(optim_wrapper)
 
     def resume(self, filename: str, *arguments: Any, **options: Any) -> None:
         """Load everything but the rates, then step the schedulers, which are new, to the checkpoint's iteration."""
