@@ -157,3 +157,43 @@ def _picture(panels, level, generator):
             draw.ellipse((x - r, y - r, x + r, y + r), fill=colour)
             draw.rectangle((x - r, y - r, x + r, y + r), outline="#ffdd00", width=int(level) // 4)
     return image
+
+
+BACKBONES = (
+    "Random initialisation",
+    "Supervised",
+    "SimCLR",
+    "SimSiam",
+    "SimSiam + MixSiam",
+    "BYOL",
+    "MoCo v2",
+    "MoCo v2, 800 ep",
+)
+BACKBONES += ("MoCo v2 + MSCN", "MoCo v2 + MixMask", "MoCo v2 + Un-Mix", "MoCo v2 + Un-Mix + MixMask")
+DENSE = {
+    **{f"{data}_{style}": ("detectron2", f"{data.upper()} {style.upper()}", ["bbox/AP", "bbox/AP50", "bbox/AP75", "segm/AP"])
+       for data, style in (("voc", "c4"), ("coco", "c4"), ("coco", "fpn"))},
+    **{f"{data}_fcn": ("mmseg", f"{title} FCN", ["seg/mIoU", "seg/mAcc"])
+       for data, title in (("voc12", "VOC12"), ("cityscapes", "Cityscapes"), ("ade20k", "ADE20K"))},
+    **{f"imagenet_{task}": ("classification", f"ImageNet {task}", [f"{task}/top1"]) for task in ("knn", "linear")},
+}  # fmt: skip
+
+
+def many(folder: Path, trials=5, seed=0):
+    """Make the results of twelve backbones on eight benchmarks, as a paper would have them."""
+    generator = random.Random(seed)
+    for index, name in enumerate(BACKBONES):
+        for number, (benchmark, (framework, title, metrics)) in enumerate(DENSE.items()):
+            level = 30 + 4 * number + (0 if index == 0 else 12 + 0.22 * index + generator.gauss(0, 0.25))
+            for trial in range(trials):
+                values = {m: level + 3 * i + generator.gauss(0, 0.25) for i, m in enumerate(metrics)}
+                made = result(name, benchmark, trial, values, framework=framework, seed=1000 * (trial + 1))
+                made["protocol"] |= {"title": title, "headline": metrics[0], "metrics": metrics}
+                cost = {
+                    "steps": 1000 * (index > 0),
+                    "batch_size": 256,
+                    "forwards_per_step": {"query": 1 + index % 3, "key": 1},
+                }
+                made["checkpoint"] |= {"method": "random" if index == 0 else "moco", "pretrain": cost}
+                write(folder / f"{index}--{benchmark}--{trial}", made)
+    return folder

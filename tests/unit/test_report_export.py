@@ -8,13 +8,13 @@ import sys
 
 import pyarrow.parquet
 import pytest
-from made_results import BASELINE, result, suite, write
+from made_results import BASELINE, many, result, suite, write
 from pycocotools.coco import COCO
 
 from core.errors import InputError
 from core.provenance import ROOT
 from transfer import results
-from transfer.report import assembly, export, markdown
+from transfer.report import assembly, export, figures, latex, markdown
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +139,75 @@ def test_a_page_whose_lines_or_file_are_unknown_is_refused_and_stays(tmp_path):
     page.write_text(f"{lines}| A | ? | ? |\n")
     assert markdown.refill(report, page) == 1
     assert page.read_text() == f"{lines}| A | 1.0 | 1 |\n"
+
+
+def test_latex_has_what_papers_print_the_best_in_bold_and_baseline_and_published_rows_under_a_rule(tmp_path):
+    metrics = ["bbox/AP", "bbox/AP50", "bbox/AP75", "segm/AP", "bbox/APs"]
+    for name, level in (("A", 50.0), ("B", 57.0)):
+        for trial in range(3):
+            values = {m: level + index + trial / 10 for index, m in enumerate(metrics)}
+            made = result(name, "voc0712_detection", trial, values)
+            made["protocol"] |= {"headline": "bbox/AP", "metrics": metrics}
+            made["checkpoint"]["pretrain"] = {"epochs": 200}
+            write(tmp_path / f"{name}{trial}", made)
+    latex.write(assembly.build(tmp_path, "A"), tmp_path / "report.tex")
+    lines = [line.strip() for line in (tmp_path / "report.tex").read_text().splitlines()]
+    body = lines[lines.index(r"\midrule") :]
+    assert r" & box AP & box AP50 & box AP75 & mask AP \\".strip() in lines
+    assert (
+        body[1]
+        == r"B & $\mathbf{57.10} \pm 0.10$$^{\blacktriangle}$ & $\mathbf{58.10}$ & $\mathbf{59.10}$ & $\mathbf{60.10}$ \\"
+    )
+    assert body[2:4] == [r"\midrule", r"A & $50.10 \pm 0.10$ & $51.10$ & $52.10$ & $53.10$ \\"]
+    assert body[4:6] == [r"\midrule", r"MoCo v2, 200 ep (published) & 57 & 82.4 & 63.6 & -- \\"]
+    assert r"\begin{table}" in lines
+    many(tmp_path / "many", trials=1)
+    latex.write(assembly.build(tmp_path / "many", "MoCo v2"), tmp_path / "wide.tex")
+    text = (tmp_path / "wide.tex").read_text()
+    assert r"\begin{table*}" in text
+    assert r"\resizebox{\textwidth}{!}{\begin{tabular}" in text
+    assert text.count("{") == text.count("}")
+
+
+def test_figures_for_a_paper_come_as_pdf_svg_and_png_of_everything_that_has_numbers(tmp_path):
+    folder = suite(tmp_path / "made")
+    write(folder / "x", result("$x^2 \\alpha", metrics={"bbox/AP": 90.0}))  # no mathematics, and far off the scale
+    paths = figures.write(assembly.build(folder), tmp_path / "out")
+    names = sorted({path.stem for path in paths})
+    assert names == [f"{k}-shapes-{b}" for k in ("cost", "differences") for b in ("detection", "segmentation")] + [
+        "ranks"
+    ]
+    starts = {".pdf": b"%PDF", ".svg": b"<?xml", ".png": b"\x89PNG"}
+    assert len(paths) == len(names) * 3
+    assert all(path.read_bytes().startswith(starts[path.suffix]) for path in paths)
+    with pytest.raises(InputError, match="is a file; give --figures a folder"):
+        figures.write(assembly.build(folder), paths[0])
+
+
+def test_two_folders_are_compared_cell_by_cell_and_what_else_differs_is_named(tmp_path):
+    for folder, rise in (("old", 0.0), ("new", 5.0)):
+        for name in ("A", "B", "C"):
+            for trial in range(4):
+                values = {"bbox/AP": 20.0 + trial / 10 + rise * (name == "B")}
+                write(tmp_path / folder / f"{name}{trial}", result(name, trial=trial, metrics=values))
+    write(tmp_path / "old" / "gone", result("D"))
+    made = result("A", "mine", metrics={"score": 1.0})
+    write(tmp_path / "new" / "more", made)
+    for trial in range(4):
+        path = tmp_path / "new" / f"B{trial}" / "result.json"
+        values = json.loads(path.read_text())
+        values["recipe"]["effective"]["lr"] = 0.04
+        values["environment"]["packages"]["torch"] = "2.15.0"
+        path.write_text(json.dumps(values))
+    tool = [sys.executable, str(ROOT / "tools" / "write_report.py"), str(tmp_path / "old"), str(tmp_path / "new")]
+    done = subprocess.run([*tool, "--out", str(tmp_path / "out")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "out" / "comparison.md").read_text().splitlines()
+    assert "5 cells, 3 of them changed, 1 beyond chance" in lines[2]
+    rows = {tuple(line.split(" | ")[:2]): line for line in lines if line.startswith("| ")}
+    b = rows["| B", "Shapes detection"]
+    assert "20.15 ± 0.13 (4 trials) | 25.15 ± 0.13 (4 trials) | +5.00" in b
+    assert b.endswith("▲ | lr 0.02 → 0.04; torch 2.14.1 → 2.15.0 |")
+    assert "the same" in rows["| A", "Shapes detection"]
+    assert rows["| D", "Shapes detection"].endswith("only in the first |")
+    assert rows["| A", "mine"].endswith("only in the second |")

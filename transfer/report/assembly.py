@@ -321,7 +321,7 @@ def _rank(report: Report) -> Ranks | None:
 
 def _about_baseline(report: Report, wanted: str | None, chosen: int) -> list[str]:
     notices = []
-    names = ", ".join(row.label for row in report.rows) or "none"
+    names = ", ".join(row.said for row in report.rows) or "none"
     shown = "so no differences are shown"
     if not report.rows:
         notices.append(f"No results in {report.source}.")
@@ -350,11 +350,11 @@ def _notices(report: Report, wanted: str | None, chosen: int) -> list[str]:
         notices.append(f"{changed} cell(s) ran a recipe that differs from the published one; see protocols.")
     if valueless := sum(column.headline in cell.valueless for (_, column), cell in report.cells.items()):
         notices.append(f"{valueless} cell(s) have no value in some trial; their means are over the others.")
-    if apart := [row.label for row in report.rows if row.variant]:
+    if apart := [row.said for row in report.rows if row.variant]:
         notices.append(
             f"Trials under other conditions than the rest of their cell were kept apart: {', '.join(apart)}."
         )
-    if warned := [row.label for row in report.rows if cost.warnings(row)]:
+    if warned := [row.said for row in report.rows if cost.warnings(row)]:
         notices.append(
             f"Warned about while pre-training: {', '.join(warned)}; the warnings stand below the table of costs."
         )

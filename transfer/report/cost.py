@@ -152,8 +152,9 @@ def trial_cost(cell: Cell) -> tuple[float | None, float | None, str]:
 class Need:
     """How many trials a gap needs on a benchmark: (gap, trials a cell, device-hours of all checkpoints) for each gap.
 
-    ``spread`` is the standard deviation of trials, pooled over the checkpoints; ``found`` the gap that ``trials`` a cell find
-    now. All are with 80 % power, and at the first step of Holm's correction over all comparisons of the report.
+    ``spread`` is the standard deviation of trials, pooled over the checkpoints, or that of pairs where those decide;
+    ``found`` the gap that ``trials`` a cell find now. All are with 80 % power, and at the first step of Holm's correction
+    over all comparisons of the report.
     """
 
     column: Column
@@ -172,7 +173,9 @@ def needs(report: Report, gaps: Sequence[float], spread: float | None = None) ->
         summaries = [s for cell in cells if (s := cell.summary(column.headline)) and s.std is not None]
         freedom = sum(s.count - 1 for s in summaries)
         squares = sum((s.count - 1) * s.std**2 for s in summaries if s.std is not None)
-        pooled = spread or (math.sqrt(squares / freedom) if freedom else 0.0)
+        pairs = [d.error**2 * (d.freedom + 1) for cell in cells if (d := cell.difference) is not None and d.paired]
+        paired = bool(pairs) and spread is None
+        pooled = spread or math.sqrt(sum(pairs) / len(pairs) if paired else squares / freedom if freedom else 0.0)
         if not pooled:
             continue
         taken = [
@@ -184,10 +187,10 @@ def needs(report: Report, gaps: Sequence[float], spread: float | None = None) ->
         hours = len(report.rows) * sum(taken) / len(taken) / 3600 if taken else None
         lines = []
         for gap in gaps:
-            count = statistics.trials_needed(gap, pooled, comparisons)
+            count = statistics.trials_needed(gap, pooled, comparisons, paired)
             lines.append((gap, count, count * hours if count and hours is not None else None))
         trials = min((len(cell.trials) for cell in cells), default=0)
-        now = statistics.gap_found(pooled, trials, comparisons) if trials > 1 else None
+        now = statistics.gap_found(pooled, trials, comparisons, paired) if trials > 1 else None
         found.append(Need(column, pooled, trials, now, lines))
     return found
 

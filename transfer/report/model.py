@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,6 +124,11 @@ class Row:
     baseline: bool = False
     variant: str = ""
 
+    @property
+    def said(self) -> str:
+        """Return the label as sentences have it: in quotes where a comma or a word of theirs would break it."""
+        return f"“{self.label}”" if re.search(r"[,;]|\b(on|and|against)\b", self.label) else self.label
+
 
 @dataclass(frozen=True, eq=False)
 class Column:
@@ -182,6 +188,24 @@ class Report:
         found = {row: 1 + index % 28 for index, row in enumerate(others)}
         return {row: found.get(row, 0) for row in self.rows}
 
+    @functools.cached_property
+    def ordered(self) -> list[Row]:
+        """Return the rows, the best average rank first; those without a rank follow as they are."""
+        ranks = self.ranks
+        known = dict(zip(ranks.rows, ranks.found.ranks, strict=True)) if ranks is not None else {}
+        return sorted(self.rows, key=lambda row: known.get(row, math.inf))
+
+    def rank(self, row: Row) -> float | None:
+        """Return a row's average rank over benchmarks, None where it has none."""
+        if self.ranks is None or row not in self.ranks.rows:
+            return None
+        return self.ranks.found.ranks[self.ranks.rows.index(row)]
+
+    def verdicts(self, row: Row) -> Counter[str]:
+        """Count the verdicts of a row's headline differences."""
+        found = (self.cell(row, column).difference for column in self.columns)
+        return Counter(difference.verdict for difference in found if difference is not None)
+
     @property
     def trials(self) -> int:
         """Count the results."""
@@ -240,7 +264,7 @@ def _conclusion(report: Report, row: Row, column: Column) -> str:
     found = cell.difference
     assert found is not None
     assert baseline is not None
-    what = f"{row.label} against {baseline.label} on {column.label}: {signed(found.mean)} {short(column.headline)}"
+    what = f"{row.said} against {baseline.said} on {column.label}: {signed(found.mean)} {short(column.headline)}"
     if found.corrected_low is None or found.corrected_high is None or found.detectable is None:
         return f"{what}; single trials, or trials without any spread, cannot tell this from chance."
     test = "pairs of equal seeds, " if found.paired else f"look after {found.look} trials, " if found.look else ""

@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import io
+import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,7 +71,7 @@ def write(report: Report, path: Path) -> None:
         script=Markup(script),  # noqa: S704 - our own file
         script_hash=digest,  # the page's policy admits this one script and no request at all
         contents=[(name, titles[name]) for name in ORDER if name in shown],
-        sections=[Markup(shown[name]) for name in ORDER if name in shown],  # noqa: S704 - of templates that escape
+        sections=[(name, titles[name], Markup(shown[name])) for name in ORDER if name in shown],  # noqa: S704 - escaped
     )
     write_atomic(path, page)
     cache.save()
@@ -91,7 +93,7 @@ def _environment(report: Report) -> Environment:
         "marks": MARKS,
         "styles": report.styles,
         "ids": {thing: numbered.index(thing) for thing in numbered},
-        "tally": wording.tally(report),
+        "answer": wording.answer(report, {taken.row: taken.relative for taken in cost.costs(report)}),
     }
     return environment
 
@@ -103,9 +105,14 @@ def _with_pictures(report: Report, environment: Environment, cache: Cache, left:
     if seen := views(report, pictures):
         shown["views"] = environment.get_template("sections/views.html").render(views=seen)
     found = [(image, embedded(image, pictures)) for image in wanted]
-    values = {"predictions": found, "pictures": pictures, "most": BACKBONES}
+    colours = {image.column: class_colours(image) for image in wanted}
+    values = {"predictions": found, "pictures": pictures, "most": BACKBONES, "colours": colours}
     shown["predictions"] = environment.get_template("sections/predictions.html").render(values)
     return shown
+
+
+def _results(report: Report, _: Cache) -> dict[str, Any]:
+    return {"taken": {taken.row: taken for taken in cost.costs(report)}}
 
 
 def _differences(report: Report, _: Cache) -> dict[str, Any] | None:
@@ -187,7 +194,7 @@ def _pair(report: Report, row: Row, column: Column) -> tuple[dict[str, Any], dic
 
 
 SECTIONS = (
-    Section("results", "Results", lambda report, cache: {}),
+    Section("results", "Results", _results),
     Section("differences", "Differences", _differences),
     Section("ranks", "Ranks", _ranks),
     Section("cost", "Cost", _cost),
@@ -285,6 +292,16 @@ def images(report: Report) -> list[Image]:
     if sum(len(image.shown) for image in found) > 2 * MANY:  # the first of each benchmark says more than all of one
         found = [image for image in found if image == next(i for i in found if i.column is image.column)]
     return found
+
+
+def class_colours(image: Image) -> list[tuple[str, str]]:
+    """Return the classes and colours that the drawings' own ``classes.json`` names, as far as they are such."""
+    try:
+        values = json.loads((image.shown[0][1].parent / "classes.json").read_text())
+        pairs = [(str(name), str(colour)) for name, colour in values.items()]
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return []
+    return [(name, colour) for name, colour in pairs if re.fullmatch(r"#[0-9a-f]{6}", colour)][:200]
 
 
 def _side_by_side(report: Report, column: Column) -> list[Row]:

@@ -205,19 +205,27 @@ def welch_noncentrality(n: int, m: int, share: float, power: float, alpha: float
     return _root(lambda value: found(value) - power, 0.0, 10 * float(critical.max()) + 10)
 
 
-def gap_found(spread: float, trials: int, comparisons: int = 1) -> float:
-    """Return the true gap that ``trials`` a cell find with 80 % power among that many comparisons (Holm's first step)."""
-    return welch_noncentrality(trials, trials, 0.5, POWER, (1 - LEVEL) / comparisons) * spread * math.sqrt(2 / trials)
+def gap_found(spread: float, trials: int, comparisons: int = 1, paired: bool = False) -> float:
+    """Return the true gap that ``trials`` a cell find with 80 % power among that many comparisons (Holm's first step).
+
+    ``spread`` is the standard deviation of trials, for pairs that of their differences.
+    """
+    level = (1 - LEVEL) / comparisons
+    if paired:
+        return noncentrality(trials - 1, POWER, level) * spread / math.sqrt(trials)
+    return welch_noncentrality(trials, trials, 0.5, POWER, level) * spread * math.sqrt(2 / trials)
 
 
-def trials_needed(gap: float, spread: float, comparisons: int = 1, most: int = 1000) -> int | None:
+def trials_needed(
+    gap: float, spread: float, comparisons: int = 1, paired: bool = False, most: int = 1000
+) -> int | None:
     """Return the fewest trials a cell, at least two, that find ``gap`` with 80 % power; None for more than ``most``."""
-    if gap <= 0 or gap_found(spread, most, comparisons) > gap:
+    if gap <= 0 or gap_found(spread, most, comparisons, paired) > gap:
         return None
     low, high = 1, most  # low is too few
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if gap_found(spread, middle, comparisons) <= gap else (middle, high)
+        low, high = (low, middle) if gap_found(spread, middle, comparisons, paired) <= gap else (middle, high)
     return high
 
 

@@ -1,7 +1,7 @@
 """The few phrases that all forms of a report share."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,11 +57,11 @@ def tally(report: Report) -> str:
     found: dict[str, list[str]] = {"better": [], "worse": [], "undecided": []}
     for (row, _), cell in report.cells.items():
         if cell.difference is not None:
-            found[cell.difference.verdict].append(row.label)
+            found[cell.difference.verdict].append(row.said)
     total = sum(map(len, found.values()))
     if report.baseline is None or not total:
         return ""
-    against = f"{total} comparison{'' if total == 1 else 's'} with {report.baseline.label}"
+    against = f"{total} comparison{'' if total == 1 else 's'} with {report.baseline.said}"
     if total == len(found["undecided"]):
         return f"These trials decide none of the {against}."
     parts = [f"{verdict} {_won(found[verdict])}" for verdict in ("better", "worse") if found[verdict]]
@@ -73,6 +73,58 @@ def _won(names: list[str]) -> str:
     counts = [f"{name} on {names.count(name)}" for name in dict.fromkeys(names)]
     more = f" and {len(counts) - 4} more" if len(counts) > 4 else ""
     return f"{len(names)} ({', '.join(counts[:4])}{more})"
+
+
+def answer(report: Report, relative: Mapping[Row, float | None]) -> list[str]:
+    """Say which backbone comes first, how sure that is, and what it gains and costs against the baseline, in a few sentences.
+
+    ``relative`` is what pre-training cost, as a multiple of the baseline's, where it is known.
+    """
+    if report.ranks is None:
+        return [tally(report)] if tally(report) else []
+    found, rows = report.ranks.found, report.ranks.rows
+    first = min(range(len(rows)), key=lambda index: found.ranks[index])
+    best, bar = rows[first], found.ranks[first] + found.critical
+    near = [row.said for row, rank in zip(rows, found.ranks, strict=True) if row is not best and rank < bar]
+    among = f"{len(rows)} backbones{'' if len(rows) == len(report.rows) else ' that were measured on all'}"
+    lines = [
+        f"{best.said} ranks first of {among}: {found.ranks[first]:.1f} on average over {found.benchmarks} benchmarks."
+    ]
+    if found.p >= 1 - LEVEL:
+        lines.append("The ranks as a whole could be chance.")
+    elif near:
+        more = f" and {len(near) - 3} more" if len(near) > 3 else ""
+        lines.append(f"Ranks alone do not tell it from {', '.join(near[:3])}{more}.")
+    counts = report.verdicts(best)
+    if counts and report.baseline is not None:
+        parts = [f"{verdict} on {counts[verdict]}" for verdict in ("better", "worse", "undecided") if counts[verdict]]
+        taken = relative.get(best)
+        known = taken is not None
+        times = "the same" if known and round(taken or 0, 2) == 1 else f"{taken or 0:.2g} times its"
+        price = f", at {times} pre-training cost" if known else ""
+        lines.append(f"Against {report.baseline.said} it is {', '.join(parts)}{price}.")
+    return lines
+
+
+def half(summary: Summary | None) -> str:
+    """Write the 95 % interval of a mean beside it: ``± 0.24``, or its ends where percentages end; nothing for one trial."""
+    if summary is None or summary.low is None or summary.high is None:
+        return ""
+    below, above = summary.mean - summary.low, summary.high - summary.mean
+    if abs(below - above) < 1e-9 * max(1.0, above):
+        return f"± {above:.2f}"
+    return f"{summary.low:.1f} to {summary.high:.1f}".replace("-", "−")
+
+
+def about(report: Report, row: Row, column: Column) -> str:
+    """Write all that is known of a cell of the headline table, as one text for a pointer that rests on it."""
+    cell = report.cell(row, column)
+    summary, found = cell.summary(column.headline), cell.difference
+    parts = [f"{row.label}, {title_of(column)}: {measured(summary)}", count(cell), mean_interval(summary)]
+    if found is not None and report.baseline is not None:
+        parts.append(f"to {report.baseline.label} {compared(found)} {found.verdict}")
+        parts.append(detail(found))
+    return "; ".join(filter(None, parts))
 
 
 def large(value: float | None) -> str:
@@ -115,14 +167,6 @@ def mean_interval(summary: Summary | None) -> str:
     if summary is None or summary.low is None:
         return ""
     return f"95 %: {summary.low:.2f} to {summary.high:.2f}".replace("-", "−")
-
-
-def mean_intervals(report: Report) -> str:
-    """Say what the intervals beside the numbers of trials are, nothing in a report without any."""
-    summaries = (cell.summary(column.headline) for (_, column), cell in report.cells.items())
-    if not any(map(mean_interval, summaries)):
-        return ""
-    return "Behind the number of trials stands the 95 % t-interval of their mean, not the lowest and the highest trial."
 
 
 def compared(found: Difference | None) -> str:

@@ -294,7 +294,9 @@ def _evaluation(path: Path, seconds: float) -> dict[str, Any]:
         peak_memory_mib=values.get("peak_memory_mib") or resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
         device=values.get("device") or "",
     )
-    found = {key: values[key] for key in ("metrics", "recipe", "tensors_checked") if values.get(key) is not None}
+    found = {
+        key: values[key] for key in ("metrics", "recipe", "data", "tensors_checked") if values.get(key) is not None
+    }
     return {**found, "cost": cost}
 
 

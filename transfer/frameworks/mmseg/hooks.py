@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from core import distributed
 from core.errors import InputError
-from core.files import replacing
+from core.files import replacing, write_json
 from core.journal import Journal
 from core.stopping import Sitting
 from transfer.frameworks._protocol import harmless
@@ -231,12 +231,11 @@ class Drawings(Hook):
             self._draw(runner, outputs[0])
 
     def _draw(self, runner: Runner, sample: Any) -> None:
-        picture = panels(
-            Path(sample.img_path),
-            sample.gt_sem_seg.data[0],
-            sample.pred_sem_seg.data[0],
-            runner.val_dataloader.dataset.metainfo["palette"],
-        )
+        known = runner.val_dataloader.dataset.metainfo
+        colours = ("#{:02x}{:02x}{:02x}".format(*colour) for colour in known["palette"])
+        write_json(self.folder / "classes.json", dict(zip(known["classes"], colours, strict=False)))
+        labels = sample.gt_sem_seg.data[0], sample.pred_sem_seg.data[0]
+        picture = panels(Path(sample.img_path), *labels, known["palette"])
         with replacing(self.folder / f"{Path(sample.img_path).stem}.png") as file:
             picture.save(file, format="PNG")
 

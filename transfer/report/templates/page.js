@@ -12,7 +12,8 @@ for (const button of all("th button")) {
       return text === "–" ? "" : cell.tagName === "TD" && !isNaN(parseFloat(text)) ? parseFloat(text) : text;
     };
     const numbers = [...body.rows].some((row) => typeof value(row) === "number"), before = head.getAttribute("aria-sort");
-    const down = before === null ? numbers : before === "ascending"; // at first the highest number, or A
+    const first = head.dataset.first !== "up" && numbers; // at first the highest number, the best rank, or A
+    const down = before === null ? first : before === "ascending";
     for (const other of head.parentNode.children) other.removeAttribute("aria-sort");
     head.setAttribute("aria-sort", down ? "descending" : "ascending");
     const compare = (a, b) => {
@@ -76,6 +77,9 @@ for (const button of all(".legend button")) {
   button.addEventListener("pointerleave", () => dim(single));
 }
 
+/* Differences, tests and published numbers inside the table of results. */
+one("details")?.addEventListener("input", (event) => one("headline").classList.toggle("full", event.target.checked));
+
 /* A press on a picture shows it at full size; another press, or Escape, closes it. */
 const large = one("large");
 for (const link of all(".pictures a")) {
@@ -86,6 +90,61 @@ for (const link of all(".pictures a")) {
   });
 }
 large.addEventListener("click", () => large.close());
+
+/* Copy a table as it is shown, and save a figure as a file of its own. */
+function cells(table) {
+  const text = (cell) => (cell.dataset.copy ?? cell.innerText).replace(/\s*[↕↑↓]\s*/g, " ").replace(/\s+/g, " ").trim();
+  return [...table.rows].filter((row) => row.offsetParent).map((row) => [...row.cells].filter((cell) => cell.offsetParent).map(text));
+}
+const latex = (text) => text.replace(/[\\&%$#_{}]/g, (c) => c === "\\" ? "\\textbackslash{}" : "\\" + c).replaceAll("±", "$\\pm$").replaceAll("−", "$-$")
+  .replaceAll("▲", "$\\blacktriangle$").replaceAll("▼", "$\\blacktriangledown$").replaceAll("≈", "$\\approx$").replaceAll("×", "$\\times$");
+const forms = {
+  Markdown: (rows) => rows.map((row, i) => `| ${row.map((t) => t.replaceAll("|", "\\|")).join(" | ")} |${i ? "" : `\n|${" --- |".repeat(row.length)}`}`).join("\n"),
+  CSV: (rows) => rows.map((row) => row.map((t) => /[",\n]/.test(t) ? `"${t.replaceAll('"', '""')}"` : t).join(",")).join("\n"),
+  LaTeX: (rows) => [`\\begin{tabular}{l${"r".repeat(rows[0].length - 1)}}`, "\\toprule", ...rows.map((row, i) => `${row.map(latex).join(" & ")} \\\\${i ? "" : "\n\\midrule"}`), "\\bottomrule", "\\end{tabular}"].join("\n"),
+};
+async function copy(text) {
+  try { await navigator.clipboard.writeText(text); } catch {
+    const area = document.body.appendChild(document.createElement("textarea"));
+    area.value = text; area.select(); document.execCommand("copy"); area.remove();
+  }
+}
+function buttons(put, say, names, act) {
+  const bar = document.createElement("div");
+  bar.className = "save"; bar.append(say);
+  for (const name of names) {
+    const button = bar.appendChild(document.createElement("button"));
+    button.type = "button"; button.textContent = name;
+    button.addEventListener("click", async () => { await act(name); button.textContent = `${name} ✓`; setTimeout(() => { button.textContent = name; }, 1200); });
+  }
+  put(bar);
+}
+for (const table of all(".scroll table")) buttons((bar) => table.closest(".scroll").after(bar), "Copy as", Object.keys(forms), (name) => copy(forms[name](cells(table))));
+function standalone(figure) { // with the styles that are in effect, since a file of its own has no sheet
+  const source = figure.querySelector("svg"), whole = source.cloneNode(true), kept = ["fill", "stroke", "stroke-width", "stroke-dasharray", "opacity", "font-size", "font-family", "font-style"];
+  const copies = [whole, ...whole.querySelectorAll("*")];
+  [source, ...source.querySelectorAll("*")].forEach((element, i) => {
+    const style = getComputedStyle(element);
+    for (const name of kept) copies[i].setAttribute(name, style.getPropertyValue(name));
+  });
+  const { width, height } = source.viewBox.baseVal;
+  whole.setAttribute("width", width); whole.setAttribute("height", height);
+  return { text: new XMLSerializer().serializeToString(whole), width, height };
+}
+function save(name, address) {
+  const link = document.createElement("a");
+  link.download = name; link.href = address; link.click();
+}
+for (const figure of all(".charts figure")) buttons((bar) => figure.append(bar), "Save as", ["SVG", "PNG"], async (form) => {
+  const { text, width, height } = standalone(figure), name = figure.querySelector("figcaption").innerText.replace(/[^\w.-]+/g, "-");
+  const address = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(text)}`;
+  if (form === "SVG") return save(`${name}.svg`, address);
+  const image = new Image(), canvas = document.createElement("canvas");
+  image.src = address; await image.decode();
+  canvas.width = 4 * width; canvas.height = 4 * height;
+  canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+  save(`${name}.png`, canvas.toDataURL("image/png"));
+});
 
 /* Dark or light: the system's choice until the button says otherwise. */
 one("theme").addEventListener("click", () => {
