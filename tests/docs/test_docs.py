@@ -91,3 +91,19 @@ def test_every_dependency_is_accounted_for():
     for need in project["dependencies"] + project["optional-dependencies"]["dev"]:
         name = re.split(r"[<>=~!; \[]", need)[0]
         assert f"| {name} |" in page, f"docs/dependencies.md has no line for {name}"
+
+
+def test_public_backbones_are_those_of_timm_and_torchvision():
+    import torchvision
+    from timm.models import get_pretrained_cfg
+
+    page = (ROOT / "docs" / "public-backbones.md").read_text()
+    listed = re.findall(r"^\| `(timm/(\S+))` \| (\S+) \|", page, re.M)
+    assert len(listed) >= 10
+    for place, name, licence in listed:
+        known = get_pretrained_cfg(name)
+        assert (known.hf_hub_id, known.license) == (place, licence)
+    weights = re.findall(r"^\| `(\w+)\.(\w+)` \| ([\d.]+) \|", page, re.M)
+    assert len(weights) == 5
+    for enum, name, top1 in weights:
+        assert getattr(torchvision.models, enum)[name].meta["_metrics"]["ImageNet-1K"]["acc@1"] == float(top1)
