@@ -99,7 +99,7 @@ class Cluster:
         places = {"home": self.home, "host": socket.gethostname().split(".")[0], "ports": _free_ports(2)}
         user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
         (self.home / "slurm.conf").write_text(CONFIG.format(user=user, **places))
-        (self.home / "gres.conf").write_text("Name=toy Count=2\nName=gpu Count=2\n")
+        (self.home / "gres.conf").write_text("Name=toy Count=2\nName=gpu File=/dev/null\nName=gpu File=/dev/zero\n")
 
     def _start_daemons(self) -> None:
         munge = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
