@@ -1,6 +1,7 @@
 """Read weights files without running anything in them; a file's form is told by its first bytes, not by its name."""
 
 import contextlib
+import hashlib
 import json
 import pickle
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from core import bounds
-from core.files import FileError
+from core.files import FileError, sha256
 
 MAX_STAND_INS = 100  # a file that names more classes than this is no checkpoint
 LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save's magic number before PyTorch 1.6 (torch/serialization.py)
@@ -79,6 +80,14 @@ def shards(index: Path) -> list[Path]:
     if missing := [name for name in files if not (index.parent / name).is_file()]:
         raise FileError(f"{index} names {len(files)} shards, of which {missing[0]} is not there; download all of them")
     return [index.parent / name for name in files]
+
+
+def digest(path: Path | str) -> str:
+    """Return the sha256 of a checkpoint; of a sharded one, that of its index and its shards' digests."""
+    path = whole(path)
+    if not path.name.endswith(".index.json"):
+        return sha256(path)
+    return hashlib.sha256("".join(map(sha256, [path, *shards(path)])).encode()).hexdigest()
 
 
 def _reader(path: Path) -> Callable[[Path], Any]:

@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
 
 def job(given: argparse.Namespace) -> "Job":
     """Return the trial that the options describe, or the one in the file that a suite wrote."""
-    from core import config, files
+    from core import config, files, remote
     from transfer.suite import lr_sweep
     from transfer.suite.trial import Job
 
@@ -78,6 +78,7 @@ def job(given: argparse.Namespace) -> "Job":
         return config.parse(Job, files.read_json(given.job), given.job)
     if given.checkpoint is None or given.benchmark is None:
         raise InputError("give a CHECKPOINT and --benchmark NAME (or --job FILE of a suite)")
+    given.checkpoint = remote.local(given.checkpoint)
     same = (
         "checkpoint",
         "benchmark",

@@ -9,8 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
+from core import remote
 from core.errors import InputError
 from core.files import sha256
+from core.weights_file import digest
 from transfer.convert import targets
 from transfer.convert.read import Recognised, read
 from transfer.convert.recipe import Recipe
@@ -55,14 +57,16 @@ def convert(
     arch: str = "auto",
     source_sha256: str = "",
 ) -> Proof:
-    """Convert ``source`` to ``output`` for ``target`` (a row of ``targets``); write nothing unless it is proven.
+    """Convert ``source``, a path or an address of ``core.remote``, to ``output`` for ``target``, a row of ``targets``.
+
+    Nothing is written unless it is proven.
 
     ``dialect`` names a row of ``dialects`` (``plain:PREFIX`` picks one of several backbones, ``package.module:NAME`` a row from
     elsewhere) and ``arch`` a network such as ``resnet50``; ``auto`` finds both from the tensors. A caller who knows the source's
     digest gives it, so that the file is not hashed again. Raises InputError (FileError for the file itself) naming the file, the
     tensor and the next step.
     """
-    source, output = Path(source), Path(output)
+    source, output = remote.local(source), Path(output)
     destination = targets.find(target)
     if output.suffix not in destination.suffixes:
         raise InputError(f"{output} must end in {' or '.join(destination.suffixes)} for {target}")
@@ -74,7 +78,7 @@ def convert(
     recipe = Recipe(
         **found.family.facts(found.config) | found.facts,
         source=found.dialect,
-        source_sha256=source_sha256 or sha256(source),
+        source_sha256=source_sha256 or digest(source),
         pretrain=found.pretrain,
     )
     destination.refuse(recipe, source)
@@ -99,12 +103,12 @@ def convert(
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
     """Return the sha256 of names, shapes and fp32 values in the order of names; it does not depend on the file's form."""
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().float().contiguous()
-        digest.update(f"{name}{tuple(value.shape)}".encode())
-        digest.update(value.numpy().data)
-    return digest.hexdigest()
+        found.update(f"{name}{tuple(value.shape)}".encode())
+        found.update(value.numpy().data)
+    return found.hexdigest()
 
 
 def table(proof: Proof) -> str:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from core import config, plugins
+from core import config, plugins, remote
 from core.config import Settings
 from core.errors import InputError
 from core.provenance import ROOT
@@ -27,6 +27,7 @@ def _label(text: str) -> str:
 
 
 def _existing(path: Path) -> Path:
+    path = remote.local(path)
     if not path.is_file():
         raise InputError(f"no file at {path}; check the path")
     return path
