@@ -22,10 +22,15 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from core.config import parse
 from core.errors import InputError
+from core.provenance import ROOT
+from transfer import benchmarks
 from transfer.datasets import own, voc
 from transfer.frameworks import Departure
 from transfer.frameworks.detectron2 import datasets, evaluators
+from transfer.suite import items, trial
+from transfer.suite.settings import Suite
 
 WIDTH, HEIGHT = 40, 30
 NAMES = ["bolt", "nut", "screw"]
@@ -589,3 +594,25 @@ def test_a_folder_that_holds_something_else_is_told_what_it_has(tmp_path):
         own.prepare(coco(tmp_path / "x"), "masks")
     with pytest.raises(InputError, match=r"no folder .*nowhere; give the folder that holds your images"):
         own.prepare(tmp_path / "nowhere", "boxes")
+
+
+def test_a_suites_benchmark_and_a_row_of_ones_own_take_a_folder_and_their_trials_are_named_by_it(tmp_path):
+    folder = coco(tmp_path / "parts")
+    (tmp_path / "mine.yaml").write_text(
+        "parts_fpn:\n  title: Parts\n  framework: detectron2\n  data: parts\n  metrics: [bbox/AP]\n  headline: bbox/AP\n"
+        f"  config: {ROOT}/configs/transfer/detection/mask-rcnn_r50-fpn_8xb2-90k_coco.yaml\n  train: a\n  test: b\n"
+    )
+    random = {"random": {"backbone": {"name": "resnet", "depth": 18}, "seed": 0}}
+    rows = {
+        "shipped": {"name": "coco_fpn"},
+        "mine": {"name": "coco_fpn", "data": str(folder)},
+        "row": {"name": "parts_fpn", "file": str(tmp_path / "mine.yaml")},
+    }
+    suite = parse(Suite, {"name": "x", "trials": 1, "checkpoints": {"r": random}, "benchmarks": rows})
+    found = {item.benchmark: item.job for item in items.plan(suite, tmp_path / "out") if item.job}
+    assert [found[label].data for label in rows] == [None, folder, None]
+    assert found["mine"].said == Departure(data=str(folder)).said() == [f"--data=parts@{found['mine'].said[0][-12:]}"]
+    benchmark = benchmarks.find(f"{tmp_path / 'mine.yaml'}:parts_fpn")
+    assert benchmark.data == folder
+    measured = trial._measured(found["mine"], benchmark, "hash")
+    assert (measured.title, measured.train, measured.test) == ("Parts on parts", "parts/train", "parts/val")
