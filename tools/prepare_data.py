@@ -20,6 +20,7 @@ FETCHED = {
     "cityscapes": "Cityscapes from the two files of its site (a login is needed), into ROOT/cityscapes",
     "ade20k": "ADE20K of the 2016 challenge, into ROOT/ADEChallengeData2016",
 }
+LISTED = ("caltech101", "flowers102", "pets", "dtd", "food101", "places205", "inat18")  # transfer/datasets/listed.py
 IMAGENET100 = Path(__file__).parent.parent / "configs/pretrain/_base_/datasets/imagenet100.txt"
 
 
@@ -54,6 +55,11 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--check", action="store_true", help="check an existing copy and fetch nothing")
     for name, told in FETCHED.items():
         add(name, f"fetch, unpack and check {told}")
+    for name in LISTED:
+        one = add(name, f"link the unpacked download SOURCE into ROOT/{name} by its own lists, or check it", root=False)
+        one.add_argument("source", type=Path, nargs="?", help="not needed with --check")
+        one.add_argument("root", type=Path, nargs="?", default=datasets_root())
+        one.add_argument("--check", action="store_true", help="check an existing copy")
     add(
         "voc-aug",
         "fetch SBD's masks (1.3 GiB) and add them to ROOT/VOC2012 as SegmentationClassAug, lists aug and trainaug",
@@ -101,6 +107,8 @@ def main() -> None:
     elif asked.command == "imagenet100":
         classes = class_names(asked.classes)
         show({str(asked.root / "imagenet"): class_folders.check_imagenet(asked.root / "imagenet", classes)})
+    elif asked.command in LISTED:
+        show(_listed(asked.command, asked.source, asked.root, asked.check))
     elif asked.command == "voc-aug":
         show(_voc_aug(asked.root, asked.check))
     else:
@@ -121,6 +129,17 @@ def _cifar10(paths: list[Path], only_check: bool) -> dict[str, "Counts"]:
         if only_check
         else published.prepare("cifar10", root)
     )
+
+
+def _listed(name: str, source: Path | None, root: Path, only_check: bool) -> dict[str, "Counts"]:
+    from transfer.datasets import listed
+
+    if only_check:  # its one path is the root
+        place = (source or root) / name
+        return {str(place): listed.check(name, place)}
+    if source is None:
+        raise InputError(f"{name} is not fetched: give the folder of its unpacked download, and ROOT")
+    return {str(root / name): listed.lay_out(name, source, root)}
 
 
 def _voc_aug(root: Path, only_check: bool) -> dict[str, "Counts"]:

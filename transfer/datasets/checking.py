@@ -1,12 +1,13 @@
 """Check whatever data sets lie under a root, and ask for one before training: a missing or half-copied one stops a benchmark."""
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from core.errors import InputError
 from core.files import datasets_root
-from transfer.datasets import Counts, ade20k, cityscapes, class_folders, coco, shapes, voc
+from transfer.datasets import Counts, ade20k, cityscapes, class_folders, coco, listed, shapes, voc
 
 PLACES: dict[str, Callable[[Path], Counts]] = {
     "shapes": shapes.check,
@@ -21,6 +22,7 @@ PLACES: dict[str, Callable[[Path], Counts]] = {
     "cifar100": class_folders.check_cifar,
     "tiny-imagenet-200": class_folders.check_tiny,
     "imagenet": class_folders.check_imagenet,
+    **{name: functools.partial(listed.check, name) for name in listed.SETS},
 }
 MARKS = {  # a folder that only this layout has
     "unlabelled": shapes.check,
