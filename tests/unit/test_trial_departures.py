@@ -129,19 +129,21 @@ def test_a_tiny_result_says_so_and_has_another_hash_so_that_no_report_mixes_it_w
     assert (real.protocol.title, real.protocol.options) == ("COCO C4 1x", ())
 
 
-def test_more_devices_are_the_same_protocol_but_not_the_same_run(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_trial_goes_on_with_another_number_of_devices_but_not_with_another_scaling(
+    checkpoint: Path, tmp_path: Path
+) -> None:
     one = run(checkpoint, tmp_path / "one")
-    eight = run(checkpoint, tmp_path / "eight", devices=8)
-    assert one.protocol == eight.protocol
+    assert run(checkpoint, tmp_path / "one", devices=8) == one
+    assert run(checkpoint, tmp_path / "eight", devices=8).protocol == one.protocol
     with pytest.raises(
-        InputError, match=r"holds a run of other settings \(different: number of devices\); choose another folder$"
+        InputError, match=r"holds a run of other settings \(different: scaling\); choose another folder$"
     ):
-        run(checkpoint, tmp_path / "one", devices=8)
-    (tmp_path / "one" / "trial.json").write_text(
-        json.dumps(
-            {k: v for k, v in json.loads((tmp_path / "one" / "trial.json").read_text()).items() if "dev" not in k}
-        )
-    )
+        run(checkpoint, tmp_path / "one", scaling="linear")
+    claim = tmp_path / "one" / "trial.json"
+    kept = {
+        key: value for key, value in json.loads(claim.read_text()).items() if key in ("checkpoint", "protocol", "trial")
+    }
+    claim.write_text(json.dumps(kept))
     assert run(checkpoint, tmp_path / "one") == one  # folders of older versions go on
 
 

@@ -178,13 +178,17 @@ def home(base: Path, job: Job, benchmark: Benchmark) -> Path:
 
 
 def _claim(job: Job, digest: str, rules: str, data: Mapping[str, str]) -> None:
-    """Note what the folder is for; refuse one made for another checkpoint, protocol, trial, data or number of devices."""
+    """Note what the folder is for; refuse one made for another checkpoint, protocol, trial or data.
+
+    The number of devices may change while it goes on: the images of an iteration and what the norms see do not depend on it.
+    """
     fit = {"number of devices": job.devices, "images per device": job.images_per_device, "scaling": job.scaling}
     identity = {"checkpoint": digest, "protocol": rules, "trial": job.trial, **fit, "data": str(data)}
     path = job.out / CLAIM
     before = {"number of devices": 1, "images per device": 0, "scaling": "batch"}  # unless the file says otherwise
     kept = {**before, **json.loads(path.read_text())} if path.exists() else None
     unknown = ("data",) if kept and kept.get("data") in (None, "{}") else ()  # of an older version, or rendered since
+    unknown = (*unknown, "number of devices", "images per device")
     run_folder.open_folder(
         job.out,
         identity,
