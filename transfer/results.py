@@ -46,6 +46,7 @@ class Checkpoint(_Part):
     branches: tuple[str, ...] = Field((), strict=False)
     pretrain: dict[str, Any] = {}
     notes: str = ""
+    conversion: tuple[str, ...] = Field((), strict=False)  # what a user should know of how the file was read
 
 
 class MeasuredProtocol(_Part):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar, cast
 
-import fsspec  # type: ignore[import-untyped]
+import fsspec
 from pydantic import Field
 from torch import Tensor
 

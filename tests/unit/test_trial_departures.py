@@ -12,6 +12,7 @@ from transfer.convert import convert
 from transfer.frameworks import PUBLISHED, Departure, Framework
 from transfer.frameworks.detectron2 import Detectron2
 from transfer.frameworks.mmseg import Mmseg
+from transfer.report import assembly
 from transfer.results import Result
 from transfer.suite.trial import Job, named, run_trial
 
@@ -88,7 +89,9 @@ recipe = {"effective": {"lr": 0.02 * factor}, "published": {"lr": 0.02}}
 @pytest.fixture
 def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(frameworks, "of", lambda benchmark: Pretend())
-    proof = type("Proof", (), {"to_dict": lambda self: {"recipe": {"pretrain": {}}}})()
+    proof = type(
+        "Proof", (), {"to_dict": lambda self: {"recipe": {"pretrain": {}}, "notes": ["the teacher is taken"]}}
+    )()
     monkeypatch.setattr(convert, "convert", lambda _, output, **__: output.write_bytes(b"x") and proof)
     file = tmp_path / "last.pth"
     file.write_bytes(b"weights")
@@ -98,6 +101,15 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def run(checkpoint: Path, out: Path, **changes: object) -> Result:
     """Run a trial of COCO C4."""
     return run_trial(Job(checkpoint=checkpoint, benchmark="coco_c4", out=out, **changes))
+
+
+def test_what_a_conversion_notes_is_on_the_screen_in_the_result_and_in_the_report(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(checkpoint, tmp_path / "one").checkpoint.conversion == ("the teacher is taken",)
+    assert "note: the teacher is taken\n" in capsys.readouterr().err
+    report = assembly.build(tmp_path)
+    assert any(notice.endswith(": the teacher is taken.") for notice in report.notices)
 
 
 def test_a_sweep_trains_each_rate_on_a_part_then_all_at_the_best_and_reports_every_one(

@@ -163,6 +163,7 @@ def _rows(
             method=checkpoint.method if checkpoint else entry.method,
             branches=checkpoint.branches if checkpoint else tuple(entry.branches),
             notes=checkpoint.notes if checkpoint else entry.notes,
+            conversion=checkpoint.conversion if checkpoint else (),
             runs=tuple(folder / run for run in entry.runs or ([entry.run] if entry.run else [])),
             baseline=name == baseline and not variant,
             variant=variant,
@@ -358,6 +359,8 @@ def _notices(report: Report, wanted: str | None, chosen: int) -> list[str]:
         notices.append(
             f"Warned about while pre-training: {', '.join(warned)}; the warnings stand below the table of costs."
         )
+    for note in dict.fromkeys(note for row in report.rows for note in row.conversion):
+        notices.append(f"Read so: {', '.join(row.said for row in report.rows if note in row.conversion)}: {note}.")
     if report.skipped:
         notices.append(f"{len(report.skipped)} result file(s) were skipped; they are listed below with the reason.")
     return notices

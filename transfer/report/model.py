@@ -120,6 +120,7 @@ class Row:
     method: str = ""
     branches: tuple[str, ...] = ()
     notes: str = ""
+    conversion: tuple[str, ...] = ()
     runs: tuple[Path, ...] = ()
     baseline: bool = False
     variant: str = ""

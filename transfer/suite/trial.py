@@ -234,6 +234,8 @@ def _converted(job: Job, framework: Framework, digest: str) -> tuple[Path, dict[
         )
         files.write_json(proof, made.to_dict())
     values: dict[str, Any] = json.loads(proof.read_text())
+    for note in values.get("notes") or ():
+        print(f"note: {note}", file=sys.stderr, flush=True)
     return weights, values
 
 
@@ -313,6 +315,7 @@ def _described(job: Job, digest: str, proof: Mapping[str, Any]) -> Checkpoint:
         branches=job.branches or tuple(pretrain.get("branches") or ()),
         pretrain=pretrain,
         notes=job.notes,
+        conversion=tuple(proof.get("notes") or ()),
     )
 
 
