@@ -39,6 +39,8 @@ def cli(main: Callable[[], int | None]) -> NoReturn:
     What the user can mend is one line and exit code 2, what the machine lacks (disk space) one line and 1; anything else is
     a fault of ours, which shows its traceback under one line that says so, and exits with 1.
     """
+    if root := os.environ.get("DETECTRON2_DATASETS"):  # the configs put it before a path as it is
+        os.environ["DETECTRON2_DATASETS"] = os.path.expanduser(root).rstrip("/") or "/"
     try:
         sys.exit(main() or 0)
     except (InputError, FileNotFoundError, PermissionError) as error:

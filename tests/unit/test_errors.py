@@ -1,6 +1,7 @@
 """What a tool says in the end: one line, with the file and the next step."""
 
 import errno
+import os
 
 import pytest
 
@@ -53,3 +54,12 @@ def test_a_full_disk_is_one_line_and_exit_code_one(capsys):
     error = OSError(errno.ENOSPC, "No space left on device", "runs/a.pth")
     line = "error: runs/a.pth: no space left on device; free some space, then start the same command again"
     assert ended(error, capsys) == (1, [line])
+
+
+@pytest.mark.parametrize(("given", "seen"), [("~/sets/", "/home/me/sets"), ("/data", "/data"), ("/", "/"), ("", "")])
+def test_the_root_of_the_data_sets_may_begin_at_home_and_end_with_a_slash(monkeypatch, given, seen):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("DETECTRON2_DATASETS", given)
+    with pytest.raises(SystemExit):
+        cli(lambda: None)
+    assert os.environ["DETECTRON2_DATASETS"] == seen
