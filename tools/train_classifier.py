@@ -12,7 +12,9 @@ def parser() -> argparse.ArgumentParser:
     """Describe the command line; ``key=value`` pairs override the config."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", type=Path, help="a config below configs/transfer/classification")
-    parser.add_argument("--weights", type=Path, required=True, help="backbone, converted by tools/run_benchmark.py")
+    parser.add_argument(
+        "--weights", type=Path, required=True, help="backbone, from tools/convert.py --target classification"
+    )
     parser.add_argument("--work-dir", "--out", type=Path, required=True, help="where everything is written")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the work folder")

@@ -26,6 +26,7 @@ SHORT = {  # what a page says -> what is done here
     "coco_fpn": "shapes_detection",
     "trials: 5": "trials: 1",
     "results/try": "results/paper",
+    "run.folder=runs/striped": "run.folder=runs/striped train.epochs=1 train.workers=0 data.count=128",
     "run_suite.py paper.yaml": "run_suite.py paper.yaml tiny=shapes",
     "tiny=shapes tiny=shapes": "tiny=shapes",
 }
@@ -62,7 +63,8 @@ def paper(tmp_path_factory: pytest.TempPathFactory) -> Path:
         make(folder / f"{name}.pth", {"name": "resnet", "depth": 18, "width": 16, "stem": "imagenet"}, seed)
     ensure(folder / "datasets", Plan(unlabelled=0, train=40, val=8))
     Image.fromarray(shapes.render(5, 0, 128).image).save(folder / "photo.jpg")
-    (folder / "tools").symlink_to(ROOT / "tools")
+    for part in ("tools", "pretrain", "configs"):
+        (folder / part).symlink_to(ROOT / part)
     printed = carry_out("your-checkpoint.md", folder)
     assert "100" in printed[0]  # tensors
     assert printed[2].split() == ["drawn/photo.png"]
@@ -100,6 +102,18 @@ def test_the_blocks_of_the_python_page_run_in_order(paper: Path, monkeypatch: py
     assert [row.label for row in names["report"].rows] == ["Ours", "MoCo v2 + MSCN"]
     with pytest.raises(masktransfer.InputError, match="did you mean 'detectron2'"):
         masktransfer.convert("mine.pth", "x.pkl", target="detectron")
+
+
+def test_the_mask_page_previews_trains_and_plans_with_a_mask_from_outside(paper: Path) -> None:
+    (paper / "my_lab").mkdir()
+    mask = re.search(r"```python\n# my_lab/masks.py\n(.*?)```", page("plugins.md"), re.S)
+    (paper / "my_lab" / "masks.py").write_text(mask[1])
+    _, _, planned = carry_out("your-mask.md", paper)
+    with Image.open(paper / "striped.png") as preview:
+        assert preview.width > 5 * 96
+    assert json.loads((paper / "runs" / "striped" / "summary.json").read_text())["status"] == "finished"
+    assert "lam/striped" in (paper / "runs" / "striped" / "journal.jsonl").read_text()
+    assert "18 items, 0 done" in planned  # 2 × 3 pre-trainings, and 2 benchmarks of each
 
 
 def test_a_backbone_takes_rgb_images_whatever_its_checkpoint_was_trained_on(paper: Path) -> None:
