@@ -383,7 +383,7 @@ def kills(count: int, chance: random.Random, folder: Path, tool: list[str], last
     import subprocess
 
     def run(place: Path) -> list[str]:
-        return [sys.executable, *(part.replace("OUT", str(place)) for part in tool)]
+        return [sys.executable, *(part.replace("{out}", str(place)) for part in tool)]
 
     subprocess.run(run(folder / "whole"), check=True, capture_output=True)
     faults, done, number = [], 0, 0
@@ -425,6 +425,7 @@ def main() -> int:
         print(*rows[-1], sep=" | ", flush=True)
     chance = random.Random(1)
     with tempfile.TemporaryDirectory(prefix="campaign-kills-") as scratch:
+        os.environ.setdefault("DETECTRON2_DATASETS", scratch)
         for name, (count, tool, last) in runs(Path(scratch)).items():
             faults = kills(count, chance, Path(scratch) / name, tool, last)
             rows.append((f"kills of {name}", count, count - len(faults), "; ".join(sorted(set(faults))[:3]) or "-"))
@@ -448,9 +449,9 @@ def runs(scratch: Path) -> dict[str, tuple[int, list[str], str]]:
     detection = next((configs / "detection").glob("mask-rcnn_r18w16-fpn_*_shapes.yaml"))
     segmentation = next((configs / "segmentation").glob("fcn_r18w16-*shapes*.py"))
     train_net = [str(ROOT / "tools/train_net.py"), "--tiny", "shapes", "--config-file", str(detection), "MODEL.WEIGHTS"]
-    train_net += [str(scratch / "d2.pkl"), "SEED", "7", "OUTPUT_DIR", "OUT"]
+    train_net += [str(scratch / "d2.pkl"), "SEED", "7", "OUTPUT_DIR", "{out}"]
     train_seg = [str(ROOT / "tools/train_seg.py"), str(segmentation), "--tiny", "shapes", "--seed", "7"]
-    train_seg += ["--weights", str(scratch / "seg.pth"), "--work-dir", "OUT"]
+    train_seg += ["--weights", str(scratch / "seg.pth"), "--work-dir", "{out}"]
     return {"detection": (20, train_net, "model_final.pth"), "segmentation": (20, train_seg, "iter_4.pth")}
 
 

@@ -1,5 +1,6 @@
 """What the weights decide is written into a config or refused; the whole backbone arrives and gives the features it had."""
 
+import importlib.util
 import pickle
 import re
 from pathlib import Path
@@ -366,3 +367,39 @@ def test_without_contract_dilation_the_dilated_network_is_another_one() -> None:
         ]
     assert max(differences[:2]) < 1e-5
     assert differences[2] > 1e-2
+
+
+# Where the pinned frameworks' code could run what a file says, and why no file of a user comes there.
+COULD_RUN = {
+    "mmengine/config/config.py": "configs of MMSegmentation, which are programs",
+    "mmengine/dataset/base_dataset.py": "its own memory",
+    "mmengine/dist/dist.py": "what processes send each other",
+    "mmengine/fileio/handlers/pickle_handler.py": "compat replaces it",
+    "mmengine/fileio/handlers/yaml_handler.py": "run.read_config takes .py only",
+    "mmengine/runner/checkpoint.py": "compat replaces its loaders",
+    "mmengine/utils/dl_utils/hub.py": "checkpoint.py's load_url, which compat replaces",
+    "mmseg/utils/class_names.py": "names of functions of its own",
+    "mmseg/utils/io.py": "compat replaces its pickle",
+    "mmcv/cnn/rfsearch/search.py": "names of layers in a config",
+    "mmcv/ops/nms.py": "names of functions in a config",
+    "detectron2/checkpoint/detection_checkpoint.py": "weights.ProvenCheckpointer overrides it",
+    "detectron2/config/lazy.py": "configs that are programs, which run.read_config does not take",
+    "detectron2/data/build.py": "MODEL.LOAD_PROPOSALS, which is refused",
+    "detectron2/data/common.py": "its own memory",
+    "detectron2/export/caffe2_modeling.py": "not used",
+    "detectron2/utils/tracing.py": "text of its own",
+    "fvcore/common/checkpoint.py": "weights.ProvenCheckpointer overrides it",
+    "fvcore/common/config.py": "run.read_config reads YAML itself",
+}
+
+
+def test_the_frameworks_have_no_other_place_that_could_run_what_a_file_says() -> None:
+    calls = re.compile(r"(?<![\w.])(torch\.load|pickle\.loads?|yaml\.(?:unsafe_)?load|eval|exec)\(")
+    site = Path(str(importlib.util.find_spec("mmengine").origin)).parents[1]
+    files = (
+        file
+        for name in ("mmengine", "mmseg", "mmcv", "detectron2", "fvcore", "iopath")
+        for file in (site / name).rglob("*.py")
+    )
+    found = {file.relative_to(site).as_posix() for file in files if calls.search(file.read_text(errors="replace"))}
+    assert {name for name in found if "/.mim/" not in name} == set(COULD_RUN)
