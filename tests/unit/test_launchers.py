@@ -282,7 +282,7 @@ def test_jobs_of_several_devices_are_arrays_of_their_own_with_time_after_the_est
 
     run_slurm(items, clock, devices=8, cpus=3)
     small, big = Path("submitted").read_text().split("#!/bin/bash")[1:]
-    for line in ("array=0-1%2", "gpus-per-task=1", "cpus-per-task=3", "time=1440"):
+    for line in ("array=0-1%2", "gpus-per-task=1", "ntasks=1", "cpus-per-task=3", "time=1440"):
         assert f"#SBATCH --{line}\n" in small
     for line in ("array=0-1%2", "gpus-per-task=4", "cpus-per-task=12", "time=360"):
         assert f"#SBATCH --{line}\n" in big

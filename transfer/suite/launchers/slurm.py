@@ -294,7 +294,8 @@ class Slurm(Launcher):
         import submitit
 
         config = self.config
-        options = {"requeue": True, **config.options}
+        counted = {"ntasks": 1} if config.devices else {}  # sbatch takes --gpus-per-task only with it
+        options = {"requeue": True, **counted, **config.options}
         executor = submitit.SlurmExecutor(self.folder / FOLDER / name, max_num_timeout=config.timeouts)
         chosen = {
             "partition": config.partition,
