@@ -26,7 +26,7 @@ NAMES = {
         rf"_{SIZE}-(?P<length>\d+k?)_(?P<data>[a-z0-9-]+)"
     ),
     "segmentation": re.compile(
-        rf"(?P<method>fcn|fcn-16s|upernet)_{BACKBONE}(?:-d(?P<stride>\d+))?"
+        rf"(?P<method>fcn|fcn-16s|upernet|linear)_{BACKBONE}(?:-d(?P<stride>\d+))?"
         rf"(?P<variant>-(?:pad0|moco|slotcon|official))?_{SIZE}-(?P<length>\d+(?:k|i))_"
         r"(?P<data>[a-z0-9-]+)-(?P<height>\d+)x(?P<across>\d+)"
     ),

@@ -30,6 +30,7 @@ PUBLISHED_LR = {
     "fcn": 0.01 / 16,
     "fcn-cityscapes": 0.01 / 8,
     "upernet": 0.01 / 16,
+    "linear": 0.01 / 16,
     "fcn-16s": 0.003 / 16,
     "fcn-16s-cityscapes": 0.01 / 16,
 }
@@ -116,10 +117,12 @@ def segmentation_facts(cfg: Any, name: Name) -> dict[str, bool]:
         facts["dilation"] = backbone.contract_dilation is True
         facts["depth"] = (backbone.depth, backbone.base_channels) == (name["depth"], name["width"])
         facts["width"] = backbone.stem_channels == name["width"]
-        facts["nothing frozen"] = backbone.frozen_stages == -1 and backbone.norm_eval is False
+        frozen = (4, True) if name["method"] == "linear" else (-1, False)
+        facts["nothing frozen"] = (backbone.frozen_stages, backbone.norm_eval) == frozen
         facts["norms trained and synchronised"] = dict(backbone.norm_cfg) == {"type": "SyncBN", "requires_grad": True}
         heads = [head for key in ("decode_head", "auxiliary_head") if (head := model.get(key))]
-        facts["norm of the heads"] = all(head.norm_cfg.type == "SyncBN" for head in heads)
+        norms = [head.norm_cfg.type for head in heads if "norm_cfg" in head]
+        facts["norm of the heads"] = norms == ["SyncBN"] * len(heads) * (name["method"] != "linear")
     return facts
 
 
@@ -179,7 +182,7 @@ WRONG_SEGMENTATION = {
     "dilation": ("model.backbone.contract_dilation", False),
     "depth": ("model.backbone.depth", 101),
     "width": ("model.backbone.stem_channels", 32),
-    "nothing frozen": ("model.backbone.norm_eval", True),
+    "nothing frozen": ("model.backbone.frozen_stages", 2),
     "norms trained and synchronised": ("model.backbone.norm_cfg.requires_grad", False),
     "norm of the heads": ("model.decode_head.norm_cfg.type", "BN"),
     "batch": ("train_dataloader.batch_size", 7),

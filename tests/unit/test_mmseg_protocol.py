@@ -360,3 +360,31 @@ def test_a_small_image_is_padded_before_or_after_normalisation(stem: str, black:
     assert pixels.shape == (1, 3, 512, 512)
     red = -123.675 / 58.395 if black else 0.0
     assert float(pixels[0, 0, 511, 511]) == pytest.approx(red, abs=1e-5)
+
+
+def test_only_one_convolution_learns_on_frozen_features() -> None:
+    from mmengine.registry import init_default_scope
+    from mmengine.structures import PixelData
+    from mmseg.registry import MODELS
+    from mmseg.structures import SegDataSample
+
+    cfg = config("linear_r18w16-d32")
+    path = FOLDER / "linear_r18w16-d32_1xb16-280i_shapes-64x64.py"
+    weights.inject(cfg, weights.Weights(path, {}, Recipe(depth=18, width=16)), path)
+    effective = devices.adapt(cfg, 1, cuda=False)[0]["effective"]
+    assert (effective["norm"], effective["norm_group"]) == ("frozen", 0)
+    init_default_scope("mmseg")
+    with compat.quiet():
+        network = MODELS.build(cfg.model).train()
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        assert [name for name, weight in network.named_parameters() if weight.requires_grad] == [
+            *("decode_head.conv_seg.weight", "decode_head.conv_seg.bias")
+        ]
+        assert network.decode_head.conv_seg.weight.shape == (9, 32 + 64 + 128, 1, 1)
+        truth = SegDataSample(gt_sem_seg=PixelData(data=torch.ones(1, 64, 64, dtype=torch.long)))
+        batch = {"inputs": [torch.randint(0, 255, (3, 64, 64), dtype=torch.uint8)] * 2, "data_samples": [truth] * 2}
+        optimizer = torch.optim.SGD([w for w in network.parameters() if w.requires_grad], lr=1.0)
+        network.parse_losses(network(**network.data_preprocessor(batch, training=True), mode="loss"))[0].backward()
+        optimizer.step()
+    changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"decode_head.conv_seg.weight", "decode_head.conv_seg.bias"}

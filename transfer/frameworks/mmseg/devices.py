@@ -74,7 +74,10 @@ def summary(cfg: Config, devices: int) -> dict[str, Any]:
     """
     schedulers = cfg.get("param_scheduler") or []
     warm_ups = [s.get("end", 0) for s in schedulers if s.type in ("LinearLR", "ConstantLR")]
-    norms = [mapping["type"] for mapping in mappings(cfg.model) if mapping.get("type") in ("SyncBN", "BN")]
+    frozen = cfg.model.backbone.get("norm_eval", False)  # its norms see no batch
+    learn = [part for name, part in cfg.model.items() if not (name == "backbone" and frozen)]
+    norms = [mapping["type"] for mapping in mappings(learn) if mapping.get("type") in ("SyncBN", "BN")]
+    own = {"type": "frozen"} if frozen else cfg.model.backbone.get("norm_cfg") or {"type": next(iter(norms), "none")}
     batch, parts = cfg.train_dataloader.batch_size, cfg.optim_wrapper.get("accumulative_counts", 1)
     return {
         "devices": devices,
@@ -84,7 +87,7 @@ def summary(cfg: Config, devices: int) -> dict[str, Any]:
         "warm_up": max(warm_ups, default=0),
         "steps": [step for s in schedulers for step in s.get("milestones", [])],
         "iterations": cfg.train_cfg.get("max_iters"),
-        "norm": (cfg.model.backbone.get("norm_cfg") or {"type": next(iter(norms), "none")})["type"],
+        "norm": own["type"],
         "norm_group": (devices if "SyncBN" in norms else 1) * batch // parts if norms else 0,
         "precise_bn_images": 0,
     }

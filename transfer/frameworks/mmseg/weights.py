@@ -64,7 +64,11 @@ def inject(cfg: Config, weights: Weights | None, source: Path) -> None:
     backbone = model.backbone
     family = _family(backbone, weights)
     if family == "resnet":
+        whole = {"frozen_stages": 4, "norm_eval": True}
+        frozen = all(backbone.get(key) == value for key, value in whole.items())
         for key, (wanted, reason) in FIXED.items():
+            if frozen and key in whole:
+                continue  # a linear probe: all of the backbone stays as it is
             agree(backbone, key, wanted, f"{source}: model.backbone", reason)
     agree(model, "pretrained", None, f"{source}: model", FIXED["pretrained"][1])
     if family == "resnet" and (backbone.get("norm_cfg") or {"type": "BN"})["type"] not in ("BN", "SyncBN"):
