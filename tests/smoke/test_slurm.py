@@ -98,7 +98,7 @@ def test_an_item_of_two_devices_asks_for_both_and_has_the_node_to_itself(home, c
     controller = _start()
     _wait_for(lambda: _begun() == 1, "an item begins")
     asked = cluster.call("scontrol", "show", "job", *_running(cluster))
-    for part in ("gres/gpu=2", "NumCPUs=2", "CPUs/Task=2"):
+    for part in ("gpu:2", "NumCPUs=2", "CPUs/Task=2"):
         assert part in asked
     time.sleep(1)
     assert _begun() == 1  # the other waits for the devices
