@@ -336,7 +336,7 @@ def test_a_folder_of_another_schema_version_gives_a_report_that_names_every_file
         write(tmp_path / str(trial), result(trial=trial, schema_version=2))
     text = _texts(tmp_path)["md"]
     assert "> No results in" in text.split("## Results")[0]
-    assert "2 result file(s) were skipped" in text.split("## Results")[0]
+    assert "2 file(s) were skipped" in text.split("## Results")[0]
     assert text.count("schema\\_version is 2; this version reads 1") == 2
 
 

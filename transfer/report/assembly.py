@@ -362,5 +362,5 @@ def _notices(report: Report, wanted: str | None, chosen: int) -> list[str]:
     for note in dict.fromkeys(note for row in report.rows for note in row.conversion):
         notices.append(f"Read so: {', '.join(row.said for row in report.rows if note in row.conversion)}: {note}.")
     if report.skipped:
-        notices.append(f"{len(report.skipped)} result file(s) were skipped; they are listed below with the reason.")
+        notices.append(f"{len(report.skipped)} file(s) were skipped; they are listed below with the reason.")
     return notices
