@@ -69,7 +69,7 @@ def compare(given: argparse.Namespace, folder: Path, other: Path) -> None:
 
 def write(given: argparse.Namespace, folder: Path) -> None:
     """Write what was asked for."""
-    from transfer.report import assembly, export, figures, markdown, terminal, write
+    from transfer.report import assembly, export, markdown, paper, terminal, write
 
     report = assembly.build(folder, given.baseline, given.results)
     if given.power is not None:
@@ -79,7 +79,7 @@ def write(given: argparse.Namespace, folder: Path) -> None:
     if given.export is not None:
         paths += export.everything(report, given.export)
     if given.figures is not None:
-        paths += figures.write(report, given.figures)
+        paths += paper.figures(report, given.figures)
     if given.page is not None:
         markdown.refill(report, given.page)
         paths.append(given.page)

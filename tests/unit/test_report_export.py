@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from core.errors import InputError
 from core.provenance import ROOT
 from transfer import results
-from transfer.report import assembly, export, figures, latex, markdown
+from transfer.report import assembly, export, markdown, paper
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def test_latex_has_what_papers_print_the_best_in_bold_and_baseline_and_published
             made["protocol"] |= {"headline": "bbox/AP", "metrics": metrics}
             made["checkpoint"]["pretrain"] = {"epochs": 200}
             write(tmp_path / f"{name}{trial}", made)
-    latex.write(assembly.build(tmp_path, "A"), tmp_path / "report.tex")
+    paper.write(assembly.build(tmp_path, "A"), tmp_path / "report.tex")
     lines = [line.strip() for line in (tmp_path / "report.tex").read_text().splitlines()]
     body = lines[lines.index(r"\midrule") :]
     assert r" & box AP & box AP50 & box AP75 & mask AP \\".strip() in lines
@@ -162,7 +162,7 @@ def test_latex_has_what_papers_print_the_best_in_bold_and_baseline_and_published
     assert body[4:6] == [r"\midrule", r"MoCo v2, 200 ep (published) & 57 & 82.4 & 63.6 & -- \\"]
     assert r"\begin{table}" in lines
     many(tmp_path / "many", trials=1)
-    latex.write(assembly.build(tmp_path / "many", "MoCo v2"), tmp_path / "wide.tex")
+    paper.write(assembly.build(tmp_path / "many", "MoCo v2"), tmp_path / "wide.tex")
     text = (tmp_path / "wide.tex").read_text()
     assert r"\begin{table*}" in text
     assert r"\resizebox{\textwidth}{!}{\begin{tabular}" in text
@@ -172,7 +172,7 @@ def test_latex_has_what_papers_print_the_best_in_bold_and_baseline_and_published
 def test_figures_for_a_paper_come_as_pdf_svg_and_png_of_everything_that_has_numbers(tmp_path):
     folder = suite(tmp_path / "made")
     write(folder / "x", result("$x^2 \\alpha", metrics={"bbox/AP": 90.0}))  # no mathematics, and far off the scale
-    paths = figures.write(assembly.build(folder), tmp_path / "out")
+    paths = paper.figures(assembly.build(folder), tmp_path / "out")
     names = sorted({path.stem for path in paths})
     assert names == [f"{k}-shapes-{b}" for k in ("cost", "differences") for b in ("detection", "segmentation")] + [
         "ranks"
@@ -181,7 +181,7 @@ def test_figures_for_a_paper_come_as_pdf_svg_and_png_of_everything_that_has_numb
     assert len(paths) == len(names) * 3
     assert all(path.read_bytes().startswith(starts[path.suffix]) for path in paths)
     with pytest.raises(InputError, match="is a file; give --figures a folder"):
-        figures.write(assembly.build(folder), paths[0])
+        paper.figures(assembly.build(folder), paths[0])
 
 
 def test_two_folders_are_compared_cell_by_cell_and_what_else_differs_is_named(tmp_path):

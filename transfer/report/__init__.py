@@ -17,7 +17,7 @@ from core.files import FileError
 if TYPE_CHECKING:
     from transfer.report.model import Report
 
-FORMS = {"report.md": "markdown", "report.html": "page", "report.csv": "export", "report.tex": "latex"}
+FORMS = {"report.md": "markdown", "report.html": "page", "report.csv": "export", "report.tex": "paper"}
 
 
 def write(report: "Report", folder: Path) -> list[Path]:
