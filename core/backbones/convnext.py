@@ -15,6 +15,12 @@ from core.config import PluginSettings
 from core.errors import InputError
 
 EPSILON = 1e-6  # of all layer norms (the paper's code; PyTorch's default is 1e-5)
+SIZES = {  # (blocks, width) -> the paper's sizes (sec. 3.1)
+    ((3, 3, 9, 3), 96): "tiny",
+    ((3, 3, 27, 3), 96): "small",
+    ((3, 3, 27, 3), 128): "base",
+    ((3, 3, 27, 3), 192): "large",
+}
 SCALE = "layer_scale"  # [channels, 1, 1] in torchvision, [channels] everywhere else
 
 # torchvision's ConvNeXt is one list: features.0 is the stem, features.1/3/5/7 the stages, features.2/4/6 the
@@ -226,9 +232,9 @@ class Convnext(Backbone):
 
     @classmethod
     def arch(cls, config: Any) -> str:
-        """Return ``convnext-tiny``, or the blocks and the width of another size."""
-        if (config.blocks, config.width) == ((3, 3, 9, 3), 96):
-            return "convnext-tiny"
+        """Return ``convnext-tiny``, ``-small``, ``-base``, ``-large``, or the blocks and the width of another size."""
+        if (name := SIZES.get((tuple(config.blocks), config.width))) is not None:
+            return f"convnext-{name}"
         return f"convnext-{'.'.join(map(str, config.blocks))}-width{config.width}"
 
     @classmethod

@@ -102,6 +102,14 @@ def test_timms_and_torchvisions_convnext_are_the_same_network_under_two_names() 
     assert Convnext.recognise(found[1]) == Convnext.Config()
 
 
+@pytest.mark.parametrize("size", ["tiny", "small", "base", "large"])
+def test_the_papers_sizes_of_a_convnext_are_known_by_name(size: str) -> None:
+    with torch.device("meta"):
+        found = Convnext.native(dict(timm.create_model(f"convnext_{size}", pretrained=False).state_dict()))
+    assert found is not None
+    assert Convnext.arch(Convnext.recognise(found[1])) == f"convnext-{size}"
+
+
 def test_timms_convnext_is_carried_without_its_head() -> None:
     network = timm.create_model("convnext_tiny", pretrained=False, depths=(1, 1, 2, 1), dims=(8, 16, 32, 64))
     found = found_in(dict(network.state_dict()))
@@ -190,6 +198,27 @@ def test_the_papers_convnext_is_read_from_its_release() -> None:
     state = original_convnext(expected) | {"norm.weight": torch.ones(64), "head.weight": torch.ones(2, 64)}
     found = found_in({"model": state})
     assert (found.naming, same(found.tensors, expected)) == ("convnext", True)
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_dinov3s_convnext_is_read_from_transformers_and_from_its_own_release(prefix: str) -> None:
+    """transformers' modeling_dinov3_convnext.py keeps the downsampling inside its stages; the release norms the last stage."""
+    expected, theirs = weights(SMALL["convnext"]), {}
+    words = {
+        "dwconv": "depthwise_conv",
+        "norm": "layer_norm",
+        "pwconv1": "pointwise_conv1",
+        "pwconv2": "pointwise_conv2",
+    }
+    for name, tensor in original_convnext(expected).items():
+        first, stage, *rest = name.split(".")
+        inner = ["layers", *(words.get(part, part) for part in rest)] if first == "stages" else [first, *rest]
+        theirs[f"{prefix}stages.{stage}.{'.'.join(inner)}"] = tensor
+    assert same(found_in(theirs | {f"{prefix}layer_norm.weight": torch.ones(64)}).tensors, expected)
+    release = original_convnext(expected) | {"norm.weight": torch.ones(64), "norms.3.weight": torch.ones(64)}
+    found = found_in(release)
+    assert same(found.tensors, expected)
+    assert found.dropped["norms.3.weight"] == "norm of what a stage gives out, not of the stage"
 
 
 @pytest.mark.parametrize("network", SMALL.values(), ids=SMALL)
