@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from core.files import FileError
 from transfer.frameworks.mmseg import backbones, heads  # noqa: F401 - they register the networks that are ours
-from transfer.frameworks.mmseg.data import leaves
+from transfer.frameworks.mmseg.data import NAMED, leaves
 
 LEGEND = 12  # classes
 
@@ -32,7 +32,7 @@ def network(content: dict[str, Any], file: Path, score: float) -> Callable[[np.n
             model = MODELS.build(cfg.model)
             model.load_state_dict(content["state_dict"])
             steps = [dict(step) for step in next(leaves(cfg.val_dataloader.dataset)).pipeline]
-            steps = [step for step in steps if step["type"] not in ("LoadImageFromFile", "LoadAnnotations")]
+            steps = [step for step in steps if step["type"] not in (*NAMED, *NAMED.values())]
             pipeline = Compose([{"type": "LoadImageFromNDArray"}, *steps])
         classes = [str(name) for name in names["classes"]]
         palette = np.array(names["palette"], np.uint8).reshape(len(classes), 3)
