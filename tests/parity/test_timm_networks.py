@@ -55,7 +55,7 @@ def stepped(model: Any, losses: Any) -> list[float]:
 def test_a_network_of_timm_is_carried_into_detectron2_trained_and_evaluated(
     tmp_path: Path, checkpoint: Any, model: str
 ) -> None:
-    from transfer.frameworks.detectron2 import protocol, run, weights  # isort: skip - first: it prepares Detectron2's import
+    from transfer.frameworks.detectron2 import devices, run, weights  # isort: skip - first: it prepares Detectron2's import
     from detectron2.modeling import build_model
     from detectron2.structures import Boxes, Instances, PolygonMasks
     from detectron2.utils.events import EventStorage
@@ -65,7 +65,7 @@ def test_a_network_of_timm_is_carried_into_detectron2_trained_and_evaluated(
     config = DETECTION.format("convnext-t" if model == "convnext_tiny" else "timm")
     cfg, explicit = run.read_config(config, ["MODEL.ROI_HEADS.NUM_CLASSES", "3"])
     weights.inject(cfg, recipe_of(tmp_path / "a.pkl") or pytest.fail("no recipe"), explicit, "a.pkl")
-    cfg, _ = protocol.adapt(cfg, 1, False)
+    cfg, _ = devices.adapt(cfg, 1, False)
     cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = cfg.MODEL.RPN.POST_NMS_TOPK_TEST = 20
     cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 8
     network = build_model(cfg)
@@ -86,7 +86,7 @@ def test_a_network_of_timm_is_carried_into_detectron2_trained_and_evaluated(
 def test_a_network_of_timm_is_carried_into_mmsegmentation_trained_and_evaluated(
     tmp_path: Path, checkpoint: Any, model: str
 ) -> None:
-    from transfer.frameworks.mmseg import compat, protocol, run, weights  # isort: skip - first: it prepares the mm* packages
+    from transfer.frameworks.mmseg import compat, devices, run, weights  # isort: skip - first: it prepares the mm* packages
     from mmengine.registry import init_default_scope
     from mmengine.structures import PixelData
     from mmseg.registry import MODELS as REGISTRY
@@ -98,7 +98,7 @@ def test_a_network_of_timm_is_carried_into_mmsegmentation_trained_and_evaluated(
     cfg = run.read_config(config, [])
     file = weights.read_weights(tmp_path / "a.pth")
     weights.inject(cfg, file, config)
-    protocol.adapt(cfg, 1, False)
+    devices.adapt(cfg, 1, False)
     for head in (cfg.model.decode_head, cfg.model.auxiliary_head):
         head.channels, head.num_classes = 16, 3
     init_default_scope("mmseg")
