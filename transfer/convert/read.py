@@ -137,9 +137,8 @@ def read(path: Path | str, dialect: str = "auto", arch: str = "auto") -> Recogni
     named = arch if arch != "auto" else origin.name(contents.checkpoint, whole(path))
     name = detect(contents, named) if dialect == "auto" else dialect
     row = find(name)
-    backbone, dropped = (
-        _by_name(contents, arch) if row.name == BY_NAME and not contents.claimed(row) else split(contents, row, name)
-    )
+    by_name = row.name == BY_NAME and timm.known(named) and not contents.claimed(row)
+    backbone, dropped = _by_name(contents, named) if by_name else split(contents, row, name)
     said = origin.of(contents.checkpoint, {key: t for key, _, t in contents.whole.items}, backbone, whole(path))
     found = recognise(backbone, path, named)
     if arch not in ("auto", found.arch):
