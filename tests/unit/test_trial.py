@@ -1,12 +1,15 @@
-"""What departs from a published protocol is in the command, the hash, the title and the options; devices change none of these."""
+"""A trial: its folder, what departs from a published protocol, and the choice of a learning rate."""
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from core import run_folder as work_folder
 from core.errors import InputError
+from core.run_folder import open_folder
 from transfer import benchmarks, frameworks
 from transfer.convert import convert
 from transfer.frameworks import PUBLISHED, Departure, Framework
@@ -14,6 +17,7 @@ from transfer.frameworks.detectron2 import Detectron2
 from transfer.frameworks.mmseg import Mmseg
 from transfer.report import assembly
 from transfer.results import Result
+from transfer.suite import lr_sweep
 from transfer.suite.trial import Job, named, run_trial
 
 FIT = {"images_per_device": 4, "scaling": "linear"}
@@ -185,3 +189,109 @@ def test_the_command_in_a_result_makes_the_same_trial_again(monkeypatch: pytest.
     for job in (whole, Job(checkpoint="last.pth", benchmark="coco_c4", out="o")):
         again = run_benchmark.job(run_benchmark.parser().parse_args(job.command()[2:]))
         assert again == job
+
+
+SETTINGS = {"lr": 0.1, "steps": (3, 4), "norm": "BN", "--weights": "abc"}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Return a folder that a run of SETTINGS has left with a checkpoint."""
+    path = tmp_path / "run"
+    assert open_folder(path, SETTINGS, False, "--work-dir") == (False, [])
+    (path / "last_checkpoint").write_text("iter_2.pth")
+    return path
+
+
+def test_the_same_command_goes_on_without_being_told_to(folder):
+    resume, said = open_folder(folder, dict(SETTINGS), False, "--work-dir")
+    assert resume
+    assert said == [f"going on from the last checkpoint in {folder}"]
+
+
+def test_another_command_is_refused_and_the_difference_named(folder):
+    before = (folder / "settings.json").read_bytes()
+    changed = SETTINGS | {"lr": 0.2, "extra": 1}
+    with pytest.raises(InputError, match=r"different: extra, lr\); choose another --work-dir, or .* --resume"):
+        open_folder(folder, changed, False, "--work-dir")
+    assert (folder / "settings.json").read_bytes() == before
+
+
+def test_asked_to_resume_it_goes_on_under_other_settings_and_says_which(folder):
+    resume, (said,) = open_folder(folder, SETTINGS | {"steps": (5,)}, True, "OUTPUT_DIR")
+    assert resume
+    assert said.endswith("different from before: steps")
+
+
+def test_a_run_that_left_no_checkpoint_is_begun_again_under_the_new_settings(tmp_path):
+    open_folder(tmp_path, SETTINGS, False, "--work-dir")
+    assert open_folder(tmp_path, SETTINGS | {"lr": 9}, True, "--work-dir") == (False, [])
+    assert json.loads((tmp_path / "settings.json").read_text())["lr"] == "9"
+
+
+@pytest.mark.parametrize("kept", [None, "", "[1]", "{"])
+def test_checkpoints_of_unknown_settings_are_not_overwritten(tmp_path, kept):
+    (tmp_path / "last_checkpoint").write_text("model_final.pth")
+    if kept is not None:
+        (tmp_path / "settings.json").write_text(kept)
+    with pytest.raises(InputError, match=r"different: no settings\.json tells them"):
+        open_folder(tmp_path, SETTINGS, False, "OUTPUT_DIR")
+
+
+def test_many_differences_are_counted_and_weights_are_told_apart_by_content(tmp_path):
+    assert work_folder.differences({}, dict.fromkeys("abcde", "1")) == "a, b, c and 2 more"
+    for name, text in (("one", "x"), ("two", "x"), ("three", "y")):
+        (tmp_path / name).write_text(text)
+    one, two, three = (work_folder.content(tmp_path / name) for name in ("one", "two", "three"))
+    assert one == two != three
+    assert (work_folder.content(None), work_folder.content(tmp_path / "none")) == ("", str(tmp_path / "none"))
+
+
+def evaluation(score: float | None, factor: float) -> dict[str, Any]:
+    effective = {"effective": {"lr": 0.02 * factor}}
+    return {"metrics": {"bbox/AP": score, "bbox/AP-cat": 1.0}, "recipe": effective, "seconds": 5.0}
+
+
+def test_the_best_rate_is_chosen_and_all_are_reported() -> None:
+    scores = {0.3: 10.0, 1.0: 12.0, 3.0: 11.0}
+    found = lr_sweep.sweep(tuple(scores), lambda f: evaluation(scores[f], f), "bbox/AP", 0.1)
+    assert (found["chosen"], found["metric"], found["hold_out"]) == (1.0, "bbox/AP", 0.1)
+    assert [(run["factor"], run["score"], run["seconds"]) for run in found["runs"]] == [
+        (0.3, 10.0, 5.0),
+        (1.0, 12.0, 5.0),
+        (3.0, 11.0, 5.0),
+    ]
+    assert found["runs"][2]["lr"] == pytest.approx(0.06)
+    assert found["runs"][0]["metrics"] == {"bbox/AP": 10.0}
+
+
+def test_of_equal_scores_the_rate_nearest_the_published_one_is_chosen() -> None:
+    assert lr_sweep.sweep((0.1, 2.0, 3.0), lambda f: evaluation(7.0, f), "bbox/AP", 0.1)["chosen"] == 2.0
+    assert lr_sweep.sweep((10.0, 0.5), lambda f: evaluation(None, f), "bbox/AP", 0.1)["chosen"] == 0.5
+
+
+def test_a_rate_that_diverged_is_reported_and_never_chosen() -> None:
+    def measure(factor: float) -> dict[str, Any]:
+        if factor > 1:
+            raise InputError("the loss is nan at step 7")
+        return evaluation(None, factor)
+
+    found = lr_sweep.sweep((3.0, 1.0), measure, "bbox/AP", 0.1)
+    assert found["chosen"] == 1.0
+    assert found["runs"][0] == {"factor": 3.0, "score": None, "error": "the loss is nan at step 7"}
+    with pytest.raises(InputError, match="every learning rate of the sweep failed; at the first: the loss is nan"):
+        lr_sweep.sweep((3.0, 9.0), measure, "bbox/AP", 0.1)
+
+
+def test_several_held_out_sets_count_alike() -> None:
+    metrics = {"a+held0.1/bbox/AP": 10.0, "b+held0.1/bbox/AP": 30.0, "a+held0.1/bbox/AP50": 90.0}
+    assert lr_sweep.mean_of(metrics, "bbox/AP") == 20.0
+    assert lr_sweep.mean_of({"a/bbox/AP": None, "b/bbox/AP": 4.0}, "bbox/AP") == 4.0
+    assert lr_sweep.mean_of({}, "bbox/AP") is None
+
+
+@pytest.mark.parametrize("text", ["", "1", "1,1", "0,1", "-1,1", "a,b", "nan,1", "inf,1"])
+def test_what_is_no_list_of_factors_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="give two or more different factors"):
+        lr_sweep.parse(text)
+    assert lr_sweep.parse("0.3,1,3") == (0.3, 1.0, 3.0)
