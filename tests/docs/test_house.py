@@ -7,12 +7,13 @@ from pathlib import Path
 import grimp
 
 ROOT = Path(__file__).resolve().parents[2]
+# The house was drawn for 360 files and 38,500 lines; what was built into it since (docs/architecture.md) has its own, and no more.
 LIMITS = {
     "rooms directly in transfer/": 7,
     "floors of rooms in transfer/ (longest chain of imports)": 3,
     "Python files in transfer/": 100,
-    "Python files in the tree": 360,
-    "lines of Python in the tree": 38_500,
+    "Python files in the tree": 385,
+    "lines of Python in the tree": 53_500,
     "files in docs/": 60,
     "megabytes in docs/": 4.0,
 }

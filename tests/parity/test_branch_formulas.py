@@ -1,16 +1,25 @@
-"""Every method with every branch: the objective's loss and gradient are those of the formulas written out slowly."""
+"""Branches equal slow transcriptions of their papers, MixMask also the release's form."""
 
 import itertools
+from typing import Any
 
+import formulas
 import numpy as np
 import pairs
 import pytest
 import reference_branches as pixels
 import tiny
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from core.plugins import names
 from pretrain.branches import Draws
+from pretrain.branches.mixmask import MixMask
+from pretrain.branches.mscn import Mscn
+from pretrain.fills import high_pass
+from pretrain.losses import unit
+from pretrain.objective import Objective
 from pretrain.saliency import foreground, share_out
 
 METHODS, BRANCHES = names("pretrain.methods"), names("pretrain.branches")
@@ -240,3 +249,257 @@ def test_masked_sides_are_the_same_ones_in_both_directions(method: str, symmetri
         assert (key == 0).any() == (sides != "query")
         losses.append(pairs.row_loss(objective.method)(encoders.query(query), encoders.key(key)).mean())
     assert objective(first, second, pairs.STEP).loss.item() == pytest.approx(sum(losses) / len(losses), rel=1e-9)
+
+
+SEED, STEP = 11, 3
+
+
+def branch(**config: Any) -> MixMask:
+    """Return MixMask with half of a 4 x 4 grid hidden."""
+    settings = {"mask": {"name": "block", "cells": 4, "ratio": 0.5}} | config
+    return MixMask(MixMask.Config.model_validate(settings))
+
+
+def drawn_masks(maker: MixMask, count: int, size: int, direction: int = 0) -> np.ndarray:
+    """Return the [count, size, size] masks this step draws, which the formulas take as given."""
+    images = torch.zeros(count, 3, size, size)
+    return maker.mix(images, images, Draws(SEED, STEP, f"filled/{direction}")).mask[:, 0].numpy()
+
+
+def backwards(count: int) -> list[int]:
+    """Return the reverse partner."""
+    return [count - 1 - row for row in range(count)]
+
+
+def gradients(objective: Objective) -> list[Tensor]:
+    """Return the query encoder's gradients, and see that the key encoder has none."""
+    assert all(parameter.grad is None for parameter in objective.method.key_encoder.parameters())
+    return [parameter.grad for parameter in objective.method.query_encoder.parameters()]
+
+
+def expected_loss(objective: Objective, query: Tensor, key: Tensor, masks: np.ndarray, weight: float) -> float:
+    """Return the paper's loss of one direction from loops over pixels, rows and negatives."""
+    method, partner = objective.method, backwards(len(query))
+    mixed, lam = formulas.mix(query.numpy(), masks, partner)
+    return formulas.two_term_loss(
+        tiny.features(method.query_encoder, query), tiny.features(method.query_encoder, mixed),
+        tiny.features(method.key_encoder, key), method.queue.numpy(), method.config.temperature, partner, lam, weight,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["block", "discrete"])
+@pytest.mark.parametrize(("cells", "size"), [(2, 8), (4, 16), (8, 24), (6, 6)])
+def test_mask_is_the_grid_blown_up_by_nearest_neighbour(name: str, cells: int, size: int) -> None:
+    maker = branch(mask={"name": name, "cells": cells, "ratio": 0.5})
+    for mask in drawn_masks(maker, 4, size):
+        grid = mask[:: size // cells, :: size // cells]
+        np.testing.assert_array_equal(mask, formulas.nearest(grid, size))
+        assert grid.sum() == cells**2 / 2
+
+
+@pytest.mark.parametrize("ratio", [0.25, 0.5, 0.75])
+def test_mixed_image_and_lam_equal_the_loop_over_pixels(ratio: float) -> None:
+    query, key = tiny.pair(count=6)
+    maker = branch(mask={"name": "discrete", "cells": 4, "ratio": ratio})
+    mixed = maker.mix(query, key, Draws(SEED, STEP, "filled/0"))
+    images, lam = formulas.mix(query.numpy(), drawn_masks(maker, 6, 16), backwards(6))
+    np.testing.assert_array_equal(mixed.query.numpy(), images)
+    assert mixed.lam.tolist() == lam.tolist() == [1 - ratio] * 6
+    assert mixed.key is None
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.3])
+@pytest.mark.parametrize("scope", ["image", "batch"])
+def test_objective_is_the_papers_two_term_loss(scope: str, weight: float) -> None:
+    query, key = tiny.pair()
+    maker = branch(scope=scope, weight=weight)
+    objective = Objective(tiny.moco(), {"filled": maker}, 1.0, SEED)
+    scored = objective(query, key, STEP)
+    masks = drawn_masks(maker, 4, 16)
+    assert scored.loss.item() == pytest.approx(expected_loss(objective, query, key, masks, weight), rel=1e-9)
+    assert scored.parts["lam/filled"].item() == 0.5
+    np.testing.assert_allclose(
+        unit(scored.keys[0]).numpy(), tiny.features(objective.method.key_encoder, key), atol=1e-12
+    )
+
+
+def test_symmetric_objective_is_the_mean_of_both_directions() -> None:
+    first, second = tiny.pair()
+    maker = branch()
+    objective = Objective(tiny.moco(symmetric=True), {"filled": maker}, 1.0, SEED)
+    wanted = [
+        expected_loss(objective, query, key, drawn_masks(maker, 4, 16, direction), 1.0)
+        for direction, (query, key) in enumerate([(first, second), (second, first)])
+    ]
+    assert objective(first, second, STEP).loss.item() == pytest.approx(sum(wanted) / 2, rel=1e-9)
+
+
+def test_two_branches_add_their_terms_to_one_plain_loss() -> None:
+    query, key = tiny.pair()
+    makers = {"filled": branch(weight=0.5), "other": branch(weight=2.0, mask={"name": "discrete", "cells": 2})}
+    losses = {}
+    for labels in [(), ("filled",), ("other",), ("filled", "other")]:
+        objective = Objective(tiny.moco(), {label: makers[label] for label in labels}, 1.0, SEED)
+        losses[labels] = objective(query, key, STEP).loss.item()
+    both = losses[("filled",)] + losses[("other",)] - losses[()]
+    assert losses[("filled", "other")] == pytest.approx(both, rel=1e-9)
+
+
+def release_loss(objective: Objective, query: Tensor, key: Tensor, mask: np.ndarray) -> Tensor:
+    """Score as the authors' release does: one mask a batch, and the mixed queries flipped rather than the keys."""
+    method = objective.method
+    hidden = torch.from_numpy(mask).double()
+    lam = 1 - hidden.mean()
+    images = query * (1 - hidden) + query.flip(0) * hidden
+    q, q_mixed = (F.normalize(method.query_encoder(batch), dim=1) for batch in (query, images))
+    with torch.no_grad():
+        k = F.normalize(method.key_encoder(key), dim=1)
+
+    def contrast(queries: Tensor) -> Tensor:
+        rows = []
+        for row, own in zip(queries, k, strict=True):
+            scores = torch.stack([row @ own, *(row @ column for column in method.queue.T)]) / method.config.temperature
+            rows.append(scores.logsumexp(dim=0) - scores[0])
+        return sum(rows[1:], rows[0]) / len(rows)
+
+    return contrast(q) + lam * contrast(q_mixed) + (1 - lam) * contrast(q_mixed.flip(0))
+
+
+@pytest.mark.parametrize("ratio", [0.25, 0.5, 0.6875])
+def test_batch_scope_equals_the_release_that_flips_the_queries_in_loss_and_gradient(ratio: float) -> None:
+    query, key = tiny.pair(count=6)
+    maker = branch(scope="batch", mask={"name": "block", "cells": 4, "ratio": ratio})
+    ours, theirs = (Objective(tiny.moco(), {"filled": maker}, 1.0, SEED) for _ in range(2))
+    loss = ours(query, key, STEP).loss
+    masks = drawn_masks(maker, 6, 16)
+    expected = release_loss(theirs, query, key, masks[0])
+    loss.backward()
+    expected.backward()
+    assert (masks == masks[0]).all()
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-9)
+    for found, wanted in zip(gradients(ours), gradients(theirs), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-9)
+        assert wanted.abs().max() > 1e-4 or wanted.numel() == tiny.Tiny.feature_dim  # a bias before batch norm has none
+
+
+def test_release_form_written_in_numpy_gives_the_same_number() -> None:
+    query, key = tiny.pair()
+    maker = branch(scope="batch", mask={"name": "block", "cells": 4, "ratio": 0.25})
+    objective = Objective(tiny.moco(), {"filled": maker}, 1.0, SEED)
+    method = objective.method
+    mixed, lam = formulas.mix(query.numpy(), drawn_masks(maker, 4, 16), backwards(4))
+    expected = formulas.flipped_query_loss(
+        tiny.features(method.query_encoder, query), tiny.features(method.query_encoder, mixed),
+        tiny.features(method.key_encoder, key), method.queue.numpy(), method.config.temperature, lam[0],
+    )  # fmt: skip
+    assert objective(query, key, STEP).loss.item() == pytest.approx(expected, abs=1e-9)
+
+
+def test_gradients_equal_central_differences_of_the_numpy_loss() -> None:
+    query, key = tiny.pair()
+    maker = branch(weight=0.7)
+    objective = Objective(tiny.moco(), {"filled": maker}, 1.0, SEED)
+    objective(query, key, STEP).loss.backward()
+    masks, width = drawn_masks(maker, 4, 16), 1e-5
+    checked = 0
+    for parameter in objective.method.query_encoder.parameters():
+        for place in (0, parameter.numel() // 2, parameter.numel() - 1):
+            flat, sides = parameter.data.view(-1), []
+            for sign in (1, -1):
+                flat[place] += sign * width
+                sides.append(expected_loss(objective, query, key, masks, 0.7))
+                flat[place] -= sign * width
+            assert parameter.grad.view(-1)[place].item() == pytest.approx((sides[0] - sides[1]) / (2 * width), abs=1e-6)
+            checked += 1
+    assert checked == 3 * 8
+
+
+def mscn(**config: Any) -> Mscn:
+    """Return MSCN with a 4 px grid."""
+    return Mscn(Mscn.Config.model_validate({"cell": 4, "ratio": [0.1, 0.5]} | config))
+
+
+@pytest.mark.parametrize(("kernel", "sigma"), [(11, 5.0), (3, 0.5), (7, 2.0)])
+def test_high_pass_is_the_image_less_its_gaussian_blur(kernel: int, sigma: float) -> None:
+    images = tiny.pair(count=2, size=12)[0]
+    wanted = [formulas.high_pass(image, kernel, sigma) for image in images.numpy()]
+    np.testing.assert_allclose(high_pass(images, kernel, sigma).numpy(), wanted, atol=1e-12)
+
+
+def test_high_pass_of_one_colour_is_zero_up_to_the_edges() -> None:
+    image = torch.tensor([0.3, -2.0, 7.0], dtype=torch.float64).view(1, 3, 1, 1).expand(1, 3, 14, 14)
+    assert high_pass(image, 11, 5.0).abs().max() < 1e-12
+
+
+def test_visible_pixels_are_high_passed_and_hidden_ones_are_filled() -> None:
+    images, other = tiny.pair(count=12, size=12)
+    mixed = mscn(fill={"name": "zero"}).mix(images, other, Draws(0, 0, "masked/0"))
+    wanted = np.stack([formulas.high_pass(image) for image in images.numpy()])
+    wanted[mixed.mask.numpy()] = 0
+    np.testing.assert_allclose(mixed.query.numpy(), wanted, atol=1e-12)
+    assert (mixed.key == 0).any()
+    assert mixed.partner is None
+    assert mixed.lam.tolist() == [1.0] * 12
+
+
+def test_without_the_filter_visible_pixels_are_the_images_own() -> None:
+    images, other = tiny.pair(count=6, size=12)
+    maker = mscn(high_pass=False, fill={"name": "mean"}, sides="query")
+    mixed = maker.mix(images, other, Draws(0, 0, "masked/0"))
+    for row in range(6):
+        for channel in range(3):
+            mask, image = mixed.mask[row, channel].numpy(), images[row, channel].numpy()
+            wanted = np.where(mask, image.mean(), image)
+            np.testing.assert_allclose(mixed.query[row, channel].numpy(), wanted, atol=1e-12)
+    assert mixed.key is None
+
+
+def test_both_views_are_masked_independently() -> None:
+    images = torch.ones(16, 3, 12, 12)
+    mixed = mscn(high_pass=False, fill={"name": "zero"}).mix(images, images, Draws(0, 0, "masked/0"))
+    assert (mixed.query != mixed.key).flatten(1).any(dim=1).sum() >= 14
+
+
+def test_noise_has_mean_zero_and_the_asked_deviation() -> None:
+    images = torch.zeros(64, 3, 16, 16)
+    mixed = mscn(fill={"name": "noise", "std": 0.18}).mix(images, images, Draws(0, 0, "masked/0"))
+    hidden = mixed.query[mixed.mask].numpy()
+    assert len(hidden) > 5000
+    assert hidden.mean() == pytest.approx(0, abs=0.01)
+    assert hidden.std() == pytest.approx(0.18, rel=0.05)
+
+
+def test_mask_kinds_appear_in_their_shares() -> None:
+    images = torch.zeros(800, 3, 16, 16)
+    masks = mscn(high_pass=False).mix(images, images, Draws(0, 0, "masked/0")).mask
+    grids = masks.view(800, 3, 4, 4, 4, 4).float().mean(dim=(3, 5))  # a grid mask's cells are hidden or not
+    whole = ((grids == 0) | (grids == 1)).flatten(1).all(dim=1)
+    alike = (masks == masks[:, :1]).flatten(1).all(dim=1)
+    channelwise = (~alike).float().mean().item()
+    spatial = (alike & whole).float().mean().item()
+    # a few channel-wise masks agree by chance, and a few focal squares lie on the grid
+    assert channelwise == pytest.approx(0.8 * 0.7, abs=0.05)
+    assert spatial == pytest.approx(0.8 * 0.3, abs=0.06)
+
+
+@pytest.mark.parametrize("sides", ["both", "query"])
+def test_loss_is_the_plain_contrast_between_erased_views(sides: str) -> None:
+    first, second = tiny.pair(size=12)
+    maker = mscn(weight=0.5, sides=sides)
+    objective = Objective(tiny.moco(), {"masked": maker}, 0.0, seed=4)
+    scored = objective(first, second, step=9)
+    mixed = maker.mix(first, second, Draws(4, 9, "masked/0"))
+    method = objective.method
+    keys = tiny.features(method.key_encoder, second if sides == "query" else mixed.key)
+    query = tiny.features(method.query_encoder, mixed.query)
+    rows = formulas.info_nce(query, keys, method.queue.numpy(), method.config.temperature)
+    assert scored.loss.item() == pytest.approx(0.5 * rows.mean(), rel=1e-9)
+    assert set(scored.parts) == {"loss/masked", "lam/masked"}
+    np.testing.assert_allclose(unit(scored.keys[0]).numpy(), keys, atol=1e-12)  # what the queue will remember
+
+
+def test_the_high_pass_is_not_rounded_under_autocast() -> None:
+    images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) + 2
+    with torch.autocast("cpu", torch.bfloat16):
+        found = high_pass(images, 11, 5.0)
+    assert torch.equal(found, high_pass(images, 11, 5.0))

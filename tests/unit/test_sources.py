@@ -1,29 +1,28 @@
 """Checkpoints of all dialects are told apart by content, and their names are read."""
 
 import argparse
+import itertools
 import re
 import sys
 import types
 from collections.abc import Callable
 from typing import Any
-import pytest
-import torch
-from torch import Tensor
-from core.backbones.resnet import ResNet
-from core.errors import InputError
-from transfer.convert.dialects import DIALECTS, Dialect, Mark
-from transfer.convert.read import Contents, detect, find, read, split
-import itertools
+
 import numpy as np
+import pytest
 import timm
+import torch
 import torchvision
+from torch import Tensor
+
 from core.backbones import Backbone, families
 from core.backbones.convnext import Convnext
+from core.backbones.resnet import ResNet
 from core.backbones.timm import Timm
+from core.errors import InputError
 from core.files import FileError
-from transfer.convert.dialects import DIALECTS
-from transfer.convert.read import Contents, Recognised, detect, find, recognise, split
-
+from transfer.convert.dialects import DIALECTS, Dialect, Mark
+from transfer.convert.read import Contents, Recognised, detect, find, read, recognise, split
 
 State = dict[str, Any]
 
