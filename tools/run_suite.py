@@ -16,6 +16,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--plan", action="store_true", help="print every item, its cost and its state, and run nothing")
     parser.add_argument("--out", type=Path, metavar="DIR", help="results folder; results/NAME by default")
     parser.add_argument("--jobs", type=int, metavar="N", help="items at a time, that is launcher.jobs=N")
+    parser.add_argument(
+        "--power", type=float, metavar="GAP", help="only say how many trials a gap of so many points needs"
+    )
+    parser.add_argument("--spread", type=float, metavar="STD", help="of --power: the one seen so far by default")
     return parser
 
 
@@ -31,6 +35,9 @@ def main() -> int:
     settings = suite.read(given.suite, [*given.overrides, *jobs])
     folder = given.out or settings.folder
     console = Console()
+    if given.power is not None:
+        run.print_power(settings, folder, given.power, given.spread, console)
+        return 0
     check_pretraining(settings)
     if given.plan:
         run.print_plan(settings, folder, console)

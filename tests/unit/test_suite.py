@@ -13,8 +13,10 @@ import fake_suite
 import pytest
 from rich.console import Console
 
+from core.errors import InputError
 from core.provenance import ROOT
 from transfer import results
+from transfer.report import assembly, statistics
 from transfer.suite import execution, items, process
 from transfer.suite import run as runner
 from transfer.suite import settings as suite
@@ -313,3 +315,39 @@ def test_what_a_pre_training_warned_about_is_said_when_it_ends(tmp_path):
         progress(item)
     assert "warning a (pre-training): retrieval fell to 0.02" in output.getvalue()
     assert "retrieval fell to 0.02" in (tmp_path / "suite.log").read_text()
+
+
+def test_trials_auto_stops_where_a_comparison_is_decided_and_at_the_budget_and_goes_on_after_a_stop(home):
+    (home / "far.pth").write_text("f" * 60)
+    checkpoints = {name: {"path": f"{file}.pth"} for name, file in (("a", "good"), ("b", "other"), ("far", "far"))}
+    settings = _suite(home, checkpoints=checkpoints, trials="auto", budget=6, baseline="a")
+    assert _run(settings) == 0
+    found = results.read_folder(Path("out")).results.values()
+    counts = {name: sum(r.checkpoint.name == name for r in found) for name in checkpoints}
+    assert counts == {"a": 6, "b": 6, "far": 3}  # looks after 3, 5 and 6
+    report = assembly.build(Path("out"))
+    assert [line.rpartition(": ")[2][:9] for line in report.conclusions] == ["undecided", "better."]
+    assert report.skipped == []
+    calls = (home / "calls.txt").read_text()
+    assert _run(settings) == 0
+    assert (home / "calls.txt").read_text() == calls
+
+
+def test_trials_auto_needs_a_baseline_and_no_seeds(home):
+    with pytest.raises(InputError, match="auto compares with a baseline"):
+        _suite(home, trials="auto")
+
+
+def test_how_many_trials_a_gap_needs_is_told_from_a_given_spread_before_anything_ran_and_from_the_results_after(home):
+    settings = _suite(home, trials=3)
+    console = Console(file=io.StringIO(), width=120)
+    runner.print_power(settings, Path("out"), 2.0, 1.0, console)
+    told = console.file.getvalue().splitlines()[-2].split()
+    assert told == ["Fake", "1.00", "0", "–", str(statistics.trials_needed(2.0, 1.0, 1)), "–"]
+    assert not Path("out").exists()
+    with pytest.raises(InputError, match="run a suite first"):
+        runner.print_power(settings, Path("out"), 2.0, None, console)
+    assert _run(settings) == 0
+    runner.print_power(settings, Path("out"), 2.0, None, console)
+    told = console.file.getvalue().splitlines()[-2].split()
+    assert told[:3] == ["Fake", "1.00", "3"]

@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -198,6 +198,13 @@ def _digest_of(file: Path, _version: tuple[int, ...]) -> str:
     return files.sha256(file)
 
 
+def begun(items: Sequence[Item], counts: Mapping[tuple[str, str], int]) -> list[Item]:
+    """Return the measurements whose trial is below the count of their cell (checkpoint, benchmark), and what they need."""
+    kept = [i for i in items if i.trial is not None and i.trial < counts[i.checkpoint, i.benchmark]]
+    needed = {item.after for item in kept}
+    return [item for item in items if item in kept or (item.trial is None and item.name in needed)]
+
+
 def manifest(suite: Suite, items: Sequence[Item], folder: Path) -> dict[str, Any]:
     """Describe a suite for the report: what was asked for, so that what is missing can be named."""
     sources: dict[str, list[Item]] = {}
@@ -207,6 +214,7 @@ def manifest(suite: Suite, items: Sequence[Item], folder: Path) -> dict[str, Any
     shown = {label: suite.shown(label) for label in suite.checkpoints}
     return {
         "name": suite.name,
+        "looks": suite.looks,
         "baseline": None if suite.baseline is None else shown[suite.baseline],
         "checkpoints": [
             {

@@ -1,6 +1,7 @@
 """Run a suite from its settings to its results folder, with a display."""
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -21,9 +22,35 @@ UNLIMITED = 10_000  # columns
 
 
 def run(settings: Suite, folder: Path, console: Console) -> int:
-    """Execute all items and return how many did not end well; SIGTERM and Ctrl-C stop the running ones first."""
+    """Execute all items and return how many did not end well; SIGTERM and Ctrl-C stop the running ones first.
+
+    With ``trials: auto`` that is done again and again, each time with the trials that undecided comparisons still need.
+    """
+    if settings.trials != "auto":
+        return _execute(settings, folder, console)
+    from transfer.report import assembly  # here: it imports SciPy
+
+    every = [
+        item for item in items.plan(settings, folder, _launcher(settings, folder).available) if item.trial is not None
+    ]
+    counts = dict.fromkeys(((item.checkpoint, item.benchmark) for item in every), settings.looks[0])
+    for item in every:  # what an earlier sitting has done stays
+        if item.trial is not None and items.finished(item):
+            counts[item.checkpoint, item.benchmark] = max(counts[item.checkpoint, item.benchmark], item.trial + 1)
+    while not (failed := _execute(settings, folder, console, counts)):
+        more = assembly.wanted(assembly.build(folder))
+        if all(counts[cell] >= count for cell, count in more.items()):
+            break
+        counts |= {cell: max(counts[cell], count) for cell, count in more.items()}
+    return failed
+
+
+def _execute(
+    settings: Suite, folder: Path, console: Console, counts: Mapping[tuple[str, str], int] | None = None
+) -> int:
     launcher, limits = _launcher(settings, folder), Limits(settings.retries, settings.memory_gib)
     wanted = items.plan(settings, folder, launcher.available)
+    wanted = wanted if counts is None else items.begun(wanted, counts)
     statuses = execution.standing(wanted)
     _claim(settings, folder)
     launcher.check(limits)
@@ -75,9 +102,24 @@ def print_plan(settings: Suite, folder: Path, console: Console) -> None:
             break
     console.print(table)
     done = sum(status.state == "done" for status in statuses.values())
+    if settings.trials == "auto":
+        console.print(f"looks after {', '.join(map(str, settings.looks))} trials; what is decided gets no more")
     console.print(f"{len(wanted)} items, {done} done, {durations.left(statuses, launcher.width)}; in {folder}")
     if found := list(check.problems(settings, wanted, statuses, folder)):
         raise InputError("\n".join(["this would stop it:", *found]))
+
+
+def print_power(settings: Suite, folder: Path, gap: float, spread: float | None, console: Console) -> None:
+    """Print how many trials and device-hours a gap needs, from the results so far, or without any from ``spread`` alone."""
+    from transfer.report import assembly, terminal  # here: they import SciPy
+
+    if folder.is_dir() or spread is None:
+        terminal.needs(assembly.build(folder), gap, spread, console)
+        return
+    with tempfile.TemporaryDirectory() as empty:
+        place = Path(empty)
+        files.write_json(place / items.FILE, items.manifest(settings, items.plan(settings, place), place))
+        terminal.needs(assembly.build(place), gap, spread, console)
 
 
 def _recipes(settings: Suite, wanted: Sequence[Item], available: int) -> Table:

@@ -177,7 +177,10 @@ class Suite(Settings):
     name: Label
     checkpoints: dict[Label, Entry] = Field(min_length=1)
     benchmarks: Annotated[dict[Label, Measure], BeforeValidator(_named_by_label)] = Field(min_length=1)
-    trials: int | None = Field(None, ge=1, description="None: as many as each benchmark's protocol says")
+    trials: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+        None, description="None: as many as each benchmark's protocol says; auto: until a comparison is decided"
+    )
+    budget: int = Field(20, ge=2, description="most trials of a cell with trials: auto")
     seeds: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
         None, min_length=1, description="numbers of the trials, each of which sets a trial's seeds; None: from 0"
     )
@@ -220,7 +223,16 @@ class Suite(Settings):
         measure = self.benchmarks[benchmark]
         if self.seeds is not None:
             return self.seeds[: measure.trials]
+        if self.trials == "auto":
+            return tuple(range(self.budget))
         return tuple(range(measure.trials or self.trials or measure.benchmark.trials))
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """Return the numbers of trials at which ``trials: auto`` tests; none without it."""
+        from transfer.report import statistics  # here: it imports SciPy
+
+        return statistics.looks(self.budget) if self.trials == "auto" else ()
 
 
 def _problem(place: tuple[int | str, ...], kind: str, message: str, value: Any) -> InitErrorDetails:
@@ -233,6 +245,8 @@ def _contradictions(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
     baseline, trials, seeds = values.get("baseline"), values.get("trials"), values.get("seeds")
     if baseline is not None and checkpoints and baseline not in checkpoints:
         yield "baseline", f"{baseline!r} is none of the checkpoints {', '.join(map(str, checkpoints))}"
+    if trials == "auto" and (baseline is None or seeds is not None):
+        yield "trials", "auto compares with a baseline, and counts its trials itself; name a baseline, and no seeds"
     names = [str(_mapping(entry).get("name") or label) for label, entry in checkpoints.items()]
     for name in _repeated(names):
         yield "checkpoints", f"two checkpoints are named {name!r}; results are told apart by name"
