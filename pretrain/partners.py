@@ -1,5 +1,6 @@
 """Partners: which other image of the batch is mixed into each row."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -7,13 +8,16 @@ from jaxtyping import Int
 from torch import Generator, Tensor
 
 from core.errors import InputError
+from pretrain.drawing import once
 
 PartnerOrder = Literal["reverse", "shuffle"]
 
 
-def partners(count: int, groups: list[Generator], order: PartnerOrder) -> Int[Tensor, " count"]:
+def partners(count: int, groups: Sequence[Generator], order: PartnerOrder) -> Int[Tensor, " count"]:
     """Return the row whose image fills each row; partners are of the same group."""
-    return reversed_partner(count, len(groups)) if order == "reverse" else shuffled_partner(count, groups)
+    if order == "reverse":
+        return reversed_partner(count, len(groups))
+    return once(groups, "partners", lambda: shuffled_partner(count, groups))
 
 
 def reversed_partner(count: int, groups: int) -> Int[Tensor, " count"]:
@@ -21,7 +25,7 @@ def reversed_partner(count: int, groups: int) -> Int[Tensor, " count"]:
     return torch.arange(count).view(groups, -1).flip(1).reshape(-1)
 
 
-def shuffled_partner(count: int, generators: list[Generator]) -> Int[Tensor, " count"]:
+def shuffled_partner(count: int, generators: Sequence[Generator]) -> Int[Tensor, " count"]:
     """Return each row's partner: a random cycle through its group, so that no row is its own partner."""
     share = count // len(generators)
     partner = torch.empty(count, dtype=torch.long)

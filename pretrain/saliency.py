@@ -4,7 +4,7 @@ The authors took a network trained with labels. Here the key encoder's backbone 
 reaches pre-training; a given network stays possible.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ from core.backbones import Backbone
 from core.config import PluginSettings, Settings, parse
 from core.errors import InputError
 from core.plugins import find
+from pretrain.drawing import once
 from pretrain.upload import upload
 
 # Images, a stage (1 to 4) and a network, or None for the key side's backbone, to a feature map.
@@ -88,9 +89,10 @@ def share_out(count: Count, foreground_cells: Count, background_cells: Count) ->
     return front, count - front
 
 
-def orders(generators: list[Generator], cells: int, device: torch.device) -> Int[Tensor, "rows places"]:
+def orders(generators: Sequence[Generator], cells: int, device: torch.device) -> Int[Tensor, "rows places"]:
     """Draw the order in which each row's ``cells * cells`` cells are hidden, every order equally likely."""
-    return upload(torch.stack([torch.randperm(cells**2, generator=one) for one in generators]), device)
+    drawn = once(generators, "order", lambda: torch.stack([torch.randperm(cells**2, generator=g) for g in generators]))
+    return upload(drawn, device)
 
 
 def hide(

@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 
 from core.config import PluginSettings
 from core.provenance import derive
+from pretrain.drawing import Generators, Kept
 from pretrain.saliency import Features
 
 
@@ -48,15 +49,24 @@ class Draws(NamedTuple):
     label: str
     first_row: int = 0
     groups: int = 1
+    kept: Kept | None = None  # what was drawn of this step before
 
-    def rows(self, count: int, purpose: str) -> list[Generator]:
+    def rows(self, count: int, purpose: str) -> Generators:
         """Return one generator for each of ``count`` local rows."""
-        return [self._generator(purpose, "row", self.first_row + row) for row in range(count)]
 
-    def per_group(self, count: int, purpose: str) -> list[Generator]:
+        def make(row: int) -> Generator:
+            return self._generator(purpose, "row", self.first_row + row)
+
+        return Generators(count, make, f"{self.label}/{purpose}/rows", self.kept)
+
+    def per_group(self, count: int, purpose: str) -> Generators:
         """Return one generator for each local group of a batch of ``count`` rows."""
         first = self.first_row * self.groups // count
-        return [self._generator(purpose, "group", first + group) for group in range(self.groups)]
+
+        def make(group: int) -> Generator:
+            return self._generator(purpose, "group", first + group)
+
+        return Generators(self.groups, make, f"{self.label}/{purpose}/groups", self.kept)
 
     def _generator(self, *what: str | int) -> Generator:
         return Generator().manual_seed(derive(self.seed, self.step, self.label, *what))

@@ -9,7 +9,9 @@ from scipy.special import betaincinv
 from torch import Tensor
 
 from pretrain.branches import Branch, BranchSettings, Draws, Mixed, visible_share
+from pretrain.drawing import once
 from pretrain.fills import paste
+from pretrain.masks import inside
 from pretrain.saliency import Features
 from pretrain.upload import upload
 
@@ -30,17 +32,18 @@ class Mixsiam(Branch):
     def mix(self, query: Tensor, key: Tensor, draws: Draws, features: Features | None = None) -> Mixed:
         """Return lam * query + (1 - lam) * key, or query with a box of key; lam is the query view's share."""
         size = query.shape[-1]
-        drawn = torch.stack([torch.rand(3, generator=generator) for generator in draws.rows(len(query), "mix")])
+        generators = draws.rows(len(query), "mix")
+        drawn = once(generators, "mix", lambda: torch.stack([torch.rand(3, generator=g) for g in generators]))
         uniform = drawn[:, 0].double()
         shares = torch.from_numpy(betaincinv(self.config.alpha, self.config.alpha, uniform.numpy())).to(query.dtype)
         lam = upload(shares, query.device)
         if self.config.mix == "mixup":
             weight = lam.view(-1, 1, 1, 1)
             return Mixed(weight * query + (1 - weight) * key, None, lam, both_keys=True)
-        boxes = torch.zeros(len(query), 1, size, size, dtype=torch.bool)
-        for box, share, (_, down, right) in zip(boxes, shares.tolist(), drawn.tolist(), strict=True):
+        corners = []
+        for share, (_, down, right) in zip(shares.tolist(), drawn.tolist(), strict=True):
             side = int(size * math.sqrt(1 - share))
             top, left = int(down * (size - side + 1)), int(right * (size - side + 1))
-            box[:, top : top + side, left : left + side] = True
-        boxes = upload(boxes, query.device)
+            corners.append((top, top + side, left, left + side))
+        boxes = inside(upload(torch.tensor(corners), query.device), size)
         return Mixed(paste(query, boxes, key), None, visible_share(boxes), boxes, both_keys=True)

@@ -4,6 +4,7 @@ There is no public code. The shares of the mask kinds (0.2, 0.3, 0.7) and the no
 third-party re-implementation; all of them are settings.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -13,9 +14,10 @@ from torch import Generator, Tensor
 from core.errors import InputError
 from core.plugins import build, choice
 from pretrain.branches import Branch, BranchSettings, Draws, Mixed
+from pretrain.drawing import once
 from pretrain.fills import Kernel, check_kernel, high_pass, paste
 from pretrain.fills.noise import Noise
-from pretrain.masks import Grid, GridSettings, RatioRange
+from pretrain.masks import Grid, GridSettings, RatioRange, inside, scale
 from pretrain.masks.channelwise import Channelwise
 from pretrain.masks.discrete import Discrete
 from pretrain.masks.focal import Focal
@@ -67,17 +69,27 @@ class Mscn(Branch):
         return Mixed(masked, None, torch.ones(len(query), device=query.device), mask, other)
 
     def _erase(self, images: Tensor, draws: Draws, side: str) -> tuple[Tensor, Tensor]:
-        generators = draws.rows(len(images), side)
-        masks = [self._mask(generator, images.shape[-1]) for generator in generators]
-        mask = upload(torch.stack([one.expand(3, -1, -1) for one in masks]), images.device)
+        generators, size = draws.rows(len(images), side), images.shape[-1]
+        mask = self._masks(generators, size, images.device)
         if self.config.high_pass:
             images = high_pass(images, self.config.high_pass_kernel, self.config.high_pass_sigma)
         return paste(images, mask, self.fill.content(images, generators)), mask
 
-    def _mask(self, generator: Generator, size: int) -> Tensor:
+    def _masks(self, generators: Sequence[Generator], size: int, device: torch.device) -> Tensor:
+        """Hide cells, none of them in the rows that get a square, and what is around squares, all of the image elsewhere."""
+        cells = size // self.config.cell
+        drawn = once(generators, "masks", lambda: torch.stack([self._draw(one, size, cells) for one in generators]))
+        drawn = upload(drawn, device)
+        grids = drawn[:, 4:].bool().view(-1, 3, cells, cells)
+        return scale(grids, size) | ~inside(drawn[:, :4], size)
+
+    def _draw(self, generator: Generator, size: int, cells: int) -> Tensor:
+        """Return one row's square and cells as one line of numbers."""
         config = self.config
         kind, grid = torch.rand(2, generator=generator).tolist()
         if kind < config.focal_share:
-            return Focal(Focal.Config(ratio=config.ratio)).draw(generator, size)
+            square = Focal(Focal.Config(ratio=config.ratio)).square(generator, size)
+            return torch.tensor([*square, *[0] * (3 * cells**2)], dtype=torch.int16)
         maker = Channelwise if grid < config.channelwise_share else Discrete
-        return maker(maker.Config(cells=size // config.cell, ratio=config.ratio)).draw(generator, size)
+        hidden = maker(maker.Config(cells=cells, ratio=config.ratio)).grid(generator).expand(3, -1, -1)
+        return torch.cat([torch.tensor([0, size, 0, size]), hidden.flatten()]).to(torch.int16)

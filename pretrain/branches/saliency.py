@@ -10,6 +10,7 @@ from torch import Tensor
 from core.errors import InputError
 from core.plugins import build, choice, find
 from pretrain.branches import Branch, BranchSettings, Draws, Mixed
+from pretrain.drawing import once
 from pretrain.fills import paste
 from pretrain.masks import Grid, GridSettings, RatioRange
 from pretrain.saliency import Features, SaliencySettings, hide, orders
@@ -72,7 +73,11 @@ class Saliency(Branch):
         generators = draws.rows(len(key), "hard")
         low, high = self.config.hard_ratio
         front = self.attention.foreground(key, features, self.config.cells)
-        drawn = torch.stack([torch.rand((), generator=generator, dtype=torch.float64) for generator in generators])
+        drawn = once(
+            generators,
+            "share",
+            lambda: torch.stack([torch.rand((), generator=g, dtype=torch.float64) for g in generators]),
+        )
         counts = hard_count(upload(low + (high - low) * drawn, front.device), front.sum(dim=(1, 2)))
         grids = hide(front, counts, orders(generators, self.config.cells, front.device))
         mask = self.grid.scale(grids[:, None], key.shape[-1])

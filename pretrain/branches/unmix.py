@@ -4,13 +4,14 @@ import math
 from typing import Literal
 
 import torch
-from jaxtyping import Bool
 from pydantic import Field
 from scipy.special import betaincinv
 from torch import Generator, Tensor
 
 from pretrain.branches import Branch, BranchSettings, Draws, Mixed, visible_share
+from pretrain.drawing import once
 from pretrain.fills import paste
+from pretrain.masks import inside
 from pretrain.partners import PartnerOrder, check_partners, partners
 from pretrain.saliency import Features
 from pretrain.upload import upload
@@ -44,25 +45,27 @@ class Unmix(Branch):
         partner = upload(partners(count, draws.per_group(count, "partner"), self.config.partner), query.device)
         batch = self.config.scope == "batch"
         generators = draws.per_group(count, "mix") if batch else draws.rows(count, "mix")
-        drawn = [self._draw(generator, size) for generator in generators]
-        repeat = count // len(drawn)
-        share = upload(torch.tensor([share for share, _ in drawn]).repeat_interleave(repeat), query.device)
-        boxes = upload(torch.stack([box for _, box in drawn]).repeat_interleave(repeat, dim=0), query.device)
+        drawn = once(
+            generators, "boxes", lambda: torch.tensor([self._draw(generator, size) for generator in generators])
+        )
+        drawn = upload(drawn.repeat_interleave(count // len(drawn), dim=0), query.device)
+        share, boxes = drawn[:, 0], inside(drawn[:, 1:], size)
         weight = share.view(-1, 1, 1, 1).to(query.dtype)
         other = query[partner]
         mixed = paste(weight * query + (1 - weight) * other, boxes, other)
         lam = torch.where(share < 1, share, visible_share(boxes))
         return Mixed(mixed, partner, lam, boxes)
 
-    def _draw(self, generator: Generator, size: int) -> tuple[float, Bool[Tensor, "1 size size"]]:
-        """Draw a row's blending weight and box; the weight is 1 where a box is pasted, the box empty where images blend."""
+    def _draw(self, generator: Generator, size: int) -> tuple[float, int, int, int, int]:
+        """Draw a row's blending weight, and its box's top, bottom, left and right.
+
+        The weight is 1 where a box is pasted, the box empty where images blend.
+        """
         by_mixup, lam, down, right = torch.rand(4, generator=generator).tolist()
         if self.config.alpha != 1:  # Beta(1, 1) is uniform
             lam = float(betaincinv(self.config.alpha, self.config.alpha, lam))  # by the inverse of its distribution
-        box = torch.zeros(1, size, size, dtype=torch.bool)
         if by_mixup < self.config.mixup_probability:
-            return lam, box
+            return lam, 0, 0, 0, 0
         half = int(size * math.sqrt(1 - lam)) // 2
         middle, centre = int(down * size), int(right * size)
-        box[:, max(middle - half, 0) : middle + half, max(centre - half, 0) : centre + half] = True
-        return 1.0, box
+        return 1.0, max(middle - half, 0), middle + half, max(centre - half, 0), centre + half

@@ -4,6 +4,7 @@ To add one, write ``pretrain/fills/NAME.py`` with a class named like the file th
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 import torch
@@ -14,6 +15,7 @@ from torch import Generator, Tensor
 
 from core.config import PluginSettings
 from core.errors import InputError
+from pretrain.drawing import once
 from pretrain.upload import upload
 
 
@@ -26,7 +28,7 @@ class Fill(ABC):
     def check(self, size: int, group_rows: int) -> None:
         """Raise InputError when images of ``size`` pixels or groups of ``group_rows`` cannot be filled."""
 
-    def partner(self, count: int, groups: list[Generator]) -> Int[Tensor, " count"] | None:
+    def partner(self, count: int, groups: Sequence[Generator]) -> Int[Tensor, " count"] | None:
         """Return the image that fills each row, for fills that mix; one generator a group."""
         return None
 
@@ -34,7 +36,7 @@ class Fill(ABC):
     def content(
         self,
         images: Float[Tensor, "batch 3 height width"],
-        generators: list[Generator],
+        generators: Sequence[Generator],
         partner: Int[Tensor, " batch"] | None = None,
     ) -> Float[Tensor, "batch 3 height width"]:
         """Return an image to show through the hidden areas of each row; one generator a row."""
@@ -46,7 +48,7 @@ def paste(images: Tensor, mask: Tensor, content: Tensor) -> Tensor:
 
 
 def row_noise(
-    images: Float[Tensor, "batch channels height width"], generators: list[Generator]
+    images: Float[Tensor, "batch channels height width"], generators: Sequence[Generator]
 ) -> Float[Tensor, "batch channels height width"]:
     """Draw standard normal noise for each row from its generator; on a GPU there, from a seed that the generator gives.
 
@@ -54,8 +56,10 @@ def row_noise(
     docs/scaling.md models. CPUs and GPUs draw other numbers.
     """
     if images.device.type == "cuda":
-        seeds = [int(torch.randint(2**62, (), generator=generator)) for generator in generators]
-        return noise_from(seeds, images)
+        seeds = once(
+            generators, "seeds", lambda: torch.stack([torch.randint(2**62, (), generator=g) for g in generators])
+        )
+        return noise_from(seeds.tolist(), images)
     rows = [torch.randn(images.shape[1:], generator=generator) for generator in generators]
     return upload(torch.stack(rows).to(images.dtype), images.device)
 

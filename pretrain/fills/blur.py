@@ -1,5 +1,6 @@
 """The image itself, blurred (saliency-guided masking, arXiv 2309.12757, sec. 3.2)."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -26,6 +27,6 @@ class Blur(Fill):
         """Refuse a kernel that does not fit."""
         check_kernel(self.kernel, size, "fill.kernel")
 
-    def content(self, images: Tensor, generators: list[Generator], partner: Tensor | None = None) -> Tensor:
+    def content(self, images: Tensor, generators: Sequence[Generator], partner: Tensor | None = None) -> Tensor:
         """Blur each image."""
         return blurred(images, self.kernel, self.sigma)

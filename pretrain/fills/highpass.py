@@ -1,5 +1,6 @@
 """The image's fine detail and noise (saliency-guided masking, arXiv 2309.12757, sec. 3.2)."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -30,7 +31,7 @@ class Highpass(Fill):
         """Refuse a kernel that does not fit."""
         check_kernel(self.config.kernel, size, "fill.kernel")
 
-    def content(self, images: Tensor, generators: list[Generator], partner: Tensor | None = None) -> Tensor:
+    def content(self, images: Tensor, generators: Sequence[Generator], partner: Tensor | None = None) -> Tensor:
         """Filter each image and add noise from its own generator."""
         noise = self.config.std * row_noise(images, generators)
         return high_pass(images, self.config.kernel, self.config.sigma) + noise

@@ -1,5 +1,6 @@
 """The image's own mean colour (saliency-guided masking, arXiv 2309.12757)."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from torch import Generator, Tensor
@@ -19,6 +20,6 @@ class Mean(Fill):
     def __init__(self, config: "Mean.Config") -> None:
         pass
 
-    def content(self, images: Tensor, generators: list[Generator], partner: Tensor | None = None) -> Tensor:
+    def content(self, images: Tensor, generators: Sequence[Generator], partner: Tensor | None = None) -> Tensor:
         """Return one colour an image."""
         return images.mean(dim=(2, 3), keepdim=True).expand_as(images)

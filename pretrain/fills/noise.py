@@ -1,5 +1,6 @@
 """Gaussian noise (MSCN, arXiv 2206.07700)."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -24,6 +25,6 @@ class Noise(Fill):
     def __init__(self, config: "Noise.Config") -> None:
         self.std = config.std
 
-    def content(self, images: Tensor, generators: list[Generator], partner: Tensor | None = None) -> Tensor:
+    def content(self, images: Tensor, generators: Sequence[Generator], partner: Tensor | None = None) -> Tensor:
         """Draw each row from its own generator."""
         return self.std * row_noise(images, generators)

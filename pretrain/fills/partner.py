@@ -1,5 +1,6 @@
 """Another image of the batch (MixMask, arXiv 2210.11456, sec. 3.1)."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from jaxtyping import Int
@@ -28,11 +29,11 @@ class Partner(Fill):
         """Refuse groups in which some row would be its own partner."""
         check_partners(group_rows, self.order, "fill.order")
 
-    def partner(self, count: int, groups: list[Generator]) -> Int[Tensor, " count"]:
+    def partner(self, count: int, groups: Sequence[Generator]) -> Int[Tensor, " count"]:
         """Choose each row's partner inside its group."""
         return partners(count, groups, self.order)
 
-    def content(self, images: Tensor, generators: list[Generator], partner: Tensor | None = None) -> Tensor:
+    def content(self, images: Tensor, generators: Sequence[Generator], partner: Tensor | None = None) -> Tensor:
         """Return the partners."""
         assert partner is not None
         return images[partner]

@@ -1,5 +1,6 @@
 """Zero, which is the data set's mean colour after normalisation (MSCN, arXiv 2206.07700)."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -20,6 +21,6 @@ class Zero(Fill):
     def __init__(self, config: "Zero.Config") -> None:
         pass
 
-    def content(self, images: Tensor, generators: list[Generator], partner: Tensor | None = None) -> Tensor:
+    def content(self, images: Tensor, generators: Sequence[Generator], partner: Tensor | None = None) -> Tensor:
         """Return zeros."""
         return torch.zeros_like(images)

@@ -6,15 +6,17 @@ looks at the image, and has a ``Config``; then name it in a config: ``branches.L
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from pydantic import BeforeValidator, Field
 from torch import Generator, Tensor
 
 from core.config import PluginSettings
 from core.errors import InputError
+from pretrain.drawing import once
 from pretrain.saliency import Features
 from pretrain.upload import upload
 
@@ -29,7 +31,7 @@ class Mask(ABC):
     def masks(
         self,
         images: Float[Tensor, "batch 3 size size"],
-        generators: list[Generator],
+        generators: Sequence[Generator],
         features: Features | None = None,
     ) -> Bool[Tensor, "batch channels size size"]:
         """Return masks with 1 channel (all together) or 3 (each its own), on the images' device."""
@@ -47,9 +49,10 @@ class BlindMask(Mask):
     def draw(self, generator: Generator, size: int) -> Bool[Tensor, "channels size size"]:
         """Return one mask of ``size`` pixels a side."""
 
-    def masks(self, images: Tensor, generators: list[Generator], features: Features | None = None) -> Tensor:
+    def masks(self, images: Tensor, generators: Sequence[Generator], features: Features | None = None) -> Tensor:
         """Draw one mask from each generator."""
-        return upload(torch.stack([self.draw(one, images.shape[-1]) for one in generators]), images.device)
+        drawn = once(generators, "mask", lambda: torch.stack([self.draw(one, images.shape[-1]) for one in generators]))
+        return upload(drawn, images.device)
 
 
 def _share(value: Any) -> Any:
@@ -114,12 +117,39 @@ class Grid:
 
     def scale(self, grid: Bool[Tensor, "*rows cells cells"], size: int) -> Bool[Tensor, "*rows size size"]:
         """Enlarge cells to pixels."""
-        factor = size // self.cells
-        return grid.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)
+        return scale(grid, size)
+
+
+def scale(grid: Bool[Tensor, "*rows cells cells"], size: int) -> Bool[Tensor, "*rows size size"]:
+    """Enlarge cells to pixels, in one pass over them."""
+    cells = grid.shape[-1]
+    factor = size // cells
+    spread = grid[..., :, None, :, None].expand(*grid.shape[:-2], cells, factor, cells, factor)
+    return spread.reshape(*grid.shape[:-2], size, size)
 
 
 class GridMask(Grid, BlindMask):
-    """A blind mask of whole cells."""
+    """A blind mask of whole cells, which are enlarged on the images' device."""
+
+    @abstractmethod
+    def grid(self, generator: Generator) -> Bool[Tensor, "channels cells cells"]:
+        """Return the cells of one mask."""
+
+    def draw(self, generator: Generator, size: int) -> Tensor:
+        """Return one mask of ``size`` pixels a side."""
+        return self.scale(self.grid(generator), size)
+
+    def masks(self, images: Tensor, generators: Sequence[Generator], features: Features | None = None) -> Tensor:
+        """Draw the cells of one mask from each generator, and enlarge them where the images are."""
+        drawn = once(generators, "cells", lambda: torch.stack([self.grid(one) for one in generators]))
+        return self.scale(upload(drawn, images.device), images.shape[-1])
+
+
+def inside(corners: Int[Tensor, "rows 4"], size: int) -> Bool[Tensor, "rows 1 size size"]:
+    """Tell which pixels lie in each row's box (top, bottom, left, right; the ends left out), on the corners' device."""
+    place = torch.arange(size, device=corners.device)
+    reached = (corners[:, ::2, None] <= place) & (place < corners[:, 1::2, None])  # [rows, (down, right), size]
+    return (reached[:, 0, :, None] & reached[:, 1, None, :])[:, None]
 
 
 def random_cells(count: int, cells: int, generator: Generator) -> Bool[Tensor, "cells cells"]:

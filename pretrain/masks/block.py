@@ -19,8 +19,8 @@ class Block(GridMask):
 
         name: Literal["block"] = "block"
 
-    def draw(self, generator: Generator, size: int) -> Tensor:
-        """Return a [1, size, size] mask."""
+    def grid(self, generator: Generator) -> Tensor:
+        """Return [1, cells, cells]."""
         wanted = self.count(generator)
         grid = torch.zeros(self.cells, self.cells, dtype=torch.bool)
         hidden = 0
@@ -30,7 +30,7 @@ class Block(GridMask):
             free = (~part).nonzero()[: wanted - hidden]  # row by row, so that what is cut off is the rectangle's end
             part[free[:, 0], free[:, 1]] = True
             hidden += len(free)
-        return self.scale(grid[None], size)
+        return grid[None]
 
     def _rectangle(self, most: int, generator: Generator) -> tuple[int, int, int, int]:
         share, aspect, down, right = torch.rand(4, generator=generator).tolist()

@@ -16,7 +16,7 @@ class Channelwise(GridMask):
 
         name: Literal["channelwise"] = "channelwise"
 
-    def draw(self, generator: Generator, size: int) -> Tensor:
-        """Return a [3, size, size] mask."""
+    def grid(self, generator: Generator) -> Tensor:
+        """Return [3, cells, cells]."""
         count = self.count(generator)
-        return self.scale(torch.stack([random_cells(count, self.cells, generator) for _ in range(3)]), size)
+        return torch.stack([random_cells(count, self.cells, generator) for _ in range(3)])

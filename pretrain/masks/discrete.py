@@ -15,6 +15,6 @@ class Discrete(GridMask):
 
         name: Literal["discrete"] = "discrete"
 
-    def draw(self, generator: Generator, size: int) -> Tensor:
-        """Return a [1, size, size] mask."""
-        return self.scale(random_cells(self.count(generator), self.cells, generator)[None], size)
+    def grid(self, generator: Generator) -> Tensor:
+        """Return [1, cells, cells]."""
+        return random_cells(self.count(generator), self.cells, generator)[None]

@@ -1,6 +1,7 @@
 """One square stays visible, everything outside is hidden (MSCN, arXiv 2206.07700)."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -8,7 +9,10 @@ from torch import Generator, Tensor
 
 from core.config import PluginSettings
 from core.errors import InputError
-from pretrain.masks import ROUNDING, BlindMask, RatioRange
+from pretrain.drawing import once
+from pretrain.masks import ROUNDING, BlindMask, RatioRange, inside
+from pretrain.saliency import Features
+from pretrain.upload import upload
 
 
 class Focal(BlindMask):
@@ -37,16 +41,24 @@ class Focal(BlindMask):
                 f"ratio: no square in {size} px leaves {low:g} to {high:g} of the image outside; take in {near}"
             )
 
-    def draw(self, generator: Generator, size: int) -> Tensor:
-        """Return a [1, size, size] mask; its share is the nearest in the range that a square of whole pixels can give."""
+    def square(self, generator: Generator, size: int) -> tuple[int, int, int, int]:
+        """Draw top, bottom, left and right of what is kept; its share is the nearest in the range that whole pixels can give."""
         share, down, right = torch.rand(3, generator=generator).tolist()
         low, high = self.ratio
         least, most = self._sides(size)
         side = min(max(round(size * math.sqrt(1 - (low + (high - low) * share))), least), most)
         top, left = int(down * (size - side + 1)), int(right * (size - side + 1))
-        mask = torch.ones(1, size, size, dtype=torch.bool)
-        mask[:, top : top + side, left : left + side] = False
-        return mask
+        return top, top + side, left, left + side
+
+    def draw(self, generator: Generator, size: int) -> Tensor:
+        """Return a [1, size, size] mask."""
+        return ~inside(torch.tensor([self.square(generator, size)]), size)[0]
+
+    def masks(self, images: Tensor, generators: Sequence[Generator], features: Features | None = None) -> Tensor:
+        """Draw one square from each generator, and hide what is around it where the images are."""
+        size = images.shape[-1]
+        squares = once(generators, "squares", lambda: torch.tensor([self.square(one, size) for one in generators]))
+        return ~inside(upload(squares, images.device), size)
 
     def _sides(self, size: int) -> tuple[int, int]:
         """Return the sides of the smallest and the largest square around which a share in the range is hidden."""
