@@ -1,7 +1,7 @@
 """Batches of view pairs in an order that depends on (seed, epoch) only, from any step, on any number of processes."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +14,7 @@ from core.data import Images
 from core.decoding import DamagedImage, decode, jpeg_size, reduction_for
 from core.provenance import derive
 from pretrain.cutting import Box, cut
+from pretrain.drawing import Kept
 from pretrain.views import View, ViewSettings, box_of, colours_of, draw
 
 Pixels = UInt8[np.ndarray, "height width 3"]
@@ -25,9 +26,16 @@ class Batch(NamedTuple):
     crops: Tensor  # [2, batch, 3, size, size] uint8
     colours: Tensor  # [2, batch, 8]
     damaged: list[str]  # files that could not be decoded and were replaced by the next image
+    drawn: Sequence[Kept] = ()  # what the branches draw for each micro-batch, where a worker has done so
 
 
 KEPT_BYTES = 512 * 2**20  # of decoded images: all of CIFAR fits, and nothing of ImageNet is worth keeping
+
+
+class Keys(list[tuple[int, int]]):
+    """The (epoch, index) pairs of one process's rows of a step's batch."""
+
+    step: int
 
 
 class Pairs(Dataset):
@@ -40,6 +48,7 @@ class Pairs(Dataset):
 
     def __init__(self, images: Images, views: ViewSettings, seed: int, skip_damaged: bool) -> None:
         self.images, self.views, self.seed, self.skip_damaged = images, views, seed, skip_damaged
+        self.draw_ahead: Callable[[int], Sequence[Kept]] | None = None  # by step
         self._settings = [views.of_view(view) for view in range(2)]
         self._generator = torch.Generator()
         self._kept: dict[int, tuple[Pixels, list[str]]] = {}
@@ -51,7 +60,7 @@ class Pairs(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, list[str]]:
         """Return one image's crops [2, 3, size, size], its colour changes [2, 8], and the damaged files before it."""
-        crops, colours, damaged = self.__getitems__([key])
+        crops, colours, damaged, _ = self.__getitems__([key])
         return crops[:, 0], colours[:, 0], damaged
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> Batch:
@@ -73,7 +82,10 @@ class Pairs(Dataset):
                 damaged.update(skipped)
             for number, (view, box, flip) in enumerate(zip(views, boxes, flips, strict=True)):
                 cut(image, box, view.flip < flip, planes[number, row])
-        return Batch(crops, torch.from_numpy(np.stack(colours)), sorted(damaged))
+        ahead: Sequence[Kept] = ()
+        if self.draw_ahead is not None and isinstance(keys, Keys):
+            ahead = self.draw_ahead(keys.step)
+        return Batch(crops, torch.from_numpy(np.stack(colours)), sorted(damaged), ahead)
 
     def _draw(self, epoch: int, index: int, view: int) -> View:
         return draw(self._generator.manual_seed(derive(self.seed, f"view/{epoch}/{index}/{view}")))
@@ -161,7 +173,9 @@ class EpochOrder:
         share = self.batch // self.world
         for step in range(self.first, self.steps):
             start = step * self.batch + self.rank * share
-            yield [(self.epoch, index) for index in order[start : start + share]]
+            keys = Keys((self.epoch, index) for index in order[start : start + share])
+            keys.step = self.epoch * self.steps + step
+            yield keys
 
 
 def collate(samples: list[tuple[Tensor, Tensor, list[str]]]) -> Batch:

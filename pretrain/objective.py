@@ -16,9 +16,12 @@ from core.errors import InputError
 from core.provenance import derive
 from pretrain.batchnorm import add_auxiliary
 from pretrain.branches import Branch, Draws, Mixed
+from pretrain.drawing import Kept
 from pretrain.encoding import Encoding, MixedNorm
 from pretrain.methods import Method
-from pretrain.saliency import stage_features
+from pretrain.saliency import Features, stage_features
+
+MAP = 8  # cells of the feature maps that are not there
 
 
 class Scored(NamedTuple):
@@ -94,11 +97,23 @@ class Objective(nn.Module):
         self.seed = seed
         self.mixed_norm = mixed_norm
         self.forwards = {"query": 0, "key": 0}
+        self.kept: Kept | None = None  # what a worker has drawn of the step that comes
+
+    def draw_ahead(self, rows: int, size: int, step: int, first_row: int) -> Kept:
+        """Return all that the branches draw on the host for one step: what they draw for images that are not there."""
+        kept: Kept = {}
+        first, second = torch.empty(2, rows, 3, size, size, device="meta")
+        maps = torch.empty(rows, 1, MAP, MAP, device="meta")
+        self._terms(self._directions(first, second), step, first_row, kept, lambda *asked: maps)
+        return kept
+
+    def _directions(self, first: Tensor, second: Tensor) -> list[tuple[Tensor, Tensor]]:
+        return [(first, second), (second, first)] if self.method.symmetric else [(first, second)]
 
     def forward(self, first: Tensor, second: Tensor, step: int, first_row: int = 0) -> Scored:
         """Score one batch of pairs; ``first_row`` is the number of this process's first row in the global batch."""
-        directions = [(first, second), (second, first)] if self.method.symmetric else [(first, second)]
-        terms = self._terms(directions, step, first_row)
+        directions = self._directions(first, second)
+        terms = self._terms(directions, step, first_row, self.kept, self.features)
         shuffles = {id(second): derive(self.seed, step, "shuffle", 0), id(first): derive(self.seed, step, "shuffle", 1)}
         encoding = Encoding(self.method, self.mixed_norm, self.forwards, shuffles)
         encoding.encode_queries([term.mixed.query for part in terms for term in part])
@@ -121,7 +136,9 @@ class Objective(nn.Module):
         backbone = self.method.key_backbone if network is None else network.to(images.device)
         return stage_features(backbone, images.to(next(backbone.parameters()).device), stage)
 
-    def _terms(self, directions: list[tuple[Tensor, Tensor]], step: int, first_row: int) -> list[list[Term]]:
+    def _terms(
+        self, directions: list[tuple[Tensor, Tensor]], step: int, first_row: int, kept: Kept | None, features: Features
+    ) -> list[list[Term]]:
         """List what is compared in each direction."""
         terms: list[list[Term]] = []
         made: dict[str, Mixed] = {}
@@ -137,8 +154,8 @@ class Objective(nn.Module):
                 if before is not None and before.key is not None and before.query is not directions[0][0]:
                     mixed = before._replace(query=before.key, key=before.query)  # both views are masked once
                 else:
-                    draws = Draws(self.seed, step, f"{label}/{number}", first_row, self.method.groups)
-                    mixed = branch.mix(query_view, key_view, draws, self.features)
+                    draws = Draws(self.seed, step, f"{label}/{number}", first_row, self.method.groups, kept)
+                    mixed = branch.mix(query_view, key_view, draws, features)
                 made[label] = mixed
                 key = key_view if mixed.key is None else mixed.key
                 part.append(Term(label, mixed, (query_view, key_view) if mixed.both_keys else (key,)))

@@ -19,6 +19,7 @@ from core.journal import Journal, read
 from core.stopping import stop_signals
 from pretrain import finite, form, monitor, optimizers, summary
 from pretrain.config import PretrainSettings
+from pretrain.drawing import Kept
 from pretrain.finite import FirstBad
 from pretrain.form import Form
 from pretrain.loader import Batch, EpochOrder, Pairs, loader
@@ -211,6 +212,8 @@ class Trainer:
         if self.form.channels_last:
             self.objective.to(memory_format=torch.channels_last)
         optimizers.align(self.optimizer)  # a checkpoint may come from another format
+        if self.device.type == "cuda" and train.workers:  # elsewhere noise comes from the same generators
+            self.pairs.draw_ahead = self._draw_ahead
         if run.compile:
             for name, encoder in method.named_children():
                 if name.endswith("_encoder"):
@@ -226,6 +229,14 @@ class Trainer:
                 static_graph=train.accumulate == 1,  # no_sync leaves it
                 **{own: False},  # type: ignore[arg-type]
             )
+
+    def _draw_ahead(self, step: int) -> list[Kept]:
+        """Return what the branches draw for each micro-batch of a step; for a worker of the loader, which has the time."""
+        parts, world = self.settings.train.accumulate, distributed.world()
+        rows = self.settings.train.batch_size // world // parts
+        first = distributed.rank() * rows * parts
+        size = self.settings.views.size
+        return [self.objective.draw_ahead(rows, size, step, first + number * rows) for number in range(parts)]
 
     def _journal(self) -> Journal:
         """Open the journal where the run stands, with the alarms its lines have raised so far."""
@@ -296,7 +307,10 @@ class Trainer:
         lr = optimizers.set_lr(self.optimizer, self.base_lr, self.schedule.factor(progress))
         self.objective.method.begin_step(progress)
         self.objective.forwards = dict.fromkeys(self.objective.forwards, 0)
-        scored = [self._micro_batch(first, second, number) for number in range(parts)]
+        scored = []
+        for number in range(parts):
+            self.objective.kept = batch.drawn[number] if batch.drawn else None
+            scored.append(self._micro_batch(first, second, number))
         self._forwards = {encoder: count // parts for encoder, count in self.objective.forwards.items()}
         grad_norm = self._update()
         values = {"loss": _mean([one.loss.detach().float() for one in scored])}

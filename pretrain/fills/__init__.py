@@ -3,6 +3,7 @@
 To add one, write ``pretrain/fills/NAME.py`` with a class named like the file that extends ``Fill`` and has a ``Config``.
 """
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Annotated, ClassVar
@@ -55,7 +56,7 @@ def row_noise(
     Noise is as large as the images: drawn on the host, 32 images of 224 px take 50 ms, more than the step of the GPU that
     docs/scaling.md models. CPUs and GPUs draw other numbers.
     """
-    if images.device.type == "cuda":
+    if images.device.type in ("cuda", "meta"):
         seeds = once(
             generators, "seeds", lambda: torch.stack([torch.randint(2**62, (), generator=g) for g in generators])
         )
@@ -66,7 +67,10 @@ def row_noise(
 
 def noise_from(seeds: list[int], images: Tensor) -> Tensor:
     """Draw noise like ``images`` on their device, each row from its seed."""
-    noise, generator = torch.empty_like(images), Generator(images.device)
+    noise = torch.empty_like(images)
+    if noise.device.type == "meta":
+        return noise
+    generator = Generator(noise.device)
     for row, seed in zip(noise, seeds, strict=True):
         row.normal_(generator=generator.manual_seed(seed))
     return noise
@@ -77,7 +81,9 @@ def blurred(
 ) -> Float[Tensor, "batch channels height width"]:
     """Blur with a Gaussian of ``sigma`` pixels cut off at ``kernel`` pixels (odd), edges reflected."""
     radius, channels = kernel // 2, images.shape[1]
-    with torch.autocast(images.device.type, enabled=False):  # in bf16 a high-pass, a small difference, would lose 1.2 %
+    device = images.device.type
+    unrounded = contextlib.nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
+    with unrounded:  # in bf16 a high-pass, a small difference, would lose 1.2 %
         offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
         weights = torch.exp(-0.5 * (offsets / sigma) ** 2)
         weights = (weights / weights.sum()).expand(channels, 1, 1, -1)

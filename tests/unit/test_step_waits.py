@@ -20,7 +20,7 @@ from core import config
 from core.plugins import names
 from pretrain import optimizers
 from pretrain.batchnorm import split
-from pretrain.branches import Branch
+from pretrain.branches import Branch, Draws
 from pretrain.config import PretrainSettings
 from pretrain.loader import Batch
 from pretrain.losses import against, nt_xent
@@ -265,3 +265,20 @@ def test_the_losses_compile_whole_too(method) -> None:
     partner, lam = torch.arange(8).flip(0), torch.rand(8, dtype=torch.float64)
     compiled = torch.compile(partial(mixed_loss, made), backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(query, key, partner, lam), mixed_loss(made, query, key, partner, lam))
+
+
+@pytest.mark.parametrize("label", MAKERS)
+def test_a_worker_draws_ahead_all_that_a_branch_draws_and_the_same(label, monkeypatch) -> None:
+    name, given = MAKERS[label]
+    made = tiny_objective.objective("moco", {"b": tiny_objective.branch(name, **given)}, split_bn=2).float()
+    views = [tuple(view.float() for view in tiny_objective.pair())]
+    plain = made._terms(views, 5, 8, None, made.features)[0][-1].mixed
+    kept = made.draw_ahead(8, 16, 5, 8)
+    made_anew, generator = [], Draws._generator
+    monkeypatch.setattr(Draws, "_generator", lambda self, *what: made_anew.append(what) or generator(self, *what))
+    found = made._terms(views, 5, 8, kept, made.features)[0][-1].mixed
+    noisy = name == "mscn" or given.get("fill") in (HIGH, {"name": "noise"})  # a CPU draws noise itself
+    assert bool(made_anew) == noisy
+    for field in ("partner", "lam", "mask") if noisy else plain._fields:
+        one, other = getattr(plain, field), getattr(found, field)
+        assert torch.equal(one, other) if isinstance(one, Tensor) else one == other
