@@ -25,7 +25,8 @@ from pretrain.form import Form
 from pretrain.loader import Batch, EpochOrder, Pairs, loader
 from pretrain.objective import Objective, Scored
 from pretrain.precise_norm import evaluation_copy, population_statistics
-from pretrain.views import colour
+from pretrain.upload import upload
+from pretrain.views import colour, fused_recolour, recolour, recolouring
 
 NOTHING, SAVE, STOP = range(3)  # what the processes vote for after a step
 
@@ -72,6 +73,7 @@ class Trainer:
         self.writer = checkpoint.Writer()
         self._saved = time.monotonic()
         self._wrapped: nn.Module = self.objective
+        self._recolour = fused_recolour() if device.type == "cuda" else recolour
         self._last: dict[str, float] = {}
         self._forwards: dict[str, int] = {}  # an image
         rows = train.batch_size // train.accumulate // distributed.world()
@@ -350,12 +352,16 @@ class Trainer:
     @torch.no_grad()
     def _views(self, batch: Batch) -> tuple[Tensor, Tensor]:
         assert self.form is not None
-        views = []
-        for crops, colours in zip(batch.crops, batch.colours, strict=True):
-            # what was drawn stays here: the device is never asked for it
-            crops = crops.to(self.device, non_blocking=True)
-            views.append(colour(crops, colours, self.settings.views).contiguous(memory_format=self.form.memory_format))
-        return views[0], views[1]
+        if self.device.type == "cpu":
+            return tuple(  # type: ignore[return-value]
+                colour(crops, colours, self.settings.views).contiguous(memory_format=self.form.memory_format)
+                for crops, colours in zip(batch.crops, batch.colours, strict=True)
+            )
+        told = upload(recolouring(batch.colours.flatten(0, 1).numpy()), self.device)
+        crops = batch.crops.flatten(0, 1).to(self.device, non_blocking=True)
+        recoloured = self._recolour(crops, told, self.settings.views, self.form.memory_format)
+        first, second = recoloured.chunk(2)
+        return first, second
 
     # ---- looking at it ----
 
