@@ -12,6 +12,7 @@ from torch import Tensor
 
 from core import distributed
 from core.errors import InputError
+from pretrain.upload import fused
 
 
 class NotFinite(InputError):
@@ -32,6 +33,11 @@ def check(tensors: Mapping[str, Tensor], step: int, folder: Path, precision: str
             raise NotFinite(f"{name} is not finite after step {step}", folder, precision)
 
 
+@fused
+def _first(losses: list[Tensor], steps: Tensor, step: Tensor) -> Tensor:
+    return torch.minimum(steps, torch.where(torch.stack(losses).isfinite(), float("inf"), step))
+
+
 class FirstBad:
     """Keeps, on the device, the first step at which each loss was not finite."""
 
@@ -42,10 +48,12 @@ class FirstBad:
     def note(self, step: int, values: Mapping[str, Tensor]) -> None:
         """Look at one step's losses (the values named ``loss`` or ``loss/...``); nothing waits for them."""
         self._names = [name for name in values if name.startswith("loss")]
-        losses = torch.stack([values[name] for name in self._names])
+        losses = [values[name] for name in self._names]
         if self._steps is None:
-            self._steps = torch.full_like(losses, float("inf"))
-        self._steps = torch.minimum(self._steps, torch.where(losses.isfinite(), float("inf"), float(step)))
+            self._steps = torch.full((len(losses),), float("inf"), device=losses[0].device)
+        # the number counts the step on the device, where a changing constant would be another program
+        self._step = torch.full((), float(step), device=losses[0].device)
+        self._steps = _first(losses, self._steps, self._step)
 
     def seen(self) -> Tensor:
         """Return 1 on the device when a loss was not finite since the start, else 0."""

@@ -20,6 +20,7 @@ from pretrain.drawing import Kept
 from pretrain.encoding import Encoding, MixedNorm
 from pretrain.methods import Method
 from pretrain.saliency import Features, stage_features
+from pretrain.upload import fused
 
 MAP = 8  # cells of the feature maps that are not there
 
@@ -55,6 +56,20 @@ def mixed_loss(
     """Score a mixed view against the keys of both images that are in it."""
     own, other = method.losses(query, [key, key[partner]])
     return lam * own + (1 - lam) * other
+
+
+@fused
+def term_loss(
+    method: Method,
+    query: Float[Tensor, "batch dim"],
+    key: Float[Tensor, "batch dim"],
+    partner: Int[Tensor, " batch"] | None,
+    lam: Float[Tensor, " batch"],
+) -> Float[Tensor, ""]:
+    """Return the mean loss of one comparison; on GPUs this is compiled, so that it takes a few kernels and not fifty."""
+    if partner is not None:
+        return mixed_loss(method, query, key, partner, lam).mean()
+    return method.loss(query, key).mean()
 
 
 class Objective(nn.Module):
@@ -166,15 +181,17 @@ class Objective(nn.Module):
         mixed, query = term.mixed, encoding.query(term.mixed.query)
         keys = [encoding.key(view) for view in term.key_views]
         key = keys[0] if len(keys) == 1 else torch.maximum(*keys).detach()  # MixSiam, arXiv 2111.02679, sec. 3.2
-        if mixed.partner is not None:
-            return mixed_loss(self.method, query, key, mixed.partner, mixed.lam).mean()
         if mixed.hard is None:
-            return self.method.loss(query, key).mean()
+            return term_loss(self.method, query, key, mixed.partner, mixed.lam)
         return self.method.loss(query, key, encoding.key(mixed.hard), mixed.alpha).mean()
 
     def _total(self, parts: dict[str, list[Tensor]], keys: list[Tensor], embeddings: Tensor) -> Scored:
-        means = {name: sum(values[1:], values[0]) / len(values) for name, values in parts.items()}
+        means = {name: _scaled(sum(values[1:], values[0]), 1 / len(values)) for name, values in parts.items()}
         weights = {"plain": self.plain_weight} | {name: b.config.weight for name, b in self.branches.items()}
-        terms = [weights[name] * value for name, value in means.items() if name in weights]
+        terms = [_scaled(value, weights[name]) for name, value in means.items() if name in weights]
         logged = {name if name.startswith("lam/") else f"loss/{name}": value.detach() for name, value in means.items()}
         return Scored(sum(terms[1:], terms[0]), logged, keys, embeddings)
+
+
+def _scaled(value: Tensor, factor: float) -> Tensor:
+    return value if factor == 1 else value * factor

@@ -26,7 +26,7 @@ from pretrain.loader import Batch, EpochOrder, Pairs, loader
 from pretrain.objective import Objective, Scored
 from pretrain.precise_norm import evaluation_copy, population_statistics
 from pretrain.upload import upload
-from pretrain.views import colour, fused_recolour, recolour, recolouring
+from pretrain.views import colour, recolour, recolouring
 
 NOTHING, SAVE, STOP = range(3)  # what the processes vote for after a step
 
@@ -73,7 +73,6 @@ class Trainer:
         self.writer = checkpoint.Writer()
         self._saved = time.monotonic()
         self._wrapped: nn.Module = self.objective
-        self._recolour = fused_recolour() if device.type == "cuda" else recolour
         self._last: dict[str, float] = {}
         self._forwards: dict[str, int] = {}  # an image
         rows = train.batch_size // train.accumulate // distributed.world()
@@ -359,7 +358,7 @@ class Trainer:
             )
         told = upload(recolouring(batch.colours.flatten(0, 1).numpy()), self.device)
         crops = batch.crops.flatten(0, 1).to(self.device, non_blocking=True)
-        recoloured = self._recolour(crops, told, self.settings.views, self.form.memory_format)
+        recoloured = recolour(crops, told, self.settings.views, self.form.memory_format)
         first, second = recoloured.chunk(2)
         return first, second
 

@@ -4,7 +4,6 @@ The recipe is MoCo v2's (arXiv 2003.04297, sec. 3): crop, flip, colour jitter, g
 an image come from its own generator, so a view is the same on any number of workers or processes.
 """
 
-import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from torch import Generator, Tensor
 
 from core.config import Settings
 from pretrain.cutting import Box, cut
-from pretrain.upload import upload
+from pretrain.upload import fused, upload
 
 PERMUTATIONS = list(itertools.permutations(range(4)))  # orders of brightness, contrast, saturation, hue
 ORDERS = torch.tensor(PERMUTATIONS)
@@ -300,8 +299,8 @@ SLOTS = 6  # three before the hue is turned and three after, so that it is turne
 def recolouring(drawn: Float[np.ndarray, "rows 8"]) -> Float[Tensor, "rows 42"]:
     """Return what ``recolour`` is told of each row.
 
-    Of each slot: factor, and what is faded to (``NO_CHANGE``). First as far as the mean is to be known that contrast fades to, with
-    the hue's turn; then all slots with it; gray, sigma, solarisation, and 0.
+    Of each slot: factor, and what is faded to (``NO_CHANGE``). First what comes before the mean that contrast fades to, with the
+    hue's turn; then all slots with it; gray, sigma, solarisation, and 0.
     """
     rows, hue, contrast = np.arange(len(drawn)), 3, 1
     kinds = np.array(PERMUTATIONS)[drawn[:, 4].astype(int)]  # [rows, place]
@@ -320,69 +319,71 @@ def recolouring(drawn: Float[np.ndarray, "rows 8"]) -> Float[Tensor, "rows 42"]:
     return torch.from_numpy(np.concatenate([*flat, np.zeros((len(drawn), 1))], axis=1).astype(np.float32))
 
 
+@fused
 def recolour(
     images: UInt8[Tensor, "rows 3 height width"],
     told: Float[Tensor, "rows 42"],
     settings: ViewSettings,
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> Float[Tensor, "rows 3 height width"]:
-    """Do what ``colour`` does, on the device that holds both, without a choice of rows: what changes nothing is computed too."""
-    pixels = images / 255.0
+    """Do what ``colour`` does, on the device that holds both, without a choice of rows: what changes nothing is computed too.
+
+    Channel by channel, since what mixes channels of one tensor does not fuse.
+    """
+    channels = [channel / 255.0 for channel in images.unbind(1)]  # [rows, height, width] each
     width = 3 * SLOTS + 1
-    mean = luma(_slots(pixels, told[:, :width], None)).mean(dim=(2, 3), keepdim=True)
-    pixels = _slots(pixels, told[:, width : 2 * width], mean)
-    gray, sigma, solarized = (told[:, column].view(-1, 1, 1, 1) for column in range(2 * width, 2 * width + 3))
-    pixels = torch.where(gray > 0, luma(pixels), pixels)
-    pixels = _blurred(pixels, sigma, settings.blur_sigma[1])
-    pixels = torch.where((solarized > 0) & (pixels >= SOLARIZE_FROM), 1 - pixels, pixels)
-    mean, std = (_constant(values, pixels) for values in (settings.mean, settings.std))
-    return ((pixels - mean) / std).contiguous(memory_format=memory_format)
+    mean = _luma(_slots(channels, told[:, :width], None)).mean(dim=(1, 2), keepdim=True)
+    channels = _slots(channels, told[:, width : 2 * width], mean)
+    gray, sigma, solarized = (told[:, column].view(-1, 1, 1) for column in range(2 * width, 2 * width + 3))
+    luma = _luma(channels)
+    channels = [torch.where(gray > 0, luma, channel) for channel in channels]
+    channels = _blurred(channels, sigma, settings.blur_sigma[1])
+    channels = [torch.where((solarized > 0) & (channel >= SOLARIZE_FROM), 1 - channel, channel) for channel in channels]
+    done = [(channel - m) / s for channel, m, s in zip(channels, settings.mean, settings.std, strict=True)]
+    return torch.stack(done, dim=1).contiguous(memory_format=memory_format)
 
 
-@functools.cache
-def fused_recolour() -> Callable[..., Tensor]:
-    """Return ``recolour`` as a few fused kernels."""
-    return torch.compile(recolour, dynamic=False)
+def _luma(channels: list[Tensor]) -> Tensor:
+    return sum((channel * share for channel, share in zip(channels[1:], GRAY[1:], strict=True)), channels[0] * GRAY[0])
 
 
-def _constant(values: Sequence[float], pixels: Tensor) -> Tensor:
-    channel = torch.arange(3, device=pixels.device).view(1, 3, 1, 1)
-    return torch.where(channel == 0, values[0], torch.where(channel == 1, values[1], values[2]))
-
-
-def _slots(pixels: Tensor, told: Tensor, mean: Tensor | None) -> Tensor:
+def _slots(channels: list[Tensor], told: Tensor, mean: Tensor | None) -> list[Tensor]:
     """Fade by three slots, turn the hue, fade by three more."""
     for slot in range(SLOTS):
         if slot == SLOTS // 2:
-            shift = told[:, 3 * SLOTS].view(-1, 1, 1, 1)
-            pixels = torch.where(shift == 0, pixels, _turned(pixels, shift))
-        factor, to_luma, to_mean = (told[:, 3 * slot + part].view(-1, 1, 1, 1) for part in range(3))
-        base = to_luma * luma(pixels)
-        pixels = torch.lerp(base if mean is None else base + to_mean * mean, pixels, factor).clamp(0, 1)
-    return pixels
+            shift = told[:, 3 * SLOTS].view(-1, 1, 1)
+            turned = _turned(channels, shift)
+            channels = [torch.where(shift == 0, old, new) for old, new in zip(channels, turned, strict=True)]
+        factor, to_luma, to_mean = (told[:, 3 * slot + part].view(-1, 1, 1) for part in range(3))
+        base = to_luma * _luma(channels)
+        base = base if mean is None else base + to_mean * mean
+        channels = [torch.lerp(base, channel, factor).clamp(0, 1) for channel in channels]
+    return channels
 
 
-def _turned(pixels: Tensor, shift: Tensor) -> Tensor:
+def _turned(channels: list[Tensor], shift: Tensor) -> list[Tensor]:
     """Turn the hue by ``shift`` turns, as ``_hue`` does."""
-    red, green, blue = pixels.split(1, dim=1)
+    red, green, blue = channels
     value = torch.maximum(red, green).maximum(blue)
     spread = value - torch.minimum(red, green).minimum(blue)
     safe = spread.clamp(min=1e-12)
     hue = torch.where(green == value, 2 + (blue - red) / safe, 4 + (red - green) / safe)
     hue = torch.where(red == value, (green - blue) / safe, hue) + 6 * shift
-    way = hue + _constant((3.0, 1.0, -1.0), pixels)
-    way = (way - 6 * (way / 6).round()).abs()
-    return value - (2 - way).clamp(0, 1) * spread
+    ways = [(hue + offset) - 6 * ((hue + offset) / 6).round() for offset in (3.0, 1.0, -1.0)]
+    return [value - (2 - way.abs()).clamp(0, 1) * spread for way in ways]
 
 
-def _blurred(pixels: Tensor, sigma: Tensor, largest: float) -> Tensor:
+def _blurred(channels: list[Tensor], sigma: Tensor, largest: float) -> list[Tensor]:
     """Blur each row by its sigma, tap by tap: a fused kernel reads neighbours from its cache. At sigma 0 one tap is all."""
-    height, width = pixels.shape[2:]
+    height, width = channels[0].shape[1:]
     radius = min(math.ceil(3 * largest), min(height, width) - 1)
     taps = [torch.exp(-0.5 * (offset / sigma.clamp(min=1e-3)) ** 2) for offset in range(-radius, radius + 1)]
     whole = sum(taps[1:], taps[0])
-    for axis, length, pad in ((3, width, (radius, radius, 0, 0)), (2, height, (0, 0, radius, radius))):
-        padded = F.pad(pixels, pad, mode="reflect")
-        parts = [tap / whole * padded.narrow(axis, place, length) for place, tap in enumerate(taps)]
-        pixels = sum(parts[1:], parts[0])
-    return pixels
+    for axis, length, pad in ((2, width, (radius, radius, 0, 0)), (1, height, (0, 0, radius, radius))):
+        blurred = []
+        for channel in channels:
+            padded = F.pad(channel[:, None], pad, mode="reflect")[:, 0]
+            parts = [tap / whole * padded.narrow(axis, place, length) for place, tap in enumerate(taps)]
+            blurred.append(sum(parts[1:], parts[0]))
+        channels = blurred
+    return channels

@@ -18,6 +18,7 @@ from pretrain.heads import Encoder, mlp
 from pretrain.losses import against, contrast, info_nce, unit
 from pretrain.methods import MomentumMethod
 from pretrain.momentum import follow, momentum_copy
+from pretrain.upload import fused
 
 
 class Moco(MomentumMethod):
@@ -109,7 +110,13 @@ class Moco(MomentumMethod):
     @torch.no_grad()
     def end_step(self, keys: Tensor) -> None:
         """Put the keys of all processes at the queue's pointer, over the oldest ones."""
-        keys = distributed.gather(unit(keys))
-        places = (self.queue_pointer + torch.arange(len(keys), device=keys.device)) % self.config.queue
-        self.queue[:, places] = keys.T.to(self.queue)
-        self.queue_pointer.add_(len(keys)).remainder_(self.config.queue)
+        if distributed.world() > 1:
+            keys = distributed.gather(unit(keys))
+        _enqueue(self.queue, self.queue_pointer, keys)
+
+
+@fused
+def _enqueue(queue: Tensor, pointer: Tensor, keys: Tensor) -> None:
+    places = (pointer + torch.arange(len(keys), device=keys.device)) % queue.shape[1]
+    queue[:, places] = unit(keys).T.to(queue)
+    pointer.add_(len(keys)).remainder_(queue.shape[1])
