@@ -42,7 +42,12 @@ pytestmark = pytest.mark.skipif(reason is not None, reason=str(reason))
 @pytest.fixture(scope="session")
 def null() -> dict[str, str]:
     """Return the environment of a process on the null runtime."""
-    return {**os.environ, **nullcuda.environment(), "PYTHONPATH": str(ROOT)}
+    return {
+        **os.environ,
+        **nullcuda.environment(),
+        "PYTHONPATH": str(ROOT),
+        "TORCH_COMPILE_DISABLE": "1",
+    }  # it takes minutes
 
 
 def settings(method: str, branch: str, precision: str) -> dict[str, Any]:
@@ -95,10 +100,12 @@ def test_every_branch_starts_trains_stops_and_goes_on_and_asks_the_card_for_noth
         assert all("knn_top1" in line for line in lines if line["step"] in (3, STEPS))
         assert len(list((folder / "checkpoints").glob("*.pth"))) == 2
         for stretch in run["stretches"]:
-            waits = {name: stretch[name] for name in ("d2h", "d2h_bytes", "sync", "event_sync")}
+            waits = {name: stretch[name] for name in ("d2h", "d2h_bytes", "sync")}  # events: the writer's thread
             assert waits == dict.fromkeys(waits, 0), (run["name"], stretch)
             assert stretch["kernels"] > 100
-            assert 0 < stretch["h2d"] <= 20 * LOGGED
+            assert 0 < stretch["h2d"] <= 12 * LOGGED
+            views = 2 * 8 * 3 * 32 * 32 + 2 * 8 * 42 * 4  # uint8 crops, and what is to be done to their colours
+            assert 0 < stretch["h2d_bytes"] - LOGGED * views <= LOGGED * 4096 or stretch["h2d_bytes"] <= views + 4096
         if number:  # what the first run allocated serves the others
             assert [stretch["malloc"] for stretch in run["stretches"][1:]] == [0] * (len(run["stretches"]) - 1)
 
