@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,12 @@ def accelerators(device: Any) -> dict[str, Any]:
         "nccl": ".".join(map(str, torch.cuda.nccl.version())),
         "driver": _driver(),
     }
+
+
+def shared_memory() -> float:
+    """Return the GiB of shared memory (/dev/shm), through which a data loader's workers hand over batches; 0 without any."""
+    place = Path("/dev") / "shm"
+    return shutil.disk_usage(place).total / 2**30 if place.is_dir() else 0.0
 
 
 def _driver() -> str | None:

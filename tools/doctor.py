@@ -30,6 +30,9 @@ DEVICE = (
 )
 
 
+SHARED = 1.2  # GiB that the workers of a process with 256 images of 224 px fill: docs/scaling.md
+
+
 class Row(NamedTuple):
     """One line of the table; ``needed`` lines that are not ``ok`` make the exit code 1."""
 
@@ -51,7 +54,7 @@ def main() -> int:
     from rich.console import Console  # here: --help must not wait
     from rich.table import Table
 
-    rows = [_python(), *map(_package, NEEDED), _device(), _disk(), *_datasets()]
+    rows = [_python(), *map(_package, NEEDED), _device(), _disk(), _shared_memory(), *_datasets()]
     table = Table("", "what", "found", "next step", title="doctor")
     for row in rows:
         mark = "[green]ok[/]" if row.ok else "[red]missing[/]" if row.needed else "[yellow]absent[/]"
@@ -85,6 +88,16 @@ def _device() -> Row:
 def _disk() -> Row:
     free = shutil.disk_usage(os.curdir).free / 2**30
     return Row("free disk", f"{free:.0f} GiB", free > 2, True, "" if free > 2 else "free some space: a run needs 2 GiB")
+
+
+def _shared_memory() -> Row:
+    from core.provenance import shared_memory
+
+    found = shared_memory()
+    step = (
+        "" if found >= SHARED else f"a run with 8 workers hands batches over there: docker run --shm-size={SHARED:g}g"
+    )
+    return Row("shared memory", f"{found:.1f} GiB", found >= SHARED, False, step)
 
 
 def _datasets() -> list[Row]:

@@ -10,7 +10,6 @@ import contextlib
 import copy
 import json
 import math
-import shutil
 import statistics
 import subprocess
 import sys
@@ -108,9 +107,9 @@ def facts(proof: Proof) -> dict[str, Any]:
     """Return what the machine is."""
     import torch
 
-    from core.provenance import accelerators, environment
+    from core.provenance import accelerators, environment, shared_memory
 
-    memory = shutil.disk_usage("/dev/shm").total / 2**30 if Path("/dev/shm").is_dir() else 0
+    memory = shared_memory()
     found = (
         environment()
         | accelerators(proof.device)
@@ -120,7 +119,7 @@ def facts(proof: Proof) -> dict[str, Any]:
         "matmul": torch.backends.cuda.matmul.fp32_precision,
         "cudnn": torch.backends.cudnn.conv.fp32_precision,  # type: ignore[attr-defined]
     }
-    proof.add("/dev/shm", f"{memory:.1f} GiB", met=memory >= 1.2, goal="1.2 GiB: eight workers' batches")
+    proof.add("shared memory", f"{memory:.1f} GiB", met=memory >= 1.2, goal="1.2 GiB: eight workers' batches")
     return found
 
 
@@ -150,7 +149,7 @@ def right(proof: Proof) -> None:
                 finite = all(bool(value.isfinite()) for value in outcome.values.values())
                 proof.add(what, f"{off:.2g} off", met=off <= tolerance and finite, goal=tolerance)
     with proof.part("stop and resume"):
-        ends: list[list[float]] = []
+        ends: list[dict[str, Any]] = []
         for name, stops in (("whole", ()), ("parts", (3,))):
             options = [f"method={METHODS['moco']}", f"branches.b={BRANCHES['mixmask']}", "run.deterministic=true"]
             for stop in (*stops, None):
@@ -375,12 +374,21 @@ def carried(proof: Proof) -> None:
         shape = {"depth": 18 if proof.short else 50, "width": 8 if proof.short else 64, "stem": "imagenet"}
         random_init.make(weights, shape, seed=0)
         for name, (script, benchmark, options) in TRANSFER.items():
-            convert = [script, weights, proof.folder / f"{script}.{'pkl' if 'd2' in script else 'pth'}"]
-            train = ["run_benchmark.py", weights, "--benchmark", benchmark, "--tiny", "--out", proof.folder / benchmark]
-            train = (
-                [*train, "--options", *options] if proof.computes else ["run_benchmark.py", "--help"]
-            )  # they read values
-            for what, command in (("converted and proven", convert), ("20 iterations with AMP", train)):
+            convert: list[Any] = [script, weights, proof.folder / f"{benchmark}.pth"]
+            train: list[Any] = [
+                "run_benchmark.py",
+                weights,
+                "--benchmark",
+                benchmark,
+                "--tiny",
+                "--out",
+                proof.folder / benchmark,
+            ]
+            if not proof.computes:  # both frameworks read values of the device
+                train = ["run_benchmark.py", "--help"]
+            else:
+                train += ["--options", *options]
+            for what, command in {"converted and proven": convert, "20 iterations with AMP": train}.items():
                 line = [sys.executable, str(tools / command[0]), *map(str, command[1:])]
                 done = subprocess.run(line, capture_output=True, text=True, cwd=proof.folder)
                 good = done.returncode == 0
