@@ -143,7 +143,12 @@ def mixing_on_the_host(trainer: Any, batch: Any, rows: int) -> float:
 
 def run(name: str) -> dict[str, Any]:
     """Measure a case in a process of its own."""
-    environment = {**os.environ, **nullcuda.environment(), "NULLCUDA_LAUNCH_NS": str(LAUNCH_NS), "PYTHONPATH": str(ROOT)}
+    environment = {
+        **os.environ,
+        **nullcuda.environment(),
+        "NULLCUDA_LAUNCH_NS": str(LAUNCH_NS),
+        "PYTHONPATH": str(ROOT),
+    }
     command = [sys.executable, str(Path(__file__).resolve()), "--inside", name]
     done = subprocess.run(command, env=environment, text=True, stdout=subprocess.PIPE)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
@@ -170,11 +175,13 @@ def table(found: dict[str, dict[str, Any]]) -> list[Figure]:
             detail=f"{BEFORE['256']} ms before; {large['launches']:.0f} launches",
         ),
         figures.of(
-            "masks and partners uploaded, 256 images", [large["uploaded beside views"] / 1e6], unit="MB", goal=0.1, sense="at most",
+            "masks and partners uploaded, 256 images", [large["uploaded beside views"] / 1e6], unit="MB", goal=0.1,
+            sense="at most",
             detail=f"{BEFORE['mask bytes']} MB before",
         ),
         figures.of(
-            "masks and partners on the main thread, 256 images", [large["on the main thread ms"]], unit="ms", goal=1, sense="at most",
+            "masks and partners on the main thread, 256 images", [large["on the main thread ms"]], unit="ms", goal=1,
+            sense="at most",
             detail=f"{BEFORE['drawn']} ms before; a worker draws them ahead in {large['drawn ahead ms']:.1f} ms",
         ),
     ]  # fmt: skip
@@ -182,13 +189,19 @@ def table(found: dict[str, dict[str, Any]]) -> list[Figure]:
         if name in found:
             goal = {"goal": 3, "sense": "at most"} if name.startswith("32") else {}
             detail = f"{found[name]['launches']:.0f} launches"
-            rows.append(figures.of(f"host time of a step, {CASES[name]}", found[name]["ms"], unit="ms", detail=detail, **goal))
+            rows.append(
+                figures.of(f"host time of a step, {CASES[name]}", found[name]["ms"], unit="ms", detail=detail, **goal)
+            )
     if "mscn" in found:
         rows.append(
             figures.of(
-                "MSCN's masks uploaded, 256 images", [found["mscn"]["uploaded beside views"] / 1e6], unit="MB", goal=0.1,
-                sense="at most", detail=f"{BEFORE['mscn bytes']} MB before",
-            )  # fmt: skip
+                "MSCN's masks uploaded, 256 images",
+                [found["mscn"]["uploaded beside views"] / 1e6],
+                unit="MB",
+                goal=0.1,
+                sense="at most",
+                detail=f"{BEFORE['mscn bytes']} MB before",
+            )
         )
     return rows
 
