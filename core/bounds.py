@@ -149,16 +149,17 @@ def check_tensors(value: Any, path: Path) -> None:
     """Raise FileError when tensors describe far more numbers than their file holds, as one that repeats a number does."""
     import torch  # here, so that tools that read no weights start fast
 
-    room, seen, waiting = 8 * path.stat().st_size + 64 * 2**20, set(), [value]
+    room, seen, waiting = 8 * path.stat().st_size + 64 * 2**20, set(), [("a tensor", value)]
     while waiting:
-        one = waiting.pop()
+        name, one = waiting.pop()
         if isinstance(one, torch.Tensor):
             if one.layout is not torch.strided or one.device.type != "cpu":
-                raise FileError(f"{path} holds a tensor that is not dense; save plain tensors")
+                what = f"has no values ({one.device.type} device)" if one.layout is torch.strided else "is sparse"
+                raise FileError(f"{path}: {name} {what}; save plain tensors with their values")
             room -= one.numel() * one.element_size()
         elif isinstance(one, dict | list | tuple) and id(one) not in seen:
             seen.add(id(one))
-            waiting += one.values() if isinstance(one, dict) else one
+            waiting += one.items() if isinstance(one, dict) else ((name, part) for part in one)
         if room < 0:
             raise FileError(f"{path} describes tensors far larger than the file; save them without expanding")
 

@@ -208,7 +208,8 @@ def _stem(tensors: Mapping[str, Tensor]) -> tuple[int, str]:
             "it is CLIP's ResNet (three convolutions as stem, pooling before each stride, an attention pool), which computes "
             "something else than a ResNet; give a plain ResNet, or one of timm's under timm's names (--arch resnet50_clip)"
         )
-    if not any(name.endswith("running_mean") for name in tensors) and "conv1.weight" in tensors:
+    whole = "conv1.weight" in tensors and any(name.startswith("layer4.") for name in tensors)
+    if whole and not any(name.endswith("running_mean") for name in tensors):
         raise InputError(
             "its norms have no running statistics: GroupNorm, or a norm folded into its neighbours; the ResNets here have "
             "BatchNorm. Give a network with BatchNorm, or one of timm's under timm's names (--arch resnet50_gn)"
