@@ -2,11 +2,14 @@
 
 import dataclasses
 import hashlib
+import io
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
 from torch import Tensor
 
 from core import remote
@@ -113,18 +116,17 @@ def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
 
 def table(proof: Proof) -> str:
     """Return a line a stage (tensors, parameters, difference of features), then what was dropped and why, and the hashes."""
-    rows = [("stage", "tensors", "parameters", "largest feature", "largest difference")]
+    shown = Table("stage", box=None, pad_edge=False, padding=(0, 0, 0, 2), header_style="")
+    for head in ("tensors", "parameters", "largest feature", "largest difference"):
+        shown.add_column(head, justify="right")
     for row in proof.stages:
         difference, feature = row["max_abs_feature_difference"], row["max_abs_feature"]
         measured = ("-", "-") if difference is None else (f"{feature:.4g}", f"{difference:.1e}")
-        rows.append((row["stage"], str(row["tensors"]), f"{row['parameters']:,}", *measured))
-    rows.append(("all", str(proof.tensors_mapped), f"{sum(row['parameters'] for row in proof.stages):,}", "", ""))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  "
-        + "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]
+        shown.add_row(row["stage"], str(row["tensors"]), f"{row['parameters']:,}", *measured)
+    shown.add_row("all", str(proof.tensors_mapped), f"{sum(row['parameters'] for row in proof.stages):,}")
+    text = io.StringIO()
+    Console(file=text, width=120, color_system=None).print(shown)
+    lines = [f"  {line}" for line in text.getvalue().splitlines()]
     reasons = Counter(proof.dropped.values())
     lines += [f"  dropped {count}: {reason}" for reason, count in sorted(reasons.items())]
     hashes = (("input", proof.source_sha256), ("tensors", proof.tensors_sha256), ("output", proof.sha256))
