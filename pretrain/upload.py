@@ -1,6 +1,9 @@
 """From the host to the device without a wait, and there in few kernels."""
 
 import functools
+import importlib.util
+import os
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -16,9 +19,16 @@ def fused(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(*given: Any) -> Any:
         on_gpu = any(isinstance(leaf, Tensor) and leaf.is_cuda for leaf in tree_leaves(given))
-        return (compiled() if on_gpu else function)(*given)
+        return (compiled() if on_gpu and can_compile() else function)(*given)
 
     return call
+
+
+@functools.cache
+def can_compile() -> bool:
+    """Tell whether there is what torch.compile needs on a GPU: Triton and a C compiler; without them all runs as written."""
+    compilers = (os.environ.get("CC", ""), "cc", "gcc", "clang")
+    return importlib.util.find_spec("triton") is not None and any(shutil.which(name) for name in compilers if name)
 
 
 def upload(drawn: Tensor, device: torch.device) -> Tensor:

@@ -20,6 +20,7 @@ from pretrain.encoding import Encoding
 from pretrain.methods import MomentumMethod
 from pretrain.objective import Objective
 from pretrain.saliency import foreground
+from pretrain.upload import can_compile
 from transfer.convert import read
 
 COSTS: list[tuple[str, bool, dict[str, dict[str, Any]], int, int, int]] = [  # ..., query and key forwards
@@ -348,3 +349,11 @@ def test_saliency_looks_without_touching_statistics_or_mode() -> None:
     assert all(torch.equal(value, statistics(made.method)[name]) for name, value in before.items())
     with torch.no_grad():
         torch.testing.assert_close(maps, backbone.eval().stages(pair()[0])[0])
+
+
+def test_without_a_compiler_or_triton_nothing_is_compiled(monkeypatch):
+    for missing in ("which", "find_spec"):
+        with monkeypatch.context() as without:
+            place = "shutil.which" if missing == "which" else "importlib.util.find_spec"
+            without.setattr(place, lambda name: None)
+            assert not can_compile.__wrapped__()
