@@ -112,18 +112,18 @@ def _keys(found: dict[Path, Result], suite: _Suite, folder: Path) -> dict[Path, 
     """
     folders = {folder / item.folder for item in suite.items}
     made = {_of(r) for path, r in found.items() if path.parent in folders or r.checkpoint.method == "random"}
+    ways = {path: tuple(conditions(r).items()) for path, r in found.items()}
     cells: dict[tuple[str, str, str, str], list[Path]] = {}
     ran: dict[tuple[str, str], Counter[tuple[tuple[str, str], ...]]] = {}
     for path, r in found.items():
         column = r.benchmark, r.protocol.hash
         file = "" if _of(r) in made else r.checkpoint.sha256
         cells.setdefault((r.checkpoint.name, file, *column), []).append(path)
-        ran.setdefault(column, Counter())[tuple(conditions(r).items())] += 1
+        ran.setdefault(column, Counter())[ways[path]] += 1
     keys: dict[Path, Key] = {}
     for (name, file, benchmark, rules), paths in cells.items():
-        ways = {path: tuple(conditions(found[path]).items()) for path in paths}
-        usual = max(dict.fromkeys(ways.values()), key=ran[benchmark, rules].__getitem__)
-        keys |= {path: (name, file, _variant(dict(way), dict(usual))) for path, way in ways.items()}
+        usual = max(dict.fromkeys(ways[path] for path in paths), key=ran[benchmark, rules].__getitem__)
+        keys |= {path: (name, file, _variant(dict(ways[path]), dict(usual))) for path in paths}
     return keys
 
 
