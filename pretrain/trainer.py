@@ -99,6 +99,7 @@ class Trainer:
         """Write ``checkpoints/last.pth``, and ``epoch_NNNN.pth`` where it is kept; raise NotFinite when a weight is no number."""
         norms = [b for name, b in self.objective.named_buffers() if name.endswith(("running_mean", "running_var"))]
         distributed.average(norms)  # every process normalised its own rows
+        self.writer.join()  # what a complaint names as kept must be there
         finite.check(self.objective.method.state_dict(), self.step, self.folder, self.settings.run.precision)
         states = distributed.gather_objects(self._generators())
         self.damaged.update(*distributed.gather_objects(self.damaged))

@@ -275,7 +275,10 @@ def test_the_tool_refuses_a_bad_voc_folder_in_one_line(copied, run_tool):
 
 
 @pytest.mark.parametrize("maker", ["shapes", "link", "copy", "cifar10", "coco-to-voc"])
-def test_an_output_that_cannot_be_written_is_named_and_nothing_is_left(rendered, tmp_path, maker):
+def test_an_output_that_cannot_be_written_is_named_and_nothing_is_left(rendered, tmp_path, tmp_path_factory, maker):
+    known = shutil.copytree(rendered / "coco", tmp_path_factory.mktemp("known") / "coco")
+    for listing in (known / "annotations").iterdir():  # one of VOC's classes: a set without any is refused before
+        listing.write_text(listing.read_text().replace('"arrow"', '"person"'))
     (tmp_path / "file").write_text("mine")
     place, source, archive = tmp_path / "file" / "set", rendered / "coco", tar_with(tmp_path / "c.tar", CIFAR)
     make = {
@@ -283,7 +286,7 @@ def test_an_output_that_cannot_be_written_is_named_and_nothing_is_left(rendered,
         "link": lambda: coco.link(source, place),
         "copy": lambda: coco.link(source, place, copy=True),
         "cifar10": lambda: class_folders.unpack_cifar10(archive, place),
-        "coco-to-voc": lambda: voc.from_coco(source, place),
+        "coco-to-voc": lambda: voc.from_coco(known, place),
     }[maker]
     with pytest.raises(InputError, match=f"cannot write {place}"):
         make()

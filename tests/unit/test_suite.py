@@ -121,7 +121,7 @@ def test_what_is_killed_after_it_left_its_product_is_done(home):
     assert not Path("made/failure.json").exists()
 
 
-def _wait_for(condition, seconds=15.0):
+def _wait_for(condition, seconds=90.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "timed out"
