@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import fake_suite
 import pytest
 import torch
+import yaml
 from rich.console import Console
 
 from core import weights_file
@@ -241,6 +242,35 @@ def test_an_item_gets_as_many_devices_as_published_or_as_there_are_or_as_asked(h
     assert (*(item.devices for item in wanted), pretrain.devices) == found
     assert all(item.job.devices == item.devices for item in wanted)
     assert ("torch.distributed.run" in pretrain.command) == (pretrain.devices > 1)
+
+
+@pytest.mark.parametrize("available", [8, 4, 1])
+def test_the_plans_recipes_are_the_originals_on_any_number_of_devices(home, available):
+    originals = yaml.safe_load((Path(__file__).parent / "originals.yaml").read_text())
+    names = ["voc0712_detection", "coco_fpn", "voc12_segmentation"]
+    settings = _suite(home, benchmarks=names, trials=1)
+    printed = runner._recipes(settings, items.plan(settings, Path("out"), available), available)
+    cells = zip(*(column.cells for column in printed.columns), strict=True)
+    for name, (label, devices, images, iterations, lr, norm) in zip(names, cells, strict=True):
+        original = originals[name]
+        assert (label, devices.split()[0]) == (name, str(min(available, 4 if "segmentation" in name else 8)))
+        assert images.split()[0] == str(original["batch"])
+        assert (iterations, float(lr)) == (f"{original['iterations']:,}", original["lr"])
+        assert norm == ("BN" if available == 1 else original["norm"])
+
+
+def test_a_suite_says_how_many_images_a_device_takes_and_whether_the_schedule_scales(home):
+    fit = {"scaling": "linear", "images_per_device": 1}
+    settings = _suite(home, benchmarks={"voc0712_detection": fit, "plain": {"name": "voc0712_detection"}}, trials=1)
+    wanted = items.plan(settings, Path("out"), 2)
+    scaled, plain = wanted[0], wanted[-1]
+    assert (scaled.job.scaling, scaled.job.images_per_device) == ("linear", 1)
+    assert (plain.job.scaling, plain.job.images_per_device) == ("batch", 0)
+    assert scaled.folder.name.split("--")[3] != plain.folder.name.split("--")[3]
+    printed = runner._recipes(settings, wanted, 2)
+    assert [next(iter(column.cells)) for column in printed.columns[1:5]] == ["2 of 8", "2 (2 × 1)", "192,000", "0.0025"]
+    with pytest.raises(InputError, match="Classification has no --images-per-device and --scaling; leave it out"):
+        items.plan(_suite(home, benchmarks={"cifar10_knn": fit}), Path("out"), 2)
 
 
 def test_more_devices_than_an_item_can_have_are_refused(home):

@@ -72,7 +72,7 @@ def test_mmsegmentation_is_started_by_torchrun_on_several_devices() -> None:
 class Pretend(Framework):
     """Writes a result at once; the score is best at a third of the rate."""
 
-    target, suffix, varies = "detectron2", ".pkl", ("devices", "tiny", "lr_sweep")
+    target, suffix, varies = "detectron2", ".pkl", ("devices", "scaling", "images_per_device", "tiny", "lr_sweep")
     SCRIPT = """
 import json, pathlib, sys
 folder, factor, held = pathlib.Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3]

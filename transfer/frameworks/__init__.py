@@ -105,8 +105,8 @@ class Framework(ABC):
     def bases(self, config: Path) -> list[Path]:
         """Return the files that ``config`` names as its bases, in the framework's own config language."""
 
-    def summary(self, config: Path, devices: int | None = None) -> dict[str, Any]:
-        """Return the recipe of a run of ``config`` on ``devices`` GPUs that hold all images, or as published.
+    def summary(self, config: Path, devices: int | None = None, limit: int = 0, linear: bool = False) -> dict[str, Any]:
+        """Return the recipe of a run of ``config`` on ``devices`` GPUs that hold ``limit`` images (0: all), or as published.
 
         ``devices``, ``batch``, ``accumulate``, ``lr``, ``warm_up``, ``steps``, ``iterations``, ``norm``, ``norm_group`` (images
         that a batch norm sees) and ``precise_bn_images``; empty where nothing depends on devices.
@@ -115,13 +115,10 @@ class Framework(ABC):
 
     def check(self, departure: Departure) -> None:
         """Raise InputError for a departure that this framework cannot serve."""
-        asked = [
-            name
-            for name in ("devices", "data", "tiny", "lr_sweep")
-            if getattr(departure, name) != getattr(PUBLISHED, name)
-        ]
+        flags = {"devices": "--num-gpus", "data": "--data", "tiny": "--tiny", "lr_sweep": "--lr-sweep"}
+        flags |= {"images_per_device": "--images-per-device", "scaling": "--scaling"}
+        asked = [name for name in flags if getattr(departure, name) != getattr(PUBLISHED, name)]
         if beyond := [name for name in asked if name not in self.varies]:
-            flags = {"devices": "--num-gpus", "data": "--data", "tiny": "--tiny", "lr_sweep": "--lr-sweep"}
             said = " and ".join(flags[name] for name in beyond)
             raise InputError(f"{type(self).__name__} has no {said}; leave it out")
 

@@ -129,7 +129,8 @@ def _measurements(
         measure = suite.benchmarks[benchmark]
         row = measure.benchmark
         devices = _devices(measure.devices or suite.devices, row.devices, available, f"benchmarks.{benchmark}")
-        base = folder / f"{label}--{benchmark}--trial{trial}--{_key([key, rules[benchmark], trial])[:8]}"
+        decides = [key, rules[benchmark], trial, *(["linear"] if measure.scaling == "linear" else [])]
+        base = folder / f"{label}--{benchmark}--trial{trial}--{_key(decides)[:8]}"
         job = _job(suite, label, benchmark, file, trial, base, devices)
         home = trials.home(base, job, row)
         job = job.model_copy(update={"out": home})
@@ -166,6 +167,8 @@ def _job(suite: Suite, label: str, benchmark: str, file: Path, trial: int, home:
         data=measure.data,
         skip_bad=measure.skip_bad,
         devices=devices,
+        images_per_device=measure.images_per_device,
+        scaling=measure.scaling,
         tiny=suite.tiny,
     )
 

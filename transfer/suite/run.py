@@ -128,7 +128,8 @@ def _recipes(settings: Suite, wanted: Sequence[Item], available: int) -> Table:
     for label, measure in settings.benchmarks.items():
         row = measure.benchmark
         devices = next(item.devices for item in wanted if item.benchmark == label)
-        facts = frameworks.of(row).summary(row.config_file, devices if available else None)
+        fit = (devices if available else None, measure.images_per_device, measure.scaling == "linear")
+        facts = frameworks.of(row).summary(row.config_file, *fit)
         batch = f"{facts['batch']} ({facts['devices']} × {facts['batch'] // facts['devices']})" if facts else "–"
         of = "" if devices == row.devices else f" of {row.devices}"
         recipe = (f"{facts['iterations']:,}", f"{facts['lr']:g}", facts["norm"]) if facts else ("–", "–", "–")

@@ -125,8 +125,9 @@ class Entry(Settings):
 class Measure(Settings):
     """A benchmark of the suite: ``name`` is its row if its label is not, ``file`` a YAML file of rows of one's own.
 
-    ``options`` go to the framework; ``devices``: those of the suite, unless given. ``data`` is a folder of the user's own in
-    place of the benchmark's data, of which ``skip_bad`` leaves out what cannot be used.
+    ``options`` go to the framework; ``devices``: those of the suite, unless given; ``images_per_device`` and ``scaling`` as
+    ``transfer.frameworks.Departure`` has them. ``data`` is a folder of the user's own in place of the benchmark's data, of which
+    ``skip_bad`` leaves out what cannot be used.
     """
 
     name: str
@@ -134,6 +135,8 @@ class Measure(Settings):
     trials: int | None = Field(None, ge=1)
     options: tuple[str, ...] = ()
     devices: Devices | None = None
+    images_per_device: int = Field(0, ge=0)
+    scaling: Literal["batch", "linear"] = "batch"
     data: Path | None = None
     skip_bad: bool = False
 
@@ -154,7 +157,13 @@ class Measure(Settings):
 
     def departure(self, tiny: str = "") -> Departure:
         """Return how its trials depart from the protocol; the row may hold data as well."""
-        return Departure(data=str(self.data or self.benchmark.data or ""), skip_bad=self.skip_bad, tiny=tiny)
+        return Departure(
+            data=str(self.data or self.benchmark.data or ""),
+            skip_bad=self.skip_bad,
+            tiny=tiny,
+            images_per_device=self.images_per_device,
+            scaling=self.scaling,
+        )
 
 
 def _named_by_label(values: Any) -> Any:

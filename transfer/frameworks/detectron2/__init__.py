@@ -18,7 +18,7 @@ class Detectron2(Framework):
 
     target = "detectron2"
     suffix = ".pkl"
-    varies = ("devices", "data", "tiny", "lr_sweep")
+    varies = ("devices", "images_per_device", "scaling", "data", "tiny", "lr_sweep")
     kind = "boxes"
 
     def command(
@@ -37,14 +37,14 @@ class Detectron2(Framework):
         flags = [*devices, *departure.options(), "--config-file", str(benchmark.config_file), *partial_run(folder)]
         return [sys.executable, tool, *flags, *keys, *options]
 
-    def summary(self, config: Path, devices: int | None = None) -> dict[str, Any]:
+    def summary(self, config: Path, devices: int | None = None, limit: int = 0, linear: bool = False) -> dict[str, Any]:
         """Read the protocol from a config, and fit it to the devices as training would."""
         from transfer.frameworks.detectron2 import run  # here: Detectron2 loads for seconds
 
         cfg, _ = run.read_config(str(config), [])
         published = cfg.SOLVER.REFERENCE_WORLD_SIZE or 1
         if devices is not None:
-            cfg, _ = run.devices.adapt(cfg, devices, cuda=True)
+            cfg, _ = run.devices.adapt(cfg, devices, cuda=True, limit=limit, linear=linear)
         return run.devices.summary(cfg, devices or published)
 
     def bases(self, config: Path) -> list[Path]:

@@ -16,7 +16,7 @@ class Mmseg(Framework):
 
     target = "mmseg"
     suffix = ".pth"
-    varies = ("devices", "data", "tiny", "lr_sweep")
+    varies = ("devices", "images_per_device", "scaling", "data", "tiny", "lr_sweep")
     kind = "masks"
 
     def command(
@@ -37,13 +37,13 @@ class Mmseg(Framework):
         rest = ["--cfg-options", *options] if options else []  # it takes all that follows
         return [*launch, *departure.options(), *given, *partial_run(folder), *rest]
 
-    def summary(self, config: Path, devices: int | None = None) -> dict[str, Any]:
+    def summary(self, config: Path, devices: int | None = None, limit: int = 0, linear: bool = False) -> dict[str, Any]:
         """Read the protocol from a config, and fit it to the devices as training would."""
         from transfer.frameworks.mmseg import run  # here: MMSegmentation loads for seconds
 
         cfg = run.read_config(config, [])
         if devices is not None:
-            return run.devices.adapt(cfg, devices, cuda=True)[0]["effective"]
+            return run.devices.adapt(cfg, devices, cuda=True, limit=limit, linear=linear)[0]["effective"]
         return run.devices.published(cfg, 1)
 
     def bases(self, config: Path) -> list[Path]:
