@@ -41,7 +41,7 @@ from core.decoding import Encoded
 from pretrain.cutting import _resize
 from pretrain.loader import EpochOrder, Pairs, loader
 from pretrain.setup import make_trainer
-from pretrain.views import ViewSettings, box_of, colour, draw_colour
+from pretrain.views import UNITS, ViewSettings, box_of, colour, colours_of
 
 FILES, BATCH, SIDE = 64, 16, 224
 LIGHT = 90  # JPEG quality: half the bytes of ImageNet's files
@@ -209,7 +209,11 @@ def colour_figures(repeats: int, clock: Callable[[], float]) -> list[Figure]:
     theirs, one = kornia_colour(), v2.Compose(v2_colour())
 
     def ours() -> Tensor:
-        return colour(crops, torch.stack([draw_colour(VIEWS, generator) for _ in crops]), VIEWS)
+        return colour(
+            crops,
+            torch.from_numpy(colours_of(VIEWS, torch.rand(len(crops), UNITS, generator=generator).tolist())),
+            VIEWS,
+        )
 
     def separate() -> Tensor:
         return torch.stack([one(crop) for crop in crops])

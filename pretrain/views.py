@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, field_validator
 from torch import Generator, Tensor
 
 from core.config import Settings
-from pretrain.cutting import Box, cut
+from pretrain.cutting import Box
 from pretrain.upload import fused, upload
 
 PERMUTATIONS = list(itertools.permutations(range(4)))  # orders of brightness, contrast, saturation, hue
@@ -95,22 +95,6 @@ def draw(generator: Generator) -> View:
     return View(values[: TRIES * 4], values[TRIES * 4], values[TRIES * 4 + 1 :])
 
 
-def crop(
-    image: UInt8[Tensor, "3 height width"], settings: ViewSettings, generator: Generator
-) -> UInt8[Tensor, "3 size size"]:
-    """Take a random part of the image with an aspect ratio of 3/4 to 4/3, resize it to ``size``, and flip it by chance."""
-    box = crop_box(image.shape[1], image.shape[2], settings.scale, generator)
-    flipped = torch.rand((), generator=generator).item() < settings.flip_probability
-    out = torch.empty(3, settings.size, settings.size, dtype=torch.uint8)
-    cut(image.permute(1, 2, 0).numpy(), box, flipped, out.numpy())
-    return out
-
-
-def crop_box(height: int, width: int, scale: tuple[float, float], generator: Generator) -> Box:
-    """Draw (top, left, height, width): up to ten tries, then the largest central box of a permitted aspect ratio."""
-    return box_of(height, width, scale, torch.rand(TRIES * 4, generator=generator).tolist())
-
-
 def box_of(height: int, width: int, scale: tuple[float, float], drawn: list[float]) -> Box:
     """Return the box of forty drawn numbers: share of the area, aspect ratio, and place, for each try."""
     area, low, high = height * width, *LOG_ASPECTS
@@ -124,11 +108,6 @@ def box_of(height: int, width: int, scale: tuple[float, float], drawn: list[floa
     box_width = min(width, round(height * 4 / 3))
     box_height = min(height, round(width * 4 / 3))
     return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
-
-
-def draw_colour(settings: ViewSettings, generator: Generator) -> Float[Tensor, " 8"]:
-    """Draw one view's colour changes, as ``colours_of`` lists them."""
-    return torch.from_numpy(colours_of(settings, [torch.rand(UNITS, generator=generator).tolist()])[0])
 
 
 def colours_of(settings: ViewSettings, units: Sequence[list[float]]) -> Float[np.ndarray, "views 8"]:
@@ -173,22 +152,6 @@ def luma(pixels: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 
     """Return the brightness of each pixel."""
     red, green, blue = pixels.split(1, dim=1)
     return (red * GRAY[0]).add_(green, alpha=GRAY[1]).add_(blue, alpha=GRAY[2])
-
-
-def jitter(
-    pixels: Float[Tensor, "batch 3 height width"], factors: Float[Tensor, "batch 4"], orders: Tensor
-) -> Float[Tensor, "batch 3 height width"]:
-    """Change brightness, contrast, saturation and hue of each image by its factors, in its order."""
-    drawn = torch.cat([factors, orders[:, None].to(factors)], dim=1).cpu()
-    return _change(pixels.clone(), drawn, _jitter_steps(drawn))
-
-
-def blur(
-    pixels: Float[Tensor, "batch 3 height width"], sigma: Float[Tensor, " batch"], largest: float
-) -> Float[Tensor, "batch 3 height width"]:
-    """Blur each image with a Gaussian of its own sigma in pixels; 0 leaves it as it is. Edges are reflected."""
-    rows = [row for row, value in enumerate(sigma.tolist()) if value > 0]
-    return _change(pixels.clone(), sigma[:, None].cpu(), [Step(_blurring(largest), rows, 0)])
 
 
 class Step(NamedTuple):

@@ -6,15 +6,17 @@ import pytest
 import torch
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from one_view import crop_box, draw_colours
 from torch import Tensor, nn
 
 from core.backbones import Backbone, Rules
 from pretrain.batchnorm import split
+from pretrain.cutting import cut
 from pretrain.loader import EpochOrder
 from pretrain.methods.moco import Moco
 from pretrain.momentum import follow
 from pretrain.schedules import Schedule, cosine
-from pretrain.views import ViewSettings, colour, crop, crop_box, draw_colour
+from pretrain.views import ViewSettings, colour
 
 SEEDS = st.integers(0, 2**62)
 SHARE = st.floats(0, 1)
@@ -139,9 +141,9 @@ def test_crops_of_ordinary_images_have_the_asked_area_and_shape(height: int, wid
 def test_a_view_holds_no_colour_that_the_image_does_not_span(height: int, width: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     image = torch.randint(40, 90, (3, height, width), generator=generator, dtype=torch.uint8)
-    view = crop(image, ViewSettings(size=8), generator)
-    assert view.shape == (3, 8, 8)
-    assert view.dtype == torch.uint8
+    view = torch.empty(3, 8, 8, dtype=torch.uint8)
+    box = crop_box(height, width, ViewSettings().scale, generator)
+    cut(image.permute(1, 2, 0).numpy(), box, seed % 2 == 1, view.numpy())
     for channel, source in zip(view, image, strict=True):
         assert source.min() <= channel.min() <= channel.max() <= source.max()
 
@@ -151,7 +153,7 @@ def test_colours_stay_on_the_scale_of_pixels(size: int, seed: int) -> None:
     settings = ViewSettings(size=size, mean=(0, 0, 0), std=(1, 1, 1), hue=0.5, brightness=1, contrast=1, saturation=1)
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (4, 3, size, size), generator=generator, dtype=torch.uint8)
-    drawn = torch.stack([draw_colour(settings, generator) for _ in range(4)])
+    drawn = draw_colours(settings, generator, 4)
     found = colour(images, drawn, settings)
     assert found.min() >= -1e-5
     assert found.max() <= 1 + 1e-5
@@ -162,7 +164,9 @@ def test_colours_stay_on_the_scale_of_pixels(size: int, seed: int) -> None:
 @given(SEEDS)
 def test_drawn_colours_are_inside_their_ranges(seed: int) -> None:
     settings = ViewSettings(jitter_probability=1.0, blur_probability=1.0, gray_probability=0.0)
-    *factors, hue, order, gray, sigma, solarized = draw_colour(settings, torch.Generator().manual_seed(seed)).tolist()
+    *factors, hue, order, gray, sigma, solarized = draw_colours(settings, torch.Generator().manual_seed(seed))[
+        0
+    ].tolist()
     assert all(0.6 - 1e-6 <= factor <= 1.4 + 1e-6 for factor in factors)
     assert -0.1 - 1e-6 <= hue <= 0.1 + 1e-6
     assert order in range(24)
@@ -190,6 +194,6 @@ def test_the_second_view_differs_only_where_it_is_told_to(seed: int, blurred: fl
     assert same == settings.model_dump(exclude={"blur_probability", "solarize_probability"})
     assert (settings.of_view(1).blur_probability, settings.of_view(1).solarize_probability) == (blurred, solarized)
     first, second = (
-        draw_colour(settings.of_view(view), torch.Generator().manual_seed(seed)).tolist() for view in (0, 1)
+        draw_colours(settings.of_view(view), torch.Generator().manual_seed(seed))[0].tolist() for view in (0, 1)
     )
     assert first[:6] == second[:6]

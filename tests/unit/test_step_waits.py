@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import tiny_objective
 import torch
+from one_view import draw_colours
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -28,7 +29,7 @@ from pretrain.objective import mixed_loss
 from pretrain.preview import mixtures
 from pretrain.trainer import Trainer
 from pretrain.upload import upload
-from pretrain.views import ViewSettings, draw_colour
+from pretrain.views import ViewSettings
 
 CONFIG = """
 backbone: {name: resnet, depth: 18, width: 4}
@@ -110,7 +111,7 @@ def batch() -> Batch:
     generator = torch.Generator().manual_seed(2)
     crops = torch.randint(0, 256, (2, 8, 3, 16, 16), generator=generator, dtype=torch.uint8)
     views = ViewSettings(size=16, solarize_probability=0.5)
-    return Batch(crops, torch.stack([draw_colour(views, generator) for _ in range(16)]).view(2, 8, 8), [])
+    return Batch(crops, draw_colours(views, generator, 16).view(2, 8, 8), [])
 
 
 def test_the_table_names_every_branch_and_mask() -> None:
