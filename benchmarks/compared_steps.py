@@ -19,7 +19,7 @@ from pretrain.methods.moco import Moco
 from pretrain.optimizers import Sgd
 from pretrain.setup import make_trainer
 from pretrain.trainer import Trainer
-from pretrain.views import draw_colour
+from pretrain.views import UNITS, colours_of
 
 HERE = Path(__file__).resolve().parent
 DIM, TEMPERATURE, KEY_MOMENTUM, LR = 128, 0.2, 0.999, 0.03
@@ -93,7 +93,8 @@ def whole_step(trainer: Trainer, shape: Shape) -> Callable[[], None]:
     trainer.__dict__.pop("_views", None)  # ``OurStep`` hands over views that are made
     generator = torch.Generator().manual_seed(0)
     crops = torch.randint(0, 256, (2, shape.batch, 3, shape.size, shape.size), dtype=torch.uint8, generator=generator)
-    drawn = torch.stack([draw_colour(trainer.settings.views, generator) for _ in range(2 * shape.batch)])
+    units = torch.rand(2 * shape.batch, UNITS, generator=generator).tolist()
+    drawn = torch.from_numpy(colours_of(trainer.settings.views, units))
     batch = Batch(crops, drawn.view(2, shape.batch, -1), [])
 
     def step() -> None:
