@@ -93,9 +93,12 @@ def test_killed_and_gone_on_with_equals_undisturbed_bit_for_bit_and_is_evaluated
     assert logged(killed) == logged(whole)
     same(whole / "model_final.pth", killed / "model_final.pth")
 
-    other = ("--resume", *options, "SOLVER.MAX_ITER", 6, "SOLVER.BASE_LR", 0.001, "OUTPUT_DIR", killed)
-    assert "SOLVER.BASE_LR" in run_tool(TOOL, *other, **environment).stderr
-    assert logged(killed, "lr")[5] == pytest.approx(1e-4)  # the rate that was said, not the checkpoint's
+    other = ("SOLVER.MAX_ITER", 12, "SOLVER.BASE_LR", 0.001, "SOLVER.IMS_PER_BATCH", 1, "OUTPUT_DIR", killed)
+    said = run_tool(TOOL, "--resume", *options, *other, **environment).stderr
+    assert "SOLVER.BASE_LR" in said
+    assert "going on at iteration 10 of 1 images: 5 of 2 are done" in said
+    assert logged(killed) == [1, 2, 3, 4, 5, 11, 12]
+    assert logged(killed, "lr")[5:] == pytest.approx([1e-4] * 2)  # the rate that was said, not the checkpoint's
 
     weights = ("MODEL.WEIGHTS", whole / "model_final.pth")
     evaluated = tmp_path / "evaluated"

@@ -107,12 +107,15 @@ def test_killed_and_resumed_equals_undisturbed_bit_for_bit(world: Path, tmp_path
     assert [path.name for path in killed.glob("iter_*.pth")] == [f"iter_{STEPS}.pth"]
     same(whole / f"iter_{STEPS}.pth", killed / f"iter_{STEPS}.pth")
 
-    other = own_norms(world, tmp_path, killed, "--resume")
-    other = [argument.replace(f"max_iters={STEPS}", "max_iters=5") for argument in other]
-    said = run_tool(TOOL, *other, "optim_wrapper.optimizer.lr=0.0025", **environment).stdout
-    assert "different from before: optim_wrapper.optimizer.lr, train_cfg.max_iters" in said
-    rise = [0.1 + 0.9 * step / 19 for step in range(5)]  # MMEngine's warm-up of 20 iterations
-    rates = [*(0.005 * share for share in rise[:4]), 0.0025 * rise[4]]  # as said, each step's own
+    other = own_norms(world, tmp_path, killed, "--resume", "--scaling", "linear")
+    other = [argument.replace(f"max_iters={STEPS}", "max_iters=9") for argument in other]
+    told = run_tool(TOOL, *other, "optim_wrapper.optimizer.lr=0.0025", **environment)
+    said = told.stdout
+    assert "going on at iteration 8 of 1 images: 4 of 2 are done" in told.stderr
+    assert "different from before: auto_scale_lr.base_batch_size, " in said
+    rise = [0.1 + 0.9 * step / 19 for step in range(4)]  # MMEngine's warm-up of 20 iterations
+    rates = [*(0.005 * share for share in rise), 0.0025 * (0.1 + 0.9 * 8 / 39)]  # as said, twice as long for half the images
+    assert [line["step"] for line in journal(killed)] == [1, 2, 3, 4, 9]
     assert [line["lr"] for line in journal(killed)] == pytest.approx(rates)
 
 

@@ -103,6 +103,23 @@ def spread(batch: int, own: int, devices: int, group: int, holds: Callable[[int]
     return scaled(forward, f"a device holds {forward} of {whole}, and a norm over {group} cannot be had in parts")
 
 
+def carried(done: int, before: Any, images: int, says: bool) -> int:
+    """Return how many iterations of ``images`` saw what the ``done`` ones of a checkpoint did, each of ``before`` images.
+
+    What is no number of images (an older checkpoint has none) is taken for ``images``.
+    """
+    if type(before) is not int or before < 1 or before == images:
+        return done
+    count = round(done * before / images)
+    if says:
+        print(
+            f"going on at iteration {count} of {images} images: {done} of {before} are done",
+            file=sys.stderr,
+            flush=True,
+        )
+    return count
+
+
 def departures(tiny: str, iterations: int, lr_factor: float, hold_out: float) -> list[str]:
     """Say how a run departs from its published protocol."""
     said = {

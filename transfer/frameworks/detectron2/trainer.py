@@ -30,7 +30,7 @@ from core.errors import InputError
 from core.files import replacing
 from core.journal import Journal
 from core.stopping import Sitting
-from transfer.frameworks._protocol import evaluate_again
+from transfer.frameworks._protocol import carried, evaluate_again
 from transfer.frameworks._seeding import drawing, seed_all
 from transfer.frameworks.detectron2 import datasets, evaluators
 from transfer.frameworks.detectron2.weights import ProvenCheckpointer
@@ -40,6 +40,7 @@ class Trainer(DefaultTrainer):
     """Train as a config asks, with precise BN, checkpoints and evaluation; ``results`` are the last evaluation's."""
 
     checkpointer: ProvenCheckpointer
+    start_iter: int
 
     def __init__(self, cfg: Any, sitting: Sitting) -> None:
         self.sitting = sitting
@@ -61,22 +62,27 @@ class Trainer(DefaultTrainer):
     def resume_or_load(self, resume: bool = True) -> None:
         """Load weights or a checkpoint; a resumed run goes on with the images that its first sitting would have seen next.
 
-        It does so at this config's rate: a checkpoint's optimizer brings back that of its own.
+        It does so at this config's rate: a checkpoint's optimizer brings back that of its own. Where an iteration has other
+        images than the checkpoint's, the same number of images counts as done.
         """
-        rates = self.scheduler.base_lrs
+        rates, self.images = self.scheduler.base_lrs, self.cfg.SOLVER.IMS_PER_BATCH
         super().resume_or_load(resume)
+        done, self.images = self.images, self.cfg.SOLVER.IMS_PER_BATCH
+        self.start_iter = carried(self.start_iter, done, self.images, comm.is_main_process())
+        self.scheduler.last_epoch = self.start_iter
         self.scheduler.base_lrs = rates
         for group, base, rate in zip(self.optimizer.param_groups, rates, self.scheduler.get_lr(), strict=True):
             group.update(initial_lr=base, lr=rate)
         self._trainer.data_loader.begin(self.seed, self.start_iter * self.cfg.SOLVER.ACCUMULATE)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how far the training is, and its seed."""
-        return {**super().state_dict(), "seed": self.seed}
+        """Return how far the training is, its seed and the images of an iteration."""
+        return {**super().state_dict(), "seed": self.seed, "images": self.cfg.SOLVER.IMS_PER_BATCH}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on; a run that was given no seed keeps the one that it drew."""
         super().load_state_dict(state)
+        self.images = state.get("images", self.images)
         if self.cfg.SEED < 0:
             self.seed = int(state.get("seed", self.seed))
 

@@ -18,7 +18,7 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from transfer.frameworks._protocol import spread
+from transfer.frameworks._protocol import carried, spread
 
 
 def adapt(
@@ -189,7 +189,15 @@ class AccumulatingLoop(IterBasedTrainLoop):
 
 @RUNNERS.register_module()
 class ResumingRunner(Runner):
-    """MMEngine's runner, which goes on at the rates of its own config: MMEngine takes over those of the checkpoint."""
+    """MMEngine's runner, which goes on at the rates of its own config: MMEngine takes over those of the checkpoint.
+
+    Where an iteration has other images than the checkpoint's, the same number of images counts as done.
+    """
+
+    @property
+    def images(self) -> int:
+        """Return the images of an iteration on all devices."""
+        return int(self.cfg.train_dataloader.batch_size * self.world_size)
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
         """Build it without the page of parameters' names that MMSegmentation prints."""
@@ -203,6 +211,8 @@ class ResumingRunner(Runner):
         super().resume(filename, *arguments, **{**options, "resume_param_scheduler": False})
         for group, rate in zip(self.optim_wrapper.param_groups, rates, strict=True):
             group.update(rate)
+        before = self.message_hub.get_info("images")
+        self.train_loop._iter = carried(self.iter, before, self.images, self.rank == 0)
         for scheduler in self.param_schedulers or []:
             scheduler.optimizer._global_step = self.iter  # else MMEngine warns of rates that run ahead of the steps
         for _ in range(self.iter):

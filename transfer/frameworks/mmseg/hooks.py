@@ -59,7 +59,7 @@ class LoadBackbone(Hook):
 
 # What a checkpoint may say besides tensors, and of which type.
 META = {"epoch": int, "iter": int, "seed": int, "dataset_meta": dict}
-INFO = {"epoch": int, "iter": int, "max_iters": int, "backbone_sha256": str, "tensors_checked": int}
+INFO = {"epoch": int, "iter": int, "images": int, "max_iters": int, "backbone_sha256": str, "tensors_checked": int}
 
 
 class PlainCheckpoints(Hook):
@@ -171,7 +171,8 @@ class Resumable(Hook):
         self.sitting = sitting
 
     def before_train(self, runner: Runner) -> None:
-        """Find MMEngine's hook that writes checkpoints."""
+        """Find MMEngine's hook that writes checkpoints, and let these say how many images an iteration has."""
+        runner.message_hub.update_info("images", runner.images)
         self._vote = distributed.Vote()
         self._saver = next(hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
 
