@@ -24,6 +24,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data", default="", metavar="FOLDER", help="your own class folders in place of the config's data"
     )
+    parser.add_argument(
+        "--tiny", nargs="?", const="shapes", default="", metavar="DATA",
+        help="a smoke run of two epochs on the embedded set, on your class folders, or for SVMs on a folder in VOC layout",
+    )  # fmt: skip
     parser.add_argument("--skip-bad", action="store_true", help="leave out images that cannot be decoded")
     parser.add_argument("options", nargs="*", metavar="key=value", help="override config values, e.g. task.epochs=10")
     return parser

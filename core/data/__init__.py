@@ -41,10 +41,17 @@ class Images(ABC):
 
 
 class Split:
-    """Labelled images by number; ``identity`` names each image's content (features of a backbone are kept under it)."""
+    """Labelled images by number; ``identity`` names each image's content (features of a backbone are kept under it).
+
+    ``labels`` are class numbers [n], or, where an image has several classes, [n, classes]: 1 there, -1 not, 0 to be ignored.
+    """
 
     def __init__(
-        self, names: Sequence[str], labels: Sequence[int], read: Callable[[int], Tensor], identity: Sequence[str]
+        self,
+        names: Sequence[str],
+        labels: Sequence[int] | Sequence[Sequence[int]],
+        read: Callable[[int], Tensor],
+        identity: Sequence[str],
     ) -> None:
         assert len(names) == len(labels) == len(identity), "one name, label and identity an image"
         self.names, self.labels, self.identity = list(names), torch.tensor(labels), list(identity)

@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -113,7 +113,7 @@ def _read(path: Path) -> Encoded:
         raise DamagedImage(f"{path} cannot be decoded ({error.strerror}); check the link and its rights") from error
 
 
-def split_of_files(root: Path, files: Sequence[tuple[Path, int]]) -> Split:
+def split_of_files(root: Path, files: Sequence[tuple[Path, Any]]) -> Split:
     """Make a split of (file below ``root``, label) pairs; a file is identified by its name, size and time of change."""
     names, identity = [], []
     for path, _ in files:

@@ -9,6 +9,7 @@ from PIL import Image
 from core.provenance import ROOT
 from transfer.convert import random_init
 from transfer.convert.convert import convert
+from transfer.datasets import voc
 from transfer.frameworks.classification.run import run
 
 CONFIGS = "configs/transfer/classification"
@@ -73,6 +74,29 @@ def test_each_kind_of_benchmark_runs_and_learns_to_tell_dim_from_bright(folder, 
     assert (effective == published) == (kind == "cached")
     if kind in ("knn", "cached"):  # the nearest image is the image itself
         assert found["metrics"]["knn1/top1" if kind == "knn" else "linear/top1"] == 100.0
+
+
+@pytest.mark.parametrize(("kind", "name"), [("svm", "svm/mAP"), ("svm-lowshot", "lowshot16/mAP")])
+def test_svms_tell_dim_from_bright_on_a_tiny_folder_in_vocs_layout(folder, kind, name):
+    root = folder / "tiny"
+    for split, number in (("train", 20), ("val", 10)):
+        images = [(label, n) for label in ("bright", "dim") for n in range(number)]
+        for label, n in images:
+            (root / "JPEGImages").mkdir(parents=True, exist_ok=True)
+            with Image.open(folder / "cifar10" / "train" / label / f"{n}.png") as image:
+                image.save(root / "JPEGImages" / f"{split}{label}{n}.jpg")
+            voc.make_folders(root)
+            box = voc.Box(label, 0, 0, 9, 9)
+            voc.write_boxes(root / "Annotations" / f"{split}{label}{n}.xml", "", 32, 32, [box])
+        (root / "ImageSets" / "Main").mkdir(parents=True, exist_ok=True)
+        listed = "".join(f"{split}{label}{n}\n" for label, n in images)
+        (root / "ImageSets" / "Main" / f"{split}.txt").write_text(listed)
+    convert(folder / "random.pth", folder / "w.pth", target="classification")
+    config = ROOT / CONFIGS / f"{kind}_voc07.yaml"
+    found = run(config, folder / "w.pth", folder / "run", 1000, tiny=str(root))
+    assert found["metrics"][name] == pytest.approx(100)
+    assert found["recipe"]["effective"]["costs"] == [1.0, 10.0]
+    assert found["recipe"]["published"]["views"] == "224 px, stretched"
 
 
 def test_the_tool_measures_a_checkpoint_with_the_cifar_stem(folder, run_tool):

@@ -114,7 +114,10 @@ def test_killed_and_resumed_equals_undisturbed_bit_for_bit(world: Path, tmp_path
     assert "going on at iteration 8 of 1 images: 4 of 2 are done" in told.stderr
     assert "different from before: auto_scale_lr.base_batch_size, " in said
     rise = [0.1 + 0.9 * step / 19 for step in range(4)]  # MMEngine's warm-up of 20 iterations
-    rates = [*(0.005 * share for share in rise), 0.0025 * (0.1 + 0.9 * 8 / 39)]  # as said, twice as long for half the images
+    rates = [
+        *(0.005 * share for share in rise),
+        0.0025 * (0.1 + 0.9 * 8 / 39),
+    ]  # as said, twice as long for half the images
     assert [line["step"] for line in journal(killed)] == [1, 2, 3, 4, 9]
     assert [line["lr"] for line in journal(killed)] == pytest.approx(rates)
 

@@ -1,5 +1,7 @@
 """Classification reads its data, proves its backbone frozen, trains as its formulas say, and goes on when it was killed."""
 
+import dataclasses
+import itertools
 import math
 import signal
 import time
@@ -9,6 +11,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.metrics import average_precision_score
+from sklearn.model_selection import StratifiedKFold
+from sklearn.svm import LinearSVC
 
 from core import journal
 from core.backbones.resnet import ResNet
@@ -18,15 +23,18 @@ from core.data.cifar import Cifar
 from core.data.imagefolder import ImageFolder, split_of_files
 from core.data.shapes import Shapes
 from core.data.tiny_imagenet import TinyImagenet
+from core.data.voc import Voc
 from core.errors import InputError
-from core.provenance import ROOT
+from core.provenance import ROOT, derive
 from core.shapes import render
 from core.stopping import Sitting, stop_signals
 from transfer import benchmarks
 from transfer.convert.recipe import Recipe
+from transfer.datasets import voc
 from transfer.frameworks.classification import training, views
 from transfer.frameworks.classification.features import Frozen, FrozenError
 from transfer.frameworks.classification.job import ClassificationSettings, Job, check_recipe, read
+from transfer.frameworks.classification.tasks import svm
 from transfer.frameworks.classification.tasks.finetune import Finetune
 from transfer.frameworks.classification.tasks.knn import Knn
 from transfer.frameworks.classification.tasks.linear import Linear
@@ -178,6 +186,13 @@ def test_a_test_view_is_resized_and_cropped_and_other_sizes_are_refused(tmp_path
     picture(tmp_path / "wide.png", 50, (16, 40))
     split = split_of_files(tmp_path, [(tmp_path / "wide.png", 0)])
     assert Views(split, ViewSettings(size=8, resize=10))[0].shape == (3, 8, 8)
+    picture(tmp_path / "left.png", 50, (16, 40))
+    with Image.open(tmp_path / "left.png") as image:
+        image.paste((250, 250, 250), (0, 0, 10, 16))
+        image.save(tmp_path / "left.png")
+    left = split_of_files(tmp_path, [(tmp_path / "left.png", 0)])
+    whole = Views(left, ViewSettings(size=8, resize="stretch"))[0].float().mean(dim=(0, 1))
+    assert whole[[0, 3, 7]].tolist() == pytest.approx([250, 50, 50], abs=5)  # a quarter of the width stays one
     with pytest.raises(InputError, match=r"wide.png is 40x16 pixels, not 8x8; set views.resize"):
         Views(split, ViewSettings(size=8, resize=None))[0]
 
@@ -410,6 +425,135 @@ def test_a_loss_that_is_not_finite_stops_the_training(tmp_path):
     here = job(tmp_path / "run", {**FINETUNE, "lr": 1e30})
     with pytest.raises(InputError, match=r"the loss is not finite in epoch \d; lower task.lr"):
         Finetune(here.settings.task).measure(here)
+
+
+def slow_precision(scores, truth):
+    """Follow the devkit: for each recall, the best precision at that recall or beyond it."""
+    kept = [(score, -row, there) for row, (score, there) in enumerate(zip(scores, truth, strict=True)) if there != 0]
+    ranked = [there == 1 for _, _, there in sorted(kept, reverse=True)]
+    points = [(sum(ranked[: n + 1]) / sum(ranked), sum(ranked[: n + 1]) / (n + 1)) for n in range(len(ranked))]
+
+    def best(recall):
+        return max((p for r, p in points if r >= recall - 1e-9), default=0.0)
+
+    steps = [number / sum(ranked) for number in range(1, sum(ranked) + 1)]
+    return sum(best(recall) for recall in steps) / len(steps), sum(best(n / 10) for n in range(11)) / 11
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 40])
+def test_average_precision_is_the_devkits_by_both_rules(count):
+    rng = np.random.default_rng(count)
+    for _ in range(50):
+        truth = rng.choice([1, -1, 0], count, p=[0.3, 0.5, 0.2])
+        truth[rng.integers(count)] = 1
+        scores = rng.integers(0, 8, count) / 4.0  # with ties
+        assert svm.precision(scores, truth) == pytest.approx(slow_precision(scores, truth))
+
+
+def slow_features(here, split):
+    with torch.no_grad():
+        rows = (
+            here.network(here.normalised(torch.stack([split.image(row) for row in range(len(split))]))).double().numpy()
+        )
+    return rows / (np.sqrt((rows**2).sum(axis=1, keepdims=True)) + 1e-5)
+
+
+def several(split, seed):
+    """Give images of two classes a third, which is there, hidden or not by chance."""
+    chance = np.random.default_rng(seed).choice([1, 0, -1], len(split))
+    labels = [
+        [1 if label == 0 else -1, 1 if label else -1, int(third)]
+        for label, third in zip(split.labels, chance, strict=True)
+    ]
+    return Split(split.names, labels, split.image, split.identity)
+
+
+@pytest.mark.filterwarnings("ignore:Liblinear failed to converge")  # nor does VISSL at large costs
+@pytest.mark.parametrize("shots", [[], [2, 4]])
+def test_svms_are_those_of_vissl_written_out(tmp_path, shots):
+    here = job(tmp_path / "run", {"name": "svm", "costs": [0.01, 1.0, 100.0], "shots": shots, "samples": 2})
+    data = Labelled(("dim", "bright", "third"), several(here.data.train, 1), several(here.data.test, 2))
+    here = dataclasses.replace(here, data=data)
+    found = svm.Svm(here.settings.task).measure(here)
+    train, test = (slow_features(here, split) for split in (data.train, data.test))
+    labels, truth = data.train.labels.numpy(), data.test.labels.numpy()
+
+    def fitted(number, cost, rows, wanted):
+        seed = derive(5, "svm", number) % 2**32
+        return LinearSVC(C=cost, class_weight={1: 2, -1: 1}, max_iter=2000, random_state=seed).fit(
+            train[rows], wanted[rows]
+        )
+
+    if not shots:
+        scores = []
+        for number in range(3):
+            wanted, of_costs = np.where(labels[:, number] == 1, 1, -1), []
+            for cost in (0.01, 1.0, 100.0):
+                folds = [
+                    average_precision_score(
+                        wanted[held], fitted(number, cost, kept, wanted).decision_function(train[held])
+                    )
+                    for kept, held in StratifiedKFold(3).split(train, wanted)
+                ]
+                of_costs.append((np.mean(folds), -cost))
+            cost = -max(of_costs)[1]
+            chosen = fitted(number, cost, range(len(train)), wanted).decision_function(test)
+            scores.append(slow_precision(chosen, truth[:, number]))
+        assert found["svm/mAP"] == pytest.approx(100 * np.mean([area for area, _ in scores]))
+        assert found["svm/mAP11"] == pytest.approx(100 * np.mean([eleven for _, eleven in scores]))
+        assert found["svm/AP-third"] == pytest.approx(100 * scores[2][0])
+        return
+    for k in shots:
+        table = np.zeros((3, 2, 3))
+        for sample, number, (place, cost) in itertools.product(range(2), range(3), enumerate((0.01, 1.0, 100.0))):
+            rows = svm.drawn(labels[:, number], k, 3, derive(5, "shots", k, sample, number))
+            chosen = fitted(number, cost, rows, labels[:, number]).decision_function(test)
+            table[place, sample, number] = slow_precision(chosen, truth[:, number])[0]
+        assert found[f"lowshot{k}/mAP"] == pytest.approx(100 * table.mean(axis=(1, 2)).max())
+
+
+def test_a_class_that_no_test_image_has_is_named_before_anything_is_trained(tmp_path):
+    here = job(tmp_path / "run", {"name": "svm"})
+    data = here.data._replace(test=here.data.test.part(range(0, 10, 2)))
+    with pytest.raises(InputError, match="no test image has a bright that counts; take the class out"):
+        svm.Svm(here.settings.task).measure(dataclasses.replace(here, data=data))
+
+
+def test_shots_are_independent_draws_of_as_many_positives_and_their_share_of_negatives():
+    labels = np.array([1] * 9 + [-1] * 50 + [0] * 5)
+    draws = [svm.drawn(labels, 4, 6, seed) for seed in range(40)]
+    assert all(Counter(labels[rows].tolist()) == {1: 4, -1: 20} for rows in draws)
+    assert all((rows == np.unique(rows)).all() for rows in draws)
+    assert {row for rows in draws for row in rows} == set(range(59))
+    assert (svm.drawn(labels, 4, 6, 7) == draws[7]).all()
+    assert Counter(labels[svm.drawn(labels, 20, 6, 0)].tolist()) == {1: 9, -1: 50}  # all that there are
+
+
+def test_vocs_objects_become_labels_of_several_classes_difficult_ones_are_ignored(tmp_path):
+    scenes = {"a": ["cat", "dog*"], "b": ["dog", "dog*"], "c": [], "d": ["cat*"]}
+    voc.make_folders(tmp_path)
+    (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
+    for name, objects in scenes.items():
+        picture(tmp_path / "JPEGImages" / f"{name}.jpg", 9)
+        boxes = [voc.Box(thing.strip("*"), 0, 0, 5, 5) for thing in objects]
+        hard = [thing.endswith("*") for thing in objects]
+        voc.write_boxes(tmp_path / "Annotations" / f"{name}.xml", f"{name}.jpg", 8, 8, boxes, hard)
+    for split, names in (("trainval", "a\nb\nc\n"), ("test", "d\n")):
+        (tmp_path / "ImageSets" / "Main" / f"{split}.txt").write_text(names)
+    data = Voc.Splits(root=tmp_path).read()
+    assert data.classes == ("cat", "dog")
+    assert data.train.labels.tolist() == [[1, 0], [-1, 1], [-1, -1]]
+    assert data.test.labels.tolist() == [[0, -1]]
+    assert data.train.part([1]).labels.tolist() == [[-1, 1]]
+    assert data.test.image(0).shape == (3, 8, 8)
+    with pytest.raises(InputError, match="these have several"):
+        views.choose(data.train, Subset(share=0.5), 0)
+    voc.write_boxes(tmp_path / "Annotations" / "d.xml", "d.jpg", 8, 8, [voc.Box("cow", 0, 0, 5, 5)])
+    with pytest.raises(InputError, match=r"d.jpg has a 'cow', which no image of trainval has"):
+        Voc.Splits(root=tmp_path).read()
+    (tmp_path / "JPEGImages" / "b.jpg").unlink()
+    with pytest.raises(InputError, match=r"trainval.txt lists .*b.jpg, which is missing; fetch it with"):
+        Voc.Splits(root=tmp_path).read()
 
 
 def test_features_are_made_once_and_a_damaged_cache_is_made_again(tmp_path, monkeypatch):

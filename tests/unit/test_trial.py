@@ -165,7 +165,11 @@ def test_a_trial_goes_on_with_another_number_of_devices_but_not_with_another_sca
 
 @pytest.mark.parametrize(
     ("changes", "flag"),
-    [({"devices": 2}, "--num-gpus"), ({"tiny": "shapes"}, "--tiny"), ({"lr_sweep": (1.0, 2.0)}, "--lr-sweep")],
+    [
+        ({"devices": 2}, "--num-gpus"),
+        ({"images_per_device": 2}, "--images-per-device"),
+        ({"lr_sweep": (1.0, 2.0)}, "--lr-sweep"),
+    ],
 )
 def test_what_a_framework_cannot_vary_is_refused_before_anything_is_written(
     tmp_path: Path, changes: dict, flag: str

@@ -102,6 +102,9 @@ def _trained(facts: dict[str, Any]) -> tuple[str, ...]:
 
 def _classified(task: dict[str, Any]) -> tuple[str, ...]:
     """Return the same of this project's own classification configs."""
+    if "costs" in task:
+        costs = f"{task['costs'][0]:g} to {task['costs'][-1]:g}"
+        return f"one SVM a class, {len(task['costs'])} costs from {costs}", "–", "–", "frozen"
     if "epochs" not in task:
         return "nothing is trained", "–", "–", "frozen"
     steps = f", ×{task.get('factor', 0.1):g} at {_numbers(task['milestones'])}" if task.get("milestones") else ""

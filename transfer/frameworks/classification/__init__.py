@@ -17,7 +17,7 @@ class Classification(Framework):
 
     target = "classification"
     suffix = ".pth"
-    varies = ("data",)
+    varies = ("data", "tiny")
     kind = "classes"
 
     def command(

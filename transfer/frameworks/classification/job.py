@@ -21,6 +21,9 @@ from core.stopping import Sitting
 from transfer.convert.recipe import Recipe
 from transfer.frameworks.classification.views import Subset, ViewSettings
 
+EMBEDDED = "shapes"
+TINY = 64  # pixels
+
 
 class Input(Settings):
     """How pixels enter the network; ``mean`` and ``std`` are on the 0-255 scale, in the order of the channels."""
@@ -50,18 +53,41 @@ class ClassificationSettings(Settings):
     workers: int = Field(0, ge=0)
 
 
-def read(path: Path, options: Sequence[str] = (), data: Path | None = None) -> ClassificationSettings:
+def read(path: Path, options: Sequence[str] = (), data: Path | None = None, tiny: str = "") -> ClassificationSettings:
     """Read a config with its bases and ``key=value`` options; ``data`` takes the place of its class folders.
 
-    Raises InputError naming every problem.
+    ``tiny`` shortens it, on the embedded set (``shapes``), on a folder in VOC's layout where images have several classes, or on
+    ``data``. Raises InputError naming every problem.
     """
     values = config.load(path, options)
+    if tiny:
+        _shorten(values, tiny)
     if data is not None:
         values["data"] = {"name": "folders", "root": str(data), "train": "train", "test": "val"}
         views = values.get("views") or {}
         if "size" in views and not views.get("resize"):
             values["views"] = {**views, "resize": views["size"]}  # images of any size
     return config.parse(ClassificationSettings, values, path)
+
+
+def _shorten(values: dict[str, Any], tiny: str) -> None:
+    """Change a config's values in place: few small images, two epochs, two costs, one sample."""
+    task = values.get("task") or {}
+    if (values.get("data") or {}).get("name") == "voc":
+        place = {"root": "shapes/VOC"} if tiny == EMBEDDED else {"root": str(Path(tiny).expanduser().absolute())}
+        values["data"] = {"name": "voc", **place, "train": "train", "test": "val"}
+    else:
+        values["data"] = {"name": "shapes", "train": 300, "test": 60, "size": TINY}
+    values["views"] = {
+        "size": TINY,
+        "resize": "stretch" if (values.get("views") or {}).get("resize") == "stretch" else TINY,
+    }
+    values["workers"] = 0
+    for key, short in (("epochs", 2), ("warm_up", 0), ("costs", [1.0, 10.0]), ("samples", 1)):
+        if key in task:
+            task[key] = short
+    if task.get("milestones"):
+        task["milestones"] = [1]
 
 
 def check_recipe(settings: ClassificationSettings, recipe: Recipe, weights: Path) -> None:

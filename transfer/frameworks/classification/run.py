@@ -11,17 +11,19 @@ from core import plugins
 from core import run_folder as work_folder
 from core.data import Labelled
 from core.errors import InputError
-from core.files import sha256
+from core.files import datasets_root, sha256
 from core.stopping import Sitting, stop_signals
 from core.weights_file import read_weights_file
 from transfer.convert.load_check import compare
 from transfer.convert.recipe import Recipe
 from transfer.convert.targets import ours as build_network
-from transfer.datasets import own
+from transfer.datasets import own, shapes
 from transfer.frameworks._protocol import write_evaluation
 from transfer.frameworks.classification import job as reading
 from transfer.frameworks.classification.job import ClassificationSettings, Job
 from transfer.frameworks.classification.views import choose
+
+TASKS = "transfer.frameworks.classification.tasks"
 
 
 def run(
@@ -34,6 +36,7 @@ def run(
     data: str = "",
     skip_bad: bool = False,
     checkpoint_minutes: float = 10.0,
+    tiny: str = "",
 ) -> dict[str, Any]:
     """Measure the converted backbone ``weights`` as ``config`` says and return what ``evaluation.json`` holds.
 
@@ -41,11 +44,16 @@ def run(
     """
     began = time.monotonic()
     folder = None
+    if tiny:
+        print(f"tiny: a part of {tiny}; this measures nothing")
+        data = data or ("" if tiny == reading.EMBEDDED or _several(config) else tiny)
     if data:
         found = own.prepare(data, "classes", skip_bad=skip_bad)
         folder = Path(found.folder)
         print("\n".join([f"data: {found.name}, {len(found.classes)} classes", *found.notes]))
-    settings, published = reading.read(config, options, folder), reading.read(config, (), folder)
+    settings, published = reading.read(config, options, folder, tiny), reading.read(config, (), folder)
+    if tiny == reading.EMBEDDED and not data and settings.data.name == "voc":
+        shapes.ensure(datasets_root())
     device = torch.device(_device(settings.device))
     network, recipe, tensors = _loaded(weights, settings)
     digest = sha256(weights)
@@ -68,11 +76,16 @@ def run(
         sitting=Sitting(work_dir, began, resume, checkpoint_minutes),
     )
     with held, stop_signals(job.sitting.stop):
-        metrics = plugins.build("transfer.frameworks.classification.tasks", settings.task).measure(job)
+        metrics = plugins.build(TASKS, settings.task).measure(job)
     recipes = {"effective": _recipe(settings), "published": _recipe(published)}
     evaluation = write_evaluation(work_dir, metrics, job.sitting, device.type, recipe=recipes, tensors_checked=tensors)
     print(", ".join(f"{k} {v:.2f}" for k, v in metrics.items() if v is not None), "->", work_dir / "evaluation.json")
     return evaluation
+
+
+def _several(config: Path) -> bool:
+    """Tell whether a config's images have several classes each: a folder for a tiny run is then one in VOC's layout."""
+    return reading.read(config).data.name == "voc"
 
 
 def _device(name: str) -> str:
@@ -100,11 +113,13 @@ def _loaded(weights: Path, settings: ClassificationSettings) -> tuple[Any, Recip
 
 def _data(settings: ClassificationSettings, seed: int) -> Labelled:
     data = settings.data.read()
+    if data.train.labels.ndim > 1 and not plugins.named(TASKS, settings.task.name).several:
+        raise InputError(f"data has images of several classes, which task {settings.task.name} does not take; svm does")
     return data._replace(train=choose(data.train, settings.subset, seed))
 
 
 def _recipe(settings: ClassificationSettings) -> dict[str, Any]:
-    task = plugins.build("transfer.frameworks.classification.tasks", settings.task)
+    task = plugins.build(TASKS, settings.task)
     subset = settings.subset
     labels = str(subset.list) if subset.list else f"{100 * subset.share:g} %"
     views = {"labels": labels, "views": _views(settings), "amp": settings.amp}
@@ -113,4 +128,5 @@ def _recipe(settings: ClassificationSettings) -> dict[str, Any]:
 
 def _views(settings: ClassificationSettings) -> str:
     views = settings.views
-    return f"{views.size} px" + (f" of {views.resize}" if views.resize else "")
+    of = "" if views.resize is None else f" of {views.resize}" if views.resize != "stretch" else ", stretched"
+    return f"{views.size} px{of}"

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -24,12 +24,13 @@ CACHED = ("none", "flip_copies")  # every epoch sees the same images
 class ViewSettings(Settings):
     """``size`` of the view in pixels; ``resize`` of the shorter side before the test view's centre crop, None for neither.
 
+    ``stretch``, VISSL's: the shorter side becomes 8/7 of ``size``, then the whole image ``size`` x ``size``, whatever its form.
     Training views: ``none``; ``flip_copies`` (each image and its mirror image, every epoch); ``pad_flip`` (pad by an eighth,
     crop, flip: CIFAR's custom); ``crop_flip`` (random resized crop, flip: ImageNet's).
     """
 
     size: int = Field(224, ge=8)
-    resize: int | None = Field(256, ge=8)
+    resize: Annotated[int, Field(ge=8)] | Literal["stretch"] | None = 256
 
 
 class Views(Dataset):
@@ -73,7 +74,9 @@ def _transform(settings: ViewSettings, augment: Augment) -> v2.Transform | None:
     if augment == "crop_flip":
         return v2.Compose([v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()])
     test: list[v2.Transform] = []
-    if settings.resize is not None:
+    if settings.resize == "stretch":
+        test = [v2.Resize(round(size * 8 / 7), antialias=True), v2.Resize((size, size), antialias=True)]
+    elif settings.resize is not None:
         test = [v2.Resize(settings.resize, antialias=True), v2.CenterCrop(size)]
     if augment == "pad_flip":
         return v2.Compose([*test, v2.RandomCrop(size, padding=size // 8), v2.RandomHorizontalFlip()])
@@ -124,6 +127,8 @@ class Subset(Settings):
 
 def choose(split: Split, subset: Subset, seed: int) -> Split:
     """Return the part of a split that ``subset`` describes; trials with the same seed get the same images."""
+    if subset != Subset() and split.labels.ndim > 1:
+        raise InputError("subset draws images of a class, and these have several; leave it out")
     if subset.list is not None:
         return split.part(listed(split.names, datasets_root() / subset.list))
     return split if subset.share == 1 else split.part(balanced(split.labels.tolist(), subset.share, seed))

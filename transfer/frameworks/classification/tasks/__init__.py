@@ -12,9 +12,10 @@ from transfer.frameworks.classification.job import Job
 
 
 class Task(ABC):
-    """A measurement; metrics are in percent."""
+    """A measurement; metrics are in percent. ``several``: it takes images of several classes each."""
 
     Config: ClassVar[type[PluginSettings]]
+    several: ClassVar[bool] = False
 
     @abstractmethod
     def recipe(self) -> dict[str, Any]:
