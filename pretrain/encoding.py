@@ -9,7 +9,7 @@ from torch import Tensor
 
 from core.provenance import derive
 from pretrain.batchnorm import through_auxiliary
-from pretrain.methods import Method, MomentumMethod, SharedMethod
+from pretrain.methods import LabelledMethod, Method, MomentumMethod, SharedMethod
 
 MixedNorm = Literal["separate", "joint", "auxiliary"]
 
@@ -18,13 +18,19 @@ class Encoding:
     """Embeddings, queries and keys of one step, by view; ``forwards`` counts batches through each encoder.
 
     ``shuffles`` holds the shuffle seeds of the clean views by ``id``, which is what tells clean views from mixed ones; other
-    key views get a seed from their place in the step.
+    key views get a seed from their place in the step. ``labels`` are the keys of a ``LabelledMethod``, whatever the view.
     """
 
     def __init__(
-        self, method: Method, mixed_norm: MixedNorm, forwards: dict[str, int], shuffles: Mapping[int, int]
+        self,
+        method: Method,
+        mixed_norm: MixedNorm,
+        forwards: dict[str, int],
+        shuffles: Mapping[int, int],
+        labels: Tensor | None = None,
     ) -> None:
         self.method, self.mixed_norm, self.forwards, self.shuffles = method, mixed_norm, forwards, shuffles
+        self.labels = labels
         self._embeddings: dict[int, Tensor] = {}
         self._queries: dict[int, Tensor] = {}
         self._keys: dict[int, Tensor] = {}
@@ -65,6 +71,9 @@ class Encoding:
             if id(view) not in self._embeddings:
                 self._embeddings[id(view)] = self._embed_key(view)
             return self.method.key_of(self._embeddings[id(view)])
+        if isinstance(self.method, LabelledMethod):
+            assert self.labels is not None, "the labels of the batch are its keys"
+            return self.method.keys_of(self.labels)
         assert isinstance(self.method, MomentumMethod)
         self.forwards["key"] += 1
         seed = self.shuffles.get(id(view))

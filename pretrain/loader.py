@@ -21,12 +21,13 @@ Pixels = UInt8[np.ndarray, "height width 3"]
 
 
 class Batch(NamedTuple):
-    """One process's rows of a batch: two uint8 crops an image and their drawn colour changes (``views.colour``)."""
+    """One process's rows of a batch: a uint8 crop for each view of an image, and its drawn colour changes (``views.colour``)."""
 
-    crops: Tensor  # [2, batch, 3, size, size] uint8
-    colours: Tensor  # [2, batch, 8]
+    crops: Tensor  # [views, batch, 3, size, size] uint8
+    colours: Tensor  # [views, batch, 8]
     damaged: list[str]  # files that could not be decoded and were replaced by the next image
     drawn: Sequence[Kept] = ()  # what the branches draw for each micro-batch, where a worker has done so
+    labels: Tensor = torch.empty(0, dtype=torch.long)  # [batch], -1 where none is known
 
 
 KEPT_BYTES = 512 * 2**20  # of decoded images: all of CIFAR fits, and nothing of ImageNet is worth keeping
@@ -39,17 +40,17 @@ class Keys(list[tuple[int, int]]):
 
 
 class Pairs(Dataset):
-    """The pair of views of (epoch, index); a worker needs nothing else to make it.
+    """The pair of views of (epoch, index), or the first of them alone; a worker needs nothing else to make it.
 
     Both views are cut from one decoding. Images of a set that would fit in ``KEPT_BYTES`` are decoded in full size and kept, up
     to that limit; worker processes, which live for one epoch, keep none. Files of larger sets are decoded in half size or
     less where neither view then has less than its own size to be made of; whether they are does not depend on the worker.
     """
 
-    def __init__(self, images: Images, views: ViewSettings, seed: int, skip_damaged: bool) -> None:
+    def __init__(self, images: Images, views: ViewSettings, seed: int, skip_damaged: bool, count: int = 2) -> None:
         self.images, self.views, self.seed, self.skip_damaged = images, views, seed, skip_damaged
         self.draw_ahead: Callable[[int], Sequence[Kept]] | None = None  # by step
-        self._settings = [views.of_view(view) for view in range(2)]
+        self._settings = [views.of_view(view) for view in range(count)]
         self._generator = torch.Generator()
         self._kept: dict[int, tuple[Pixels, list[str]]] = {}
         self._room = KEPT_BYTES
@@ -59,33 +60,35 @@ class Pairs(Dataset):
         return len(self.images)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, list[str]]:
-        """Return one image's crops [2, 3, size, size], its colour changes [2, 8], and the damaged files before it."""
-        crops, colours, damaged, _ = self.__getitems__([key])
-        return crops[:, 0], colours[:, 0], damaged
+        """Return one image's crops [views, 3, size, size], its colour changes [views, 8], and the damaged files before it."""
+        batch = self.__getitems__([key])
+        return batch.crops[:, 0], batch.colours[:, 0], batch.damaged
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> Batch:
         """Make a whole batch in place; the data loader asks for this."""
         size = self.views.size
-        crops = _empty(2, len(keys), 3, size, size)
+        crops = _empty(len(self._settings), len(keys), 3, size, size)
         planes = crops.numpy()
         # first all draws: between two decodings, each step finds the processor's caches without its code
-        drawn = [[self._draw(epoch, index, view) for view in range(2)] for epoch, index in keys]
+        drawn = [[self._draw(epoch, index, view) for view in range(len(crops))] for epoch, index in keys]
         colours = [
             colours_of(settings, [views[number].unit for views in drawn])
             for number, settings in enumerate(self._settings)
         ]
         flips = [view.flip_probability for view in self._settings]
         damaged: set[str] = set()
+        labels = []
         for row, ((_, index), views) in enumerate(zip(keys, drawn, strict=True)):
             image, boxes, skipped = self._image(index, [view.box for view in views])
             if skipped:
                 damaged.update(skipped)
+            labels.append(self.images.label((index + len(skipped)) % len(self.images)))  # of the image that is shown
             for number, (view, box, flip) in enumerate(zip(views, boxes, flips, strict=True)):
                 cut(image, box, view.flip < flip, planes[number, row])
         ahead: Sequence[Kept] = ()
         if self.draw_ahead is not None and isinstance(keys, Keys):
             ahead = self.draw_ahead(keys.step)
-        return Batch(crops, torch.from_numpy(np.stack(colours)), sorted(damaged), ahead)
+        return Batch(crops, torch.from_numpy(np.stack(colours)), sorted(damaged), ahead, torch.tensor(labels))
 
     def _draw(self, epoch: int, index: int, view: int) -> View:
         return draw(self._generator.manual_seed(derive(self.seed, f"view/{epoch}/{index}/{view}")))

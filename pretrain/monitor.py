@@ -31,7 +31,8 @@ class MonitorSettings(Settings):
     one vector to all images. ``embedding_std`` is 1 for vectors spread evenly over the sphere and 0 for a single one;
     ``effective_rank`` is 1 for a single direction; ``retrieval`` counts in multiples of chance. The limits come from ten
     runs on CIFAR-10 (ResNet-18 of width 16, batch 64, 936 steps): in the nine that learned, those means never fell below
-    0.22, 3.2 and 2.3; in the one that did not, they reached 0.16, 1.9 and 1.0.
+    0.22, 3.2 and 2.3; in the one that did not, they reached 0.16, 1.9 and 1.0. ``accuracy`` (of a method that learns from
+    labels) counts in multiples of chance too.
     """
 
     every: int = Field(0, ge=0)
@@ -44,6 +45,7 @@ class MonitorSettings(Settings):
     embedding_std: float = Field(0.1, ge=0)
     effective_rank: float = Field(2.0, ge=0)
     retrieval: float = Field(2.0, ge=0)
+    accuracy: float = Field(1.2, ge=0)
 
     @model_validator(mode="after")
     def _complete(self) -> "MonitorSettings":
@@ -85,8 +87,13 @@ def retrieval(queries: Float[Tensor, "rows dim"], keys: Float[Tensor, "rows dim"
     return (similar.argmax(dim=1) == torch.arange(len(similar), device=similar.device)).float().mean().item()
 
 
-def watch(embeddings: Float[Tensor, "rows dim"], keys: list[Tensor]) -> dict[str, float]:
-    """Return the numbers that show a collapse; ``embeddings`` holds the queries of all directions, ``keys`` one part each."""
+def watch(embeddings: Float[Tensor, "rows dim"], keys: list[Tensor], labelled: bool = False) -> dict[str, float]:
+    """Return the numbers that show a collapse; ``embeddings`` holds the queries of all directions, ``keys`` one part each.
+
+    ``labelled`` queries are scores of classes and the keys labels: then the share of right answers is what shows it.
+    """
+    if labelled:
+        return {"accuracy": (embeddings.argmax(dim=1) == torch.cat(keys).argmax(dim=1)).float().mean().item()}
     found = {"embedding_std": embedding_std(embeddings), "effective_rank": effective_rank(embeddings)}
     if embeddings.shape == (sum(map(len, keys)), keys[0].shape[1]):
         parts = embeddings.split([len(key) for key in keys])
@@ -97,7 +104,8 @@ def watch(embeddings: Float[Tensor, "rows dim"], keys: list[Tensor]) -> dict[str
 class Alarms:
     """Turns logged lines into warnings, each at most once a run; the same lines always give the same warnings."""
 
-    def __init__(self, settings: MonitorSettings, steps: int, rows: int) -> None:
+    def __init__(self, settings: MonitorSettings, steps: int, chances: int) -> None:
+        """``chances`` is how many keys, or classes, a query is compared with: one in so many is right by chance."""
         self.first = settings.grace * steps
         self.warnings: list[str] = []
         self._windows: dict[str, deque[float]] = {}
@@ -108,9 +116,15 @@ class Alarms:
             ),
             "effective_rank": (settings.effective_rank, "the vectors lie along one line: the method has collapsed"),
             "retrieval": (
-                settings.retrieval / rows,
-                f"queries do not find their own key among the {rows} of the batch (chance is {1 / rows:.2g}), so a falling loss "
-                "only tells this batch from other ones; lower optimizer.lr, use milder views or, for moco, set method.split_bn",
+                settings.retrieval / chances,
+                f"queries do not find their own key among the {chances} of the batch (chance is {1 / chances:.2g}), so a falling "
+                "loss only tells this batch from other ones; lower optimizer.lr, use milder views or, for moco, set "
+                "method.split_bn",
+            ),
+            "accuracy": (
+                settings.accuracy / chances,
+                f"the classifier is right hardly more often than chance ({1 / chances:.2g}); lower optimizer.lr, or look at the "
+                "labels",
             ),
         }
 

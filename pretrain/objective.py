@@ -18,7 +18,7 @@ from pretrain.batchnorm import add_auxiliary
 from pretrain.branches import Branch, Draws, Mixed
 from pretrain.drawing import Kept
 from pretrain.encoding import Encoding, MixedNorm
-from pretrain.methods import Method
+from pretrain.methods import LabelledMethod, Method
 from pretrain.saliency import Features, stage_features
 from pretrain.upload import fused
 
@@ -94,6 +94,11 @@ class Objective(nn.Module):
                     f"branches.{label}: hard negatives need a method with negatives (moco, simclr), and "
                     f"{type(method).__name__.lower()} has none; set branches.{label}.hard_negatives=false"
                 )
+            if branch.needs_keys and isinstance(method, LabelledMethod):
+                raise InputError(
+                    f"branches.{label}: {branch.config.name} compares with more than the clean view's key, and the key of "
+                    f"{type(method).__name__.lower()} is a label; use mixmask, unmix, or masked or mscn with sides=query"
+                )
         if mixed_norm == "auxiliary":
             if not plain_weight:
                 raise InputError(
@@ -125,12 +130,17 @@ class Objective(nn.Module):
     def _directions(self, first: Tensor, second: Tensor) -> list[tuple[Tensor, Tensor]]:
         return [(first, second), (second, first)] if self.method.symmetric else [(first, second)]
 
-    def forward(self, first: Tensor, second: Tensor, step: int, first_row: int = 0) -> Scored:
-        """Score one batch of pairs; ``first_row`` is the number of this process's first row in the global batch."""
+    def forward(
+        self, first: Tensor, second: Tensor, step: int, first_row: int = 0, labels: Int[Tensor, " batch"] | None = None
+    ) -> Scored:
+        """Score one batch of pairs; ``first_row`` is the number of this process's first row in the global batch.
+
+        ``labels`` are the keys of a ``LabelledMethod``; no other one looks at them.
+        """
         directions = self._directions(first, second)
         terms = self._terms(directions, step, first_row, self.kept, self.features)
         shuffles = {id(second): derive(self.seed, step, "shuffle", 0), id(first): derive(self.seed, step, "shuffle", 1)}
-        encoding = Encoding(self.method, self.mixed_norm, self.forwards, shuffles)
+        encoding = Encoding(self.method, self.mixed_norm, self.forwards, shuffles, labels)
         encoding.encode_queries([term.mixed.query for part in terms for term in part])
         parts: dict[str, list[Tensor]] = {}
         keys = []

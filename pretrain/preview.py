@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pretrain.branches import Draws, Mixed
 from pretrain.loader import Pairs, collate
+from pretrain.methods import LabelledMethod
 from pretrain.objective import Objective
 from pretrain.views import ViewSettings, colour
 
@@ -23,10 +24,13 @@ def contact_sheet(
     Black is hidden; coloured masks differ between channels. Columns that no branch fills are left out.
     """
     batch = collate([pairs[(0, index % len(pairs))] for index in range(max(images, 2))])
-    query, key = (colour(crops, colours, views) for crops, colours in zip(batch.crops, batch.colours, strict=True))
+    made = [colour(crops, colours, views) for crops, colours in zip(batch.crops, batch.colours, strict=True)]
+    query, key = made[0], made[-1]
     lines = {label: _shown(mixed) for label, mixed in mixtures(objective, query, key).items()}
     cells = {label: _cells(mixed, query, key, views, side, label == "clean") for label, mixed in lines.items()}
     used = [name for name in COLUMNS if any(line[name] is not None for line in cells.values())]
+    if isinstance(objective.method, LabelledMethod):
+        used.remove("compared with")  # a label
     return _grid(cells, used, images, side)
 
 

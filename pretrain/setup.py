@@ -20,6 +20,7 @@ from core.run_folder import another, differences, flat, hold
 from pretrain.config import PretrainSettings
 from pretrain.form import check_bf16
 from pretrain.loader import Pairs
+from pretrain.methods import LabelledMethod
 from pretrain.monitor import OnlineKnn
 from pretrain.objective import Objective
 from pretrain.preview import contact_sheet
@@ -136,7 +137,10 @@ def build_parts(settings: PretrainSettings) -> tuple[Objective, Pairs]:
         print(images.left_out, file=sys.stderr)
     if len(images) < batch:
         raise InputError(f"{len(images)} images are fewer than one batch of {batch}; lower train.batch_size")
-    pairs = Pairs(images, settings.views, settings.run.seed, getattr(settings.data, "damaged", "refuse") == "skip")
+    if isinstance(method, LabelledMethod):
+        method.check_labels(images)
+    skip = getattr(settings.data, "damaged", "refuse") == "skip"
+    pairs = Pairs(images, settings.views, settings.run.seed, skip, method.views)
     return Objective(method, branches, settings.plain_weight, settings.run.seed, settings.mixed_norm), pairs
 
 

@@ -23,6 +23,7 @@ from pretrain.drawing import Kept
 from pretrain.finite import FirstBad
 from pretrain.form import Form
 from pretrain.loader import Batch, EpochOrder, Pairs, loader
+from pretrain.methods import LabelledMethod
 from pretrain.objective import Objective, Scored
 from pretrain.precise_norm import evaluation_copy, population_statistics
 from pretrain.upload import upload
@@ -76,7 +77,9 @@ class Trainer:
         self._last: dict[str, float] = {}
         self._forwards: dict[str, int] = {}  # an image
         rows = train.batch_size // train.accumulate // distributed.world()
-        self.alarms = monitor.Alarms(settings.monitor, self.total, rows)
+        self._labelled = isinstance(objective.method, LabelledMethod)
+        chances = objective.method.classes if isinstance(objective.method, LabelledMethod) else rows
+        self.alarms = monitor.Alarms(settings.monitor, self.total, chances)
 
     def _order(self) -> EpochOrder:
         train = self.settings.train
@@ -287,7 +290,7 @@ class Trainer:
         if outcome.grad_norm is not None:
             norm = outcome.grad_norm.item()
             line["grad_norm"] = norm if norm == norm and norm != float("inf") else None  # fp16 skips such steps
-        line |= monitor.watch(outcome.embeddings, outcome.keys)
+        line |= monitor.watch(outcome.embeddings, outcome.keys, self._labelled)
         line["images_per_second"] = round(rate, 1)
         if knn is not None:
             line["knn_top1"] = knn
@@ -305,6 +308,7 @@ class Trainer:
                 "set again, or allow more with train.damaged_share"
             )
         first, second = self._views(batch)
+        labels = upload(batch.labels, self.device) if self._labelled else None
         progress, parts = self.step / self.total, self.settings.train.accumulate
         lr = optimizers.set_lr(self.optimizer, self.base_lr, self.schedule.factor(progress))
         self.objective.method.begin_step(progress)
@@ -312,7 +316,7 @@ class Trainer:
         scored = []
         for number in range(parts):
             self.objective.kept = batch.drawn[number] if batch.drawn else None
-            scored.append(self._micro_batch(first, second, number))
+            scored.append(self._micro_batch(first, second, labels, number))
         self._forwards = {encoder: count // parts for encoder, count in self.objective.forwards.items()}
         grad_norm = self._update()
         values = {"loss": _mean([one.loss.detach().float() for one in scored])}
@@ -320,7 +324,7 @@ class Trainer:
         self.first_bad.note(self.step + 1, values)
         return Outcome(values, scored[-1].embeddings, scored[-1].keys, lr, grad_norm)
 
-    def _micro_batch(self, first: Tensor, second: Tensor, number: int) -> Scored:
+    def _micro_batch(self, first: Tensor, second: Tensor, labels: Tensor | None, number: int) -> Scored:
         """Score one part of this process's rows and add its gradient; processes share gradients after the last part."""
         assert self.form is not None
         parts = self.settings.train.accumulate
@@ -330,7 +334,11 @@ class Trainer:
         with self._wrapped.no_sync() if alone else contextlib.nullcontext():  # type: ignore[operator]
             with self.form.autocast(self.device):
                 scored = self._wrapped(
-                    first[part], second[part], self.step, distributed.rank() * len(first) + part.start
+                    first[part],
+                    second[part],
+                    self.step,
+                    distributed.rank() * len(first) + part.start,
+                    None if labels is None else labels[part],
                 )
             self.scaler.scale(scored.loss / parts).backward()
         self.objective.method.end_step(torch.cat(scored.keys))  # after backward, which still reads the negatives
@@ -351,17 +359,19 @@ class Trainer:
 
     @torch.no_grad()
     def _views(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return both views of the batch; where there is one it is both."""
         assert self.form is not None
         if self.device.type == "cpu":
-            return tuple(  # type: ignore[return-value]
+            made = [
                 colour(crops, colours, self.settings.views).contiguous(memory_format=self.form.memory_format)
                 for crops, colours in zip(batch.crops, batch.colours, strict=True)
-            )
+            ]
+            return made[0], made[-1]
         told = upload(recolouring(batch.colours.flatten(0, 1).numpy()), self.device)
         crops = batch.crops.flatten(0, 1).to(self.device, non_blocking=True)
         recoloured = recolour(crops, told, self.settings.views, self.form.memory_format)
-        first, second = recoloured.chunk(2)
-        return first, second
+        made = recoloured.chunk(len(batch.crops))
+        return made[0], made[-1]
 
     # ---- looking at it ----
 

@@ -85,6 +85,7 @@ class Branch(ABC):
     config: BranchSettings
     hard_negatives: bool = False  # needs a contrastive method
     changes_query: bool = True  # else only the key view is mixed or masked
+    needs_keys: bool = False  # compares with more than the clean key, which labels are not
 
     @abstractmethod
     def mix(

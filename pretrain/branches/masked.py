@@ -30,7 +30,7 @@ class Masked(Branch):
 
     def __init__(self, config: "Masked.Config") -> None:
         self.config: Masked.Config = config
-        self.changes_query = config.sides != "key"
+        self.changes_query, self.needs_keys = config.sides != "key", config.sides != "query"
         self.mask = build("pretrain.masks", config.mask)
         self.fill = build("pretrain.fills", config.fill)
         if self.fill.mixes and config.sides != "query":

@@ -19,6 +19,8 @@ from pretrain.upload import upload
 class Mixsiam(Branch):
     """Mixes the two views of the same image; the target is the element-wise maximum of the two views' keys (sec. 3.2)."""
 
+    needs_keys = True
+
     class Config(BranchSettings):
         """``mix`` is mixup or CutMix; the law of lam and the weight are not public: Beta(alpha, alpha) and 1 are our choice."""
 

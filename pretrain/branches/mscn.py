@@ -44,6 +44,7 @@ class Mscn(Branch):
 
     def __init__(self, config: "Mscn.Config") -> None:
         self.config: Mscn.Config = config
+        self.needs_keys = config.sides == "both"
         self.fill = build("pretrain.fills", config.fill)
         if self.fill.mixes:
             raise InputError(

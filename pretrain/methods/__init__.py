@@ -1,8 +1,8 @@
-"""Methods: siamese learners with a per-row loss ``L(q, k)``; they know nothing of masks and mixing.
+"""Methods: learners with a per-row loss ``L(q, k)``; they know nothing of masks and mixing.
 
 To add one, write ``pretrain/methods/NAME.py`` with a class named like the file that extends ``MomentumMethod`` (its keys come
-from a slow copy of the query encoder) or ``SharedMethod`` (its keys come from the query encoder itself) and has a
-``Config``; then name it in a config: ``method: {name: NAME}``.
+from a slow copy of the query encoder), ``SharedMethod`` (its keys come from the query encoder itself) or ``LabelledMethod``
+(its keys are the images' labels) and has a ``Config``; then name it in a config: ``method: {name: NAME}``.
 """
 
 from abc import ABC, abstractmethod
@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from core import distributed
 from core.backbones import Backbone
 from core.config import PluginSettings
+from core.data import Images
 from core.errors import InputError
 from pretrain.heads import Encoder
 
@@ -33,6 +34,7 @@ class Method(nn.Module, ABC):
     note: str = ""  # what the user should know of this method here
     contrastive: ClassVar[bool] = False  # has negatives, and takes hard ones
     synchronised: ClassVar[bool] = True  # batch norm sees the rows of all GPUs
+    views: ClassVar[int] = 2  # of an image and step
     constant_lr: ClassVar[tuple[str, ...]] = ()  # submodules that are trained at the base learning rate throughout
 
     def begin_step(self, progress: float) -> None:
@@ -119,3 +121,33 @@ class SharedMethod(Method):
     def key_of(self, embedding: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         """Return keys from embeddings: without gradient, unless the method says otherwise."""
         return embedding.detach()
+
+
+class LabelledMethod(Method):
+    """Keys are the labels of the images, as vectors of ``classes`` numbers; queries are scores of the classes.
+
+    One view is classified, in one direction, and nothing is encoded on the key side.
+    """
+
+    classes: int
+    symmetric = False
+    views = 1
+
+    @property
+    def key_backbone(self) -> Backbone:
+        """Return the query encoder's backbone."""
+        return self.query_encoder.backbone
+
+    def keys_of(self, labels: Int[Tensor, " batch"]) -> Float[Tensor, "batch classes"]:
+        """Return 1 at each label's place and 0 elsewhere; nothing but 0 for an image whose label is not known (-1)."""
+        return (labels[:, None] == torch.arange(self.classes, device=labels.device)).float()
+
+    def check_labels(self, images: Images) -> None:
+        """Raise InputError where images have no labels or not as many classes as the method."""
+        found = 1 + max(images.label(index) for index in range(len(images)))
+        if not found:
+            raise InputError(
+                "data knows no labels, which this method learns from; choose a source with one folder a class"
+            )
+        if found != self.classes:
+            raise InputError(f"method.classes={self.classes}, but the data has {found}; set method.classes={found}")

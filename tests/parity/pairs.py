@@ -17,16 +17,18 @@ from torch import Tensor
 
 from core.plugins import find
 from pretrain.branches import Branch, Draws, Mixed
-from pretrain.methods import Method, MomentumMethod
+from pretrain.methods import LabelledMethod, Method, MomentumMethod
 from pretrain.objective import Objective
 
 SEED, STEP, SIZE, COUNT = 11, 3, 16, 4
+LABELS = torch.tensor([2, 0, -1, 2])  # the third is not known
 
 METHODS: dict[str, dict[str, Any]] = {
     "moco": {"queue": 16, "dim": 4, "hidden": 6, "symmetric": False},
     "simclr": {"dim": 4, "hidden": 6, "temperature": 0.3},
     "byol": {"dim": 4, "hidden": 6},
     "simsiam": {"dim": 6, "hidden": 5, "bottleneck": 3},
+    "supervised": {"classes": 4},
 }
 BRANCHES: dict[str, dict[str, Any]] = {
     "mixmask": {"mask": {"name": "block", "cells": 4, "ratio": [0.2, 0.8]}, "partner": "shuffle"},
@@ -85,7 +87,14 @@ class Encoders(NamedTuple):
 
     @torch.no_grad()
     def key(self, images: np.ndarray) -> np.ndarray:
-        """Return the momentum encoder's rows, or the query encoder's without its predictor; only SimCLR's move."""
+        """Return the momentum encoder's rows, or the query encoder's without its predictor; only SimCLR's move.
+
+        With labels a row is 1 at its class and 0 elsewhere, and all 0 where the class is not known.
+        """
+        if isinstance(self.live, LabelledMethod):
+            return np.array(
+                [[float(label == place) for place in range(self.live.classes)] for label in LABELS.tolist()]
+            )
         return numbers(
             _key_encoder(self.live if type(self.live).__name__ == "Simclr" else self.frozen)(torch.as_tensor(images))
         )
@@ -108,7 +117,7 @@ def row_loss(of: Method, hard: np.ndarray | None = None, alpha: float = 1.0) -> 
         return lambda q, k: slow.info_nce(slow.unit(q), slow.unit(k), negatives, of.config.temperature, extra, alpha)
     if kind == "Simclr":
         return lambda q, k: slow.nt_xent_directional(q, k, of.temperature, hard, alpha)
-    return {"Byol": slow.byol, "Simsiam": slow.simsiam}[kind]
+    return {"Byol": slow.byol, "Simsiam": slow.simsiam, "Supervised": slow.cross_entropy}[kind]
 
 
 def draw(what: Objective, maker: Branch, query: Tensor, key: Tensor, direction: int, label: str = "b") -> Mixed:
@@ -155,7 +164,7 @@ def unmixed(encoders: Encoders, mixed: Mixed, query: np.ndarray, key: np.ndarray
 def filtered(encoders: Encoders, mixed: Mixed, query: np.ndarray, key: np.ndarray) -> np.ndarray:
     """Score MSCN: both views high-passed by loops, then zeros where hidden."""
     views = []
-    for images, shown in ((query, mixed.query), (key, mixed.key)):
+    for images, shown in ((query, mixed.query), (key, mixed.query if mixed.key is None else mixed.key)):
         views.append(erased(np.stack([pixels.high_pass(image, 5, 5.0) for image in images]), zeros(shown)))
     return row_loss(encoders.live)(encoders.query(views[0]), encoders.key(views[1]))
 
@@ -177,7 +186,8 @@ def same_image(encoders: Encoders, mixed: Mixed, query: np.ndarray, key: np.ndar
 
 def both_erased(encoders: Encoders, mixed: Mixed, query: np.ndarray, key: np.ndarray) -> np.ndarray:
     """Score two erased views."""
-    images, other = (erased(part, zeros(shown)) for part, shown in ((query, mixed.query), (key, mixed.key)))
+    other_view = mixed.query if mixed.key is None else mixed.key  # with labels, whose views are not looked at
+    images, other = (erased(part, zeros(shown)) for part, shown in ((query, mixed.query), (key, other_view)))
     return row_loss(encoders.live)(encoders.query(images), encoders.key(other))
 
 

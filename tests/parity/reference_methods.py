@@ -107,6 +107,15 @@ def simsiam(prediction: np.ndarray, key: np.ndarray) -> np.ndarray:
     return np.array([-cosine(p, k) for p, k in zip(prediction, key, strict=True)])
 
 
+def cross_entropy(scores: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Return [n]: -sum over classes of target * log(exp(score) / sum of exp(scores)); ``target`` are shares of classes."""
+    losses = []
+    for row, shares in zip(scores, target, strict=True):
+        others = [[(1.0, other) for place, other in enumerate(row) if place != own] for own in range(len(row))]
+        losses.append(math.fsum(shares[own] * surprise(row[own], others[own]) for own in range(len(row))))
+    return np.array(losses)
+
+
 def per_row(lam: float | Sequence[float] | np.ndarray, count: int) -> list[float]:
     """Return one lam for each of `count` rows, from one number or from a sequence of that length."""
     if np.ndim(lam) == 0:

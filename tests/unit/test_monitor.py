@@ -64,7 +64,7 @@ def test_retrieval_is_the_share_of_queries_that_find_their_own_key():
 
 
 def test_an_alarm_needs_ten_logged_steps_after_the_grace_and_comes_once():
-    alarms = Alarms(MonitorSettings(grace=0.1), steps=300, rows=64)
+    alarms = Alarms(MonitorSettings(grace=0.1), steps=300, chances=64)
     said = {}
     for step in range(1, 61):
         line = {"step": step, "embedding_std": 0.01, "effective_rank": 9.0, "retrieval": 1 / 64, "loss": 0.1}
@@ -78,7 +78,7 @@ def test_an_alarm_needs_ten_logged_steps_after_the_grace_and_comes_once():
 
 
 def test_one_bad_batch_raises_no_alarm():
-    alarms = Alarms(MonitorSettings(grace=0), steps=100, rows=64)
+    alarms = Alarms(MonitorSettings(grace=0), steps=100, chances=64)
     for step in range(1, 100):
         alarms.see(
             {"step": step, "embedding_std": 0.0 if step % 10 == 0 else 0.9, "retrieval": 0.0 if step % 5 == 0 else 0.3}

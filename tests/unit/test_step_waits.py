@@ -111,7 +111,7 @@ def batch() -> Batch:
     generator = torch.Generator().manual_seed(2)
     crops = torch.randint(0, 256, (2, 8, 3, 16, 16), generator=generator, dtype=torch.uint8)
     views = ViewSettings(size=16, solarize_probability=0.5)
-    return Batch(crops, draw_colours(views, generator, 16).view(2, 8, 8), [])
+    return Batch(crops, draw_colours(views, generator, 16).view(2, 8, 8), [], labels=tiny_objective.LABELS)
 
 
 def test_the_table_names_every_branch_and_mask() -> None:
@@ -126,6 +126,8 @@ def test_no_step_reads_from_the_device_or_waits_for_a_copy_to_it(on_meta, method
     name, given = MAKERS[label]
     if label == "saliency, hard" and method not in ("moco", "simclr"):
         given = {"hard_negatives": False}
+    if method == "supervised" and tiny_objective.branch(name, **given).needs_keys:
+        pytest.skip("labels are no keys of changed views: such a pair is refused")
     made = on_meta(method, {"b": tiny_objective.branch(name, **given)}, "auxiliary" if label == "unmix" else "separate")
     with Crossings() as seen:
         outcome = made._step(batch())

@@ -11,12 +11,14 @@ from pretrain.branches import Branch
 from pretrain.methods import Method
 from pretrain.objective import Objective
 
+LABELS = torch.tensor([3, 0, 1, 1, 2, -1, 0, 3])
 CLEAN, KEYS = {"hard_negatives": False}, {"sides": "both"}
 SMALL: dict[str, dict[str, Any]] = {
     "moco": {"queue": 16, "dim": 4, "hidden": 6},
     "simclr": {"dim": 4, "hidden": 6},
     "byol": {"dim": 4, "hidden": 6},
     "simsiam": {"dim": 6, "hidden": 5, "bottleneck": 3},
+    "supervised": {"classes": 4},
 }
 GRID = {"name": "block", "cells": 4, "ratio": 0.5}
 BRANCHES: dict[str, dict[str, Any]] = {

@@ -46,7 +46,7 @@ def agree(node: ConfigDict | Config, key: str, wanted: Any, where: str, reason: 
 
 
 def fit(model: ConfigDict, source: Path) -> None:
-    """Set or check each head's ``in_channels`` against the stage it reads."""
+    """Set or check each head's ``in_channels`` against the stages it reads, and the ``channels`` of a linear one."""
     backbone = model.backbone
     chosen = backbone.get("out_indices", (0, 1, 2, 3))
     if backbone.get("type") == "Timm":
@@ -66,3 +66,6 @@ def fit(model: ConfigDict, source: Path) -> None:
         wanted = [channels[i] for i in index] if isinstance(index, list | tuple) else channels[index]
         reason = f"stage {index} of the backbone has that many"
         agree(head, "in_channels", wanted, f"{source}: model.{name}", reason)
+        if head.get("num_convs") == 0:
+            width = sum(wanted) if isinstance(wanted, list) else wanted
+            agree(head, "channels", width, f"{source}: model.{name}", "its one convolution reads the stages themselves")
