@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from filelock import FileLock
+
 from core.errors import InputError
 from core.files import FileError, sha256, write_json
 
@@ -30,10 +32,14 @@ def is_remote(source: Path | str) -> bool:
 
 
 def local(source: Path | str) -> Path:
-    """Return the path of a checkpoint on this machine, fetched if it is an address; raise FileError when it cannot be had."""
+    """Return the path of a checkpoint on this machine, fetched if it is an address; raise FileError when it cannot be had.
+
+    A Hugging Face folder is returned as the file in it that holds, or lists, its weights.
+    """
     match = SCHEME.fullmatch(str(source))
     if match is None:
-        return Path(source)
+        path = Path(source)
+        return next((path / name for name in WEIGHTS if (path / name).is_file()), path) if path.is_dir() else path
     address = f"{match[1]}://{match[2]}"
     return _from_hub(address, match[2]) if match[1] == "hf" else _from_address(address)
 
@@ -100,13 +106,19 @@ def _from_address(address: str) -> Path:
     home = cache() / "weights"
     key = hashlib.sha256(url.encode()).hexdigest()
     note, part = home / f"{key}.json", home / f"{key}.part"
-    kept = _kept(note, wanted)
     name = url.rpartition("/")[2].partition("?")[0] or "weights.pth"
+    home.mkdir(parents=True, exist_ok=True)
+    with FileLock(home / f"{key}.lock"):  # of the processes that want it, one fetches
+        return _fetched(address, url, wanted, note, part, name)
+
+
+def _fetched(address: str, url: str, wanted: str, note: Path, part: Path, name: str) -> Path:
+    """Return the kept file if it still is what is there, or fetch it."""
+    home, kept = note.parent, _kept(note, wanted)
     try:
         state, opened = _http(url) if url.startswith(("http://", "https://")) else _fsspec(url)
         if kept is not None and kept[1] == state:
             return kept[0]
-        home.mkdir(parents=True, exist_ok=True)
         _download(opened, part, state)
     except ImportError as error:
         raise InputError(f"{address}: {error}; install it, or fetch the file and give its path") from error

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from core import bounds
+from core import bounds, remote
 from core.files import FileError, sha256
 
 MAX_STAND_INS = 100  # a file that names more classes than this is no checkpoint
@@ -34,7 +34,6 @@ OTHERS: tuple[tuple[bytes, str], ...] = (
     (b"\x28\xb5\x2f\xfd", UNPACK),
     (b"\x89HDF", "is an HDF5 file of Keras; its networks are not carried: give a PyTorch checkpoint"),
 )
-FOLDERS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 def read_weights_file(path: Path | str) -> dict[str, Any]:
@@ -55,13 +54,13 @@ def whole(path: Path | str) -> Path:
     """Return the file to read: the path itself, or what a Hugging Face folder holds; raise FileError for others."""
     path = Path(path)
     if path.is_dir():
-        found = next((path / name for name in FOLDERS if (path / name).is_file()), None)
-        if found is None and (path / ".metadata").exists():
+        found = remote.local(path)
+        if found == path and (path / ".metadata").exists():
             raise FileError(
                 f"{path} is a distributed checkpoint; join its parts with "
                 f"`python -m torch.distributed.checkpoint.format_utils dcp_to_torch {path} whole.pth`"
             )
-        if found is None:
+        if found == path:
             raise FileError(f"{path} is a folder; give a checkpoint in it")
         return found
     if not path.is_file():

@@ -34,10 +34,11 @@ def load_backbone(file: Path | str, *, dialect: str = "auto", arch: str = "auto"
 
     It takes images float [N, 3, H, W], RGB, 0 to 255, and returns the four stages' feature maps, fine to coarse.
     """
+    from core import remote
     from masktransfer.features import Features
     from transfer.convert.read import read
 
-    return Features(read(file, dialect, arch)).eval()
+    return Features(read(remote.local(file), dialect, arch)).eval()
 
 
 def evaluate(

@@ -20,7 +20,6 @@ def main() -> int:
     parser.add_argument("--source", default="auto", help="dialect of the checkpoint (default: found from its content)")
     parser.add_argument("--arch", default="auto", help="the network in it, such as resnet50 or a name of timm's")
     given = parser.parse_args()
-    from core import remote
     from transfer.convert import load_check
 
     sys.path.insert(0, str(Path.cwd()))
@@ -31,7 +30,7 @@ def main() -> int:
         raise InputError(f"{given.build}: {error}; start from the folder that the module is in") from error
     if not callable(build):
         raise InputError(f"{given.build} names no function; write MODULE:BUILD, as in my_package.models:build")
-    lines, whole = load_check.inside(build(), remote.local(given.file), given.source, given.arch)
+    lines, whole = load_check.inside(build(), given.file, given.source, given.arch)
     print("\n".join(lines))
     return 0 if whole else 1
 

@@ -26,7 +26,7 @@ def default_folder(job: "Job") -> Path:
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", type=Path, nargs="?", metavar="CHECKPOINT")
+    parser.add_argument("checkpoint", type=Path, nargs="?", metavar="CHECKPOINT", help="a path or an address")
     parser.add_argument("--benchmark", metavar="NAME", help="a row of configs/benchmarks, or FILE.yaml:NAME")
     parser.add_argument(
         "--job", type=Path, metavar="FILE", help="a trial that a suite wrote down, instead of all other options"
@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
 
 def job(given: argparse.Namespace) -> "Job":
     """Return the trial that the options describe, or the one in the file that a suite wrote."""
-    from core import config, files, remote
+    from core import config, files
     from transfer.suite import lr_sweep
     from transfer.suite.trial import Job
 
@@ -78,7 +78,6 @@ def job(given: argparse.Namespace) -> "Job":
         return config.parse(Job, files.read_json(given.job), given.job)
     if given.checkpoint is None or given.benchmark is None:
         raise InputError("give a CHECKPOINT and --benchmark NAME (or --job FILE of a suite)")
-    given.checkpoint = remote.local(given.checkpoint)
     same = (
         "checkpoint",
         "benchmark",

@@ -13,7 +13,10 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", type=Path, help="a config below configs/transfer/classification")
     parser.add_argument(
-        "--weights", type=Path, required=True, help="backbone, from tools/convert.py --target classification"
+        "--weights",
+        type=Path,
+        required=True,
+        help="backbone, from tools/convert.py --target classification: a path or an address",
     )
     parser.add_argument("--work-dir", "--out", type=Path, required=True, help="where everything is written")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random")

@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--checkpoint-minutes", type=float, default=10.0, metavar="M", help="save at least so often (0: by iterations)"
     )
-    parser.add_argument("--weights", metavar="FILE", help="the same as MODEL.WEIGHTS FILE")
+    parser.add_argument("--weights", metavar="FILE", help="the same as MODEL.WEIGHTS FILE, a path or an address")
     parser.add_argument("--out", metavar="DIR", help="the same as OUTPUT_DIR DIR")
     parser.add_argument(
         "opts", nargs="*", metavar="KEY=VALUE", help="config values, also as Detectron2's KEY VALUE pairs"

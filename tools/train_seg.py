@@ -20,7 +20,9 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", type=Path, help="a native MMSegmentation config")
     parser.add_argument("--work-dir", "--out", type=Path, help="where everything is written (work_dirs/<config name>)")
-    parser.add_argument("--weights", type=Path, help="backbone, from tools/convert_to_mmseg.py (none: random)")
+    parser.add_argument(
+        "--weights", type=Path, help="backbone, from tools/convert_to_mmseg.py: a path or an address (none: random)"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in the work folder")
     parser.add_argument("--amp", action="store_true", help="mixed precision (CUDA only)")
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none", help="pytorch: torchrun")

@@ -4,19 +4,28 @@ import hashlib
 import http.server
 import json
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import timm
 import torch
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.registry import _registry
 
+import masktransfer
 from core import remote
+from core.errors import InputError
 from core.files import FileError
+from core.provenance import ROOT
 from transfer.convert.convert import convert
+from transfer.convert.load_check import inside
 from transfer.convert.read import read
+
+sys.path.insert(0, str(ROOT / "tools"))
 
 
 class Server(http.server.BaseHTTPRequestHandler):
@@ -113,6 +122,128 @@ def test_a_repository_of_the_hub_tells_its_architecture_and_is_named_when_it_is_
         assert read(remote.local(address)).arch == "resnetblur18"
     with pytest.raises(FileError, match=r"cannot be fetched \(.*fetch `hf download timm/nothing` on a machine"):
         remote.local("hf://timm/nothing")
+
+
+def measured(given: Any, tmp_path: Path) -> None:
+    from run_benchmark import job, parser
+
+    from transfer.suite.trial import run_trial
+
+    arguments = [given, "--benchmark", "shapes_knn", "--out", str(tmp_path / "trial")]
+    run_trial(job(parser().parse_intermixed_args(arguments)))
+
+
+def trained_by_detectron2(given: str, tmp_path: Path) -> None:
+    from train_net import pairs, parser
+
+    from transfer.frameworks.detectron2.run import prepare
+
+    config = "configs/transfer/detection/mask-rcnn_r50-fpn_8xb2-90k_coco.yaml"
+    asked = parser().parse_args(["--config-file", config, "--weights", given, "--out", str(tmp_path / "run")])
+    asked.opts = pairs(asked)
+    prepare(asked)
+
+
+def trained_by_mmsegmentation(given: str, tmp_path: Path) -> None:
+    from transfer.frameworks.mmseg.run import run
+
+    config = Path("configs/transfer/segmentation/fcn_r50-d8_4xb4-20k_voc12aug-512x512.py")
+    run(config, tmp_path / "run", Path(given))
+
+
+def named_by_a_config_of_mmsegmentation(given: str, tmp_path: Path) -> None:
+    from transfer.frameworks.mmseg.run import run
+
+    config = Path("configs/transfer/segmentation/fcn_r50-d8_4xb4-20k_voc12aug-512x512.py")
+    init = {"type": "Pretrained", "checkpoint": given}
+    run(config, tmp_path / "run", cfg_options=[f"model.backbone.init_cfg.{key}={value}" for key, value in init.items()])
+
+
+def trained_by_a_classifier(given: str, tmp_path: Path) -> None:
+    from transfer.frameworks.classification.run import run
+
+    run(Path("configs/transfer/classification/knn_shapes.yaml"), Path(given), tmp_path / "run")
+
+
+def asked_of_a_suite(given: str, tmp_path: Path) -> None:
+    from transfer.suite import settings
+
+    values = {"name": "s", "benchmarks": ["shapes_knn"], "checkpoints": {"a": {"path": given}}}
+    read(settings.read(values, ()).checkpoints["a"].path or "")
+
+
+USERS: dict[str, Any] = {
+    "convert": lambda given, tmp_path: convert(given, tmp_path / "a.pkl", target="detectron2"),
+    "run_benchmark": measured,
+    "train_net": trained_by_detectron2,
+    "train_seg": trained_by_mmsegmentation,
+    "train_seg, init_cfg": named_by_a_config_of_mmsegmentation,
+    "train_classifier": trained_by_a_classifier,
+    "suite": asked_of_a_suite,
+    "check_loading": lambda given, tmp_path: inside(torch.nn.Module(), given),
+    "load_backbone": lambda given, tmp_path: masktransfer.load_backbone(given),
+    "evaluate": lambda given, tmp_path: masktransfer.evaluate(given, "shapes_knn", out=tmp_path / "trial"),
+}
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_an_address_is_fetched_and_read_wherever_a_checkpoint_is_taken(server: str, tmp_path: Path, user: str) -> None:
+    Server.content = b"version https://git-lfs.github.com/spec/v1\n"
+    with pytest.raises(FileError, match=r"weights/\w{64}/w\.pth is a Git LFS pointer"):
+        USERS[user](f"{server}/w.pth", tmp_path)
+
+
+class Bucket(MemoryFileSystem):
+    """A store in memory that answers to the addresses of S3."""
+
+    protocol = "s3"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(MemoryFileSystem._strip_protocol(path.removeprefix("s3://")))
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    monkeypatch.setenv("MASKTRANSFER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setitem(_registry, "s3", Bucket)
+    yield Bucket()
+    Bucket.store.clear()
+    Bucket.clear_instance_cache()
+
+
+def test_a_checkpoint_of_a_bucket_is_fetched_again_when_it_changed_and_goes_on_where_it_was_cut_off(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(timm.create_model("mobilenetv2_050", pretrained=False).state_dict(), tmp_path / "content.pth")
+    content, address = (tmp_path / "content.pth").read_bytes(), "s3://mine/runs/r50.pth"
+    bucket.pipe("/mine/runs/r50.pth", content)
+    proof = convert(address, tmp_path / "a.pkl", target="detectron2")
+    assert (proof.arch, proof.source_sha256) == ("mobilenetv2_050", hashlib.sha256(content).hexdigest())
+    opened: list[str] = []
+    monkeypatch.setattr(
+        Bucket, "open", lambda self, *args, **more: opened.append(args[0]) or MemoryFileSystem.open(self, *args, **more)
+    )
+    assert remote.local(Path(address)).read_bytes() == content
+    assert opened == []  # what is kept is still what is there
+    bucket.pipe("/mine/runs/r50.pth", content + b"changed")
+    assert remote.local(address).read_bytes() == content + b"changed"
+    key = hashlib.sha256(b"s3://mine/runs/other.pth").hexdigest()
+    bucket.pipe("/mine/runs/other.pth", content)
+    part = tmp_path / "cache" / "weights" / f"{key}.part"
+    part.write_bytes(content[:1000])
+    part.with_suffix(".state").write_text(bucket.ukey("/mine/runs/other.pth"))
+    assert remote.local("s3://mine/runs/other.pth").read_bytes() == content
+    with pytest.raises(FileError, match=r"s3://mine/none\.pth is not there"):
+        remote.local("s3://mine/none.pth")
+
+
+def test_without_the_client_of_a_store_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(InputError, match=r"s3://b/w\.pth: .*s3fs.*install it, or fetch the file and give its path"):
+        remote.local("s3://b/w.pth")
 
 
 def test_what_is_no_address_is_a_path() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from core import remote
 from core.errors import InputError
 
 
@@ -32,14 +33,15 @@ def compare(loaded: Mapping[str, Tensor], expected: Mapping[str, Tensor], file: 
     return len(expected)
 
 
-def inside(model: nn.Module, file: Path, dialect: str = "auto", arch: str = "auto") -> tuple[list[str], bool]:
-    """Say whether a built model holds a checkpoint's backbone: each tensor bit for bit, and equal features of its four stages.
+def inside(model: nn.Module, file: Path | str, dialect: str = "auto", arch: str = "auto") -> tuple[list[str], bool]:
+    """Say whether a built model holds the backbone of a checkpoint (a path or an address): each tensor bit for bit, and equal
+    features of its four stages.
 
     The backbone is looked for in the model's state as in any checkpoint. Returns what was found, and whether all of it is well.
     """
     from transfer.convert import read  # here: it is above this file
 
-    found = read.read(file, dialect, arch)
+    found = read.read(remote.local(file), dialect, arch)
     contents = read.Contents(model.state_dict(), f"the model of type {type(model).__name__}")
     name = found.arch if found.family.__name__ == "Timm" else ""
     prefixes = contents.whole.prefixes

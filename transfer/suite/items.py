@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from core import config, files
+from core import config
 from core.errors import InputError
 from core.provenance import ROOT
+from core.weights_file import digest
 from transfer import frameworks, results
 from transfer.frameworks import protocol_hash
 from transfer.suite import trial as trials
@@ -198,7 +199,7 @@ def _digest(file: Path) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _digest_of(file: Path, _version: tuple[int, ...]) -> str:
-    return files.sha256(file)
+    return digest(file)
 
 
 def begun(items: Sequence[Item], counts: Mapping[tuple[str, str], int]) -> list[Item]:

@@ -1,6 +1,7 @@
 """One trial: a checkpoint into a framework, fine-tuned and tested there, and its numbers into one file."""
 
 import json
+import re
 import resource
 import shlex
 import shutil
@@ -11,13 +12,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256 as hash_of
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from core import files, provenance, run_folder
+from core import files, provenance, remote, run_folder
 from core.config import Settings
 from core.errors import InputError
+from core.weights_file import digest as digest_of
 from transfer import benchmarks, frameworks, results
 from transfer.benchmarks import Benchmark
 from transfer.frameworks import Departure, Framework
@@ -39,11 +41,12 @@ class Job(Settings):
     """What a trial consists of; a suite hands it over as one JSON file, ``tools/run_benchmark.py`` makes it of its options.
 
     ``benchmark`` is a name or ``FILE.yaml:NAME``; ``label`` is what reports call it. ``name``, ``method``, ``branches`` and
-    ``notes`` are what the user says of the checkpoint: what is left empty is read from the file. ``options`` go to the
-    framework, ``source`` names the checkpoint's dialect. ``data`` is the user's own folder in place of the benchmark's data.
+    ``notes`` are what the user says of the checkpoint (a path or an address): what is left empty is read from the file.
+    ``options`` go to the framework, ``source`` names the checkpoint's dialect. ``data`` is the user's own folder in place of the
+    benchmark's data.
     """
 
-    checkpoint: Path
+    checkpoint: Annotated[Path, AfterValidator(remote.local)]
     benchmark: str
     trial: int = Field(0, ge=0)
     out: Path
@@ -119,7 +122,7 @@ def run_trial(job: Job) -> Result:
     job = job.model_copy(update={"data": job.data or benchmark.data})
     framework.check(job.departure)  # before anything is written
     _own(job, framework)
-    digest, rules = files.sha256(job.checkpoint), frameworks.protocol_hash(benchmark, job.said)
+    digest, rules = digest_of(job.checkpoint), frameworks.protocol_hash(benchmark, job.said)
     with run_folder.hold(job.out, seconds=60):
         _claim(job, digest, rules, data_of(job, benchmark))
         if (job.out / results.FILE).exists():
@@ -324,6 +327,8 @@ def named(checkpoint: Path, pretrain: Mapping[str, Any]) -> str:
     made = " + ".join(filter(None, (pretrain.get("method"), *(pretrain.get("branches") or ()))))
     if made:
         return f"{made}, {pretrain['epochs']:g} ep" if pretrain.get("epochs") else made
+    if (hub := re.fullmatch(r"models--(.+?)--(.+)", checkpoint.parent.parent.parent.name)) is not None:
+        return f"{hub[1]}/{hub[2]}"  # a file in the cache of Hugging Face's hub
     common = checkpoint.stem in ("last", "best", "checkpoint", "model", "model_final", "weights", "latest")
     return f"{checkpoint.absolute().parent.name}/{checkpoint.stem}" if common else checkpoint.stem
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from core import plugins
+from core import plugins, remote
 from core import run_folder as work_folder
 from core.data import Labelled
 from core.errors import InputError
@@ -42,7 +42,7 @@ def run(
 
     Raises InputError, before anything is trained, for missing data and for a config that contradicts the weights.
     """
-    began = time.monotonic()
+    began, weights = time.monotonic(), remote.local(weights)
     folder = None
     if tiny:
         print(f"tiny: a part of {tiny}; this measures nothing")

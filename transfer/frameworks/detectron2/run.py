@@ -22,7 +22,7 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from torch.multiprocessing import ProcessExitedException
 
-from core import bounds
+from core import bounds, remote
 from core import run_folder as work_folder
 from core.errors import InputError
 from core.files import write_atomic
@@ -84,7 +84,7 @@ def prepare(arguments: argparse.Namespace, held: contextlib.ExitStack | None = N
         raise InputError("DATASETS.TRAIN is empty; give --config-file, such as one of configs/transfer/detection")
     resuming = arguments.resume and (Path(cfg.OUTPUT_DIR) / "last_checkpoint").is_file()
     said = []
-    weights.refuse_address(cfg.MODEL.WEIGHTS)
+    cfg.MODEL.WEIGHTS = str(remote.local(cfg.MODEL.WEIGHTS)) if cfg.MODEL.WEIGHTS else ""
     if cfg.MODEL.WEIGHTS and not (resuming and not Path(cfg.MODEL.WEIGHTS).is_file()):
         file = cfg.MODEL.WEIGHTS
         found = recipe.read(file)

@@ -19,6 +19,7 @@ import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.runner import Runner
 
+from core import remote
 from core import run_folder as work_folder
 from core.errors import InputError
 from core.files import sha256
@@ -69,7 +70,7 @@ def run(
     began, cuda = time.monotonic(), torch.cuda.is_available()
     work_dir = work_dir or Path("work_dirs") / config.stem
     cfg = read_config(config, cfg_options)
-    weights = weights or take_checkpoint(cfg)
+    weights = remote.local(weights) if weights else take_checkpoint(cfg)
     backbone = None if weights is None else read_weights(weights)
     inject(cfg, backbone, config)
     if amp:
@@ -243,9 +244,7 @@ def take_checkpoint(cfg: Config) -> Path | None:
     if not isinstance(init, dict) or "checkpoint" not in init:
         return None
     cfg.model.backbone.init_cfg = None
-    if "://" in init["checkpoint"]:
-        raise InputError(f"{init['checkpoint']} is an address; download it, check its sha256, and give --weights FILE")
-    return Path(init["checkpoint"])
+    return remote.local(init["checkpoint"])
 
 
 def use_amp(cfg: Config, cuda: bool) -> None:
