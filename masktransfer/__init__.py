@@ -22,11 +22,24 @@ if TYPE_CHECKING:
 __all__ = ["InputError", "convert", "evaluate", "load_backbone", "predict", "report", "run_suite"]
 
 
-def convert(source: Path | str, output: Path | str, *, target: str, dialect: str = "auto", arch: str = "auto") -> Proof:
-    """Convert a checkpoint for ``target`` (detectron2, mmseg, torchvision, timm, safetensors) and return the proof."""
-    from transfer.convert import convert as converter
+def convert(
+    source: Path | str,
+    output: Path | str,
+    *,
+    target: str,
+    dialect: str = "auto",
+    arch: str = "auto",
+    results: Sequence[Path] = (),
+    license: str = "",
+) -> Proof:
+    """Convert a checkpoint for ``target`` (detectron2, mmseg, mmdet, torchvision, timm, safetensors, hf) and return the proof.
 
-    return converter.convert(source, output, target=target, dialect=dialect, arch=arch)
+    ``results`` and ``license`` go into the model card of target hf.
+    """
+    from transfer.report import card
+
+    asked = {"target": target, "dialect": dialect, "arch": arch}
+    return card.convert(source, output, **asked, results=results, license=license)
 
 
 def load_backbone(file: Path | str, *, dialect: str = "auto", arch: str = "auto") -> Features:

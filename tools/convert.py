@@ -1,6 +1,7 @@
 """Convert a checkpoint for any framework: python tools/convert.py INPUT OUTPUT --target torchvision"""
 
 import argparse
+from pathlib import Path
 
 import checkout  # noqa: F401
 from convert_to_d2 import parser, run
@@ -10,15 +11,22 @@ from core.errors import cli
 
 def arguments() -> argparse.Namespace:
     """Add the target to what all converters share."""
-    shared = parser("any framework", "what the target reads: .pkl, .pth, .safetensors")
+    shared = parser("any framework", "what the target reads: .pkl, .pth, .safetensors; a folder for hf")
     shared.add_argument("--target", required=True, metavar="NAME", help="a row of transfer/convert/targets.py")
+    shared.add_argument(
+        "--results", nargs="+", type=Path, default=[], metavar="PATH",
+        help="of --target hf: results folders or files, whose evaluation of this checkpoint goes into the model card",
+    )  # fmt: skip
+    shared.add_argument(
+        "--license", default="", metavar="ID", help="of --target hf: of the weights, such as apache-2.0"
+    )
     return shared.parse_args()
 
 
 def main() -> None:
     """Convert for the target that was named."""
     parsed = arguments()
-    run(parsed.target, parsed)
+    run(parsed.target, parsed, results=parsed.results, license=parsed.license)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import checkout  # noqa: F401
 
@@ -11,7 +12,7 @@ from core.errors import cli
 def parser(target: str, suffixes: str) -> argparse.ArgumentParser:
     """Describe the command line that all converters share."""
     parser = argparse.ArgumentParser(description=f"Carry a backbone into {target} and prove that every tensor arrived.")
-    parser.add_argument("input", type=Path, help="checkpoint of any known source")
+    parser.add_argument("input", type=Path, help="checkpoint of any known source: a path or an address")
     parser.add_argument("output", type=Path, help=f"file to write, ending in {suffixes}")
     parser.add_argument(
         "--source",
@@ -24,12 +25,14 @@ def parser(target: str, suffixes: str) -> argparse.ArgumentParser:
     return parser
 
 
-def run(target: str, arguments: argparse.Namespace) -> None:
-    """Convert, print what was proven, and write the proof if asked."""
+def run(target: str, arguments: argparse.Namespace, **card: Any) -> None:
+    """Convert, print what was proven, and write the proof if asked; ``card`` is what only a model card needs."""
     from core.files import write_json
-    from transfer.convert.convert import convert, table
+    from transfer.convert.convert import table
+    from transfer.report.card import convert
 
-    proof = convert(arguments.input, arguments.output, target=target, dialect=arguments.source, arch=arguments.arch)
+    asked = {"target": target, "dialect": arguments.source, "arch": arguments.arch}
+    proof = convert(arguments.input, arguments.output, **asked, **card)
     print(
         f"{arguments.output}: {proof.arch} from {proof.source}, {proof.tensors_mapped} of {proof.tensors_expected} tensors"
     )

@@ -50,7 +50,8 @@ def targets() -> dict[str, str]:
     """Return each target of the conversion with the endings of its files."""
     from transfer.convert.targets import TARGETS
 
-    return {name: f"written as {' or '.join(target.suffixes)}" for name, target in TARGETS.items()}
+    forms = {name: "a folder" if row.folder else " or ".join(row.suffixes) for name, row in TARGETS.items()}
+    return {name: f"written as {form}" for name, form in forms.items()}
 
 
 def datasets() -> dict[str, str]:

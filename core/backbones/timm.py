@@ -101,7 +101,7 @@ class Timm(Backbone):
     @classmethod
     def rename_rules(cls, framework: str) -> Rules:
         """Return timm's own names where a file is for any code, and those of the wrappers of this project elsewhere."""
-        return [(rf"^{PREFIX}", "")] if framework in ("timm", "safetensors", "hf") else []
+        return [(rf"^{PREFIX}", "")] if framework in ("timm", "safetensors") else []
 
     @classmethod
     def readings(cls) -> dict[str, tuple[str, Rules]]:

@@ -3,23 +3,31 @@
 import dataclasses
 import hashlib
 import json
+import re
+import sys
 
+import huggingface_hub
 import pytest
 import timm
 import torch
 import torchvision
+from made_results import result as measured
+from made_results import write
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
+import masktransfer
 from core.backbones.convnext import Convnext
 from core.backbones.resnet import ResNet
 from core.checkpoint import save_backbone
+from core.errors import InputError
 from core.files import FileError
 from core.weights_file import read_weights_file
-from transfer.convert import write
+from transfer.convert import write as writing
 from transfer.convert.convert import convert, table
 from transfer.convert.load_check import LoadError, compare
+from transfer.convert.read import read as read_checkpoint
 from transfer.convert.recipe import Recipe, read
-from transfer.convert.targets import TARGETS
+from transfer.convert.targets import MMDET, TARGETS
 
 
 def moco_release(depth: int) -> dict:
@@ -251,7 +259,7 @@ def test_a_network_that_computes_something_else_is_not_written(tmp_path, monkeyp
 
 def test_a_file_that_is_written_wrongly_is_not_kept(tmp_path, monkeypatch):
     torch.save(backbone(), tmp_path / "a.pth")
-    monkeypatch.setattr(write, "unpack", lambda _, file: file["state_dict"] | {"layer4.1.bn2.bias": torch.ones(64)})
+    monkeypatch.setattr(writing, "unpack", lambda _, file: file["state_dict"] | {"layer4.1.bn2.bias": torch.ones(64)})
     with pytest.raises(FileError, match=r"layer4\.1\.bn2\.bias is not the same when read back"):
         convert(tmp_path / "a.pth", tmp_path / "out" / "a.safetensors", target="safetensors")
     assert list((tmp_path / "out").iterdir()) == []
@@ -388,6 +396,106 @@ def test_timm_loads_a_converted_file_with_its_own_loader(tmp_path, name, file):
     images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     expected = last_stage(model, images)
     assert (last_stage(network, images) - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+ATTACK = "<script>|`x`\n# y"
+NETWORKS = {
+    "mobilenetv2_050": lambda: timm.create_model("mobilenetv2_050", pretrained=False),
+    "convnext": lambda: theirs("timm", "convnext"),
+    "resnet18": lambda: theirs("torchvision", "resnet18"),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_folder_for_the_hub_is_built_and_loaded_by_timm_and_read_back_here(tmp_path, name):
+    network = randomised(NETWORKS[name]())
+    torch.save(
+        {"epoch": 3, "arch": ATTACK, "state_dict": {f"encoder_q.{k}": v for k, v in network.state_dict().items()}},
+        tmp_path / "a.pth",
+    )
+    source, folder = tmp_path / "a.pth", tmp_path / f"{name}.mine"
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    for trial, value in enumerate((10.0, 12.0)):
+        write(
+            tmp_path / "results" / str(trial),
+            measured(
+                name="mine", trial=trial, metrics={"bbox/AP": value}, checkpoint={"name": "mine", "sha256": digest}
+            ),
+        )
+    write(tmp_path / "results" / "other", measured(name="other", metrics={"bbox/AP": 99.0}))
+    proof = masktransfer.convert(source, folder, target="hf", results=[tmp_path / "results"], license="mit")
+    assert {path.name for path in folder.iterdir()} == {"README.md", "config.json", "model.safetensors"}
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    expected = read_checkpoint(source).tensors
+    found = read_checkpoint(folder)
+    assert (found.arch, found.pretrain["method"]) == (proof.arch, "moco")
+    assert all(torch.equal(found.tensors[key], tensor) for key, tensor in expected.items())
+    loaded = timm.create_model(f"local-dir:{folder}", pretrained=True, features_only=True).eval()
+    with torch.no_grad():
+        theirs_, ours = loaded(images)[-1], found.family(found.config)
+        ours.load_state_dict(found.tensors, strict=False)
+        assert (theirs_ - ours.eval().stages(images)[-1]).abs().max() <= 1e-5 * theirs_.abs().max()
+    card = huggingface_hub.ModelCard.load(folder / "README.md")
+    [evaluation] = card.data.eval_results
+    assert (evaluation.task_type, evaluation.metric_type, evaluation.metric_value) == (
+        "object-detection",
+        "bbox/AP",
+        11.0,
+    )
+    assert (card.data.license, card.data.library_name, card.data.model_name) == ("mit", "timm", f"{name}.mine")
+    assert f"{proof.tensors_mapped} of {proof.tensors_expected} tensors" in card.text
+    assert "| bbox/AP | 11.00 ± 1.41 | 2 |" in card.text
+    assert "<script>" not in card.text
+    assert "# y" not in card.text.splitlines()
+    again = masktransfer.convert(folder, tmp_path / "back.safetensors", target="safetensors")
+    assert again.tensors_sha256 == proof.tensors_sha256
+
+
+def test_a_card_takes_results_of_its_own_checkpoint_alone(tmp_path):
+    torch.save(NETWORKS["mobilenetv2_050"]().state_dict(), tmp_path / "a.pth")
+    write(tmp_path / "results" / "other", measured(name="other", metrics={"bbox/AP": 99.0}))
+    reason = r"results: no result of this checkpoint \(sha256 \w+\) but of other; give the file that was measured"
+    with pytest.raises(InputError, match=reason):
+        masktransfer.convert(tmp_path / "a.pth", tmp_path / "out", target="hf", results=[tmp_path / "results"])
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="are for the model card of target hf; leave them out"):
+        masktransfer.convert(tmp_path / "a.pth", tmp_path / "a.pkl", target="detectron2", license="mit")
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(InputError, match="taken is a file, and hf writes a folder"):
+        convert(tmp_path / "a.pth", tmp_path / "taken", target="hf")
+
+
+@pytest.mark.parametrize("caffe", [False, True])
+def test_mmdetections_own_resnet_loads_the_file_with_the_config_that_the_note_gives(tmp_path, caffe):
+    pytest.importorskip("mmdet", reason="MMDetection is not installed (pip install -e .[mmdet])")
+    network = randomised(ResNet(ResNet.Config(depth=50, width=8, stride_in_1x1=caffe)))
+    meta = "backbone=dict(style='caffe'), bgr_to_rgb=False, mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0]"
+    state = {f"backbone.{key}": value for key, value in network.state_dict().items()}
+    torch.save({"state_dict": state, "meta": {"cfg": meta if caffe else ""}}, tmp_path / "a.pth")
+    proof = convert(tmp_path / "a.pth", tmp_path / "mm.pth", target="mmdet")
+    assert (proof.tensors_mapped, max(proof.max_abs_feature_difference.values())) == (265, 0.0)
+    told = re.search(r"backbone=(dict\(.*\)) and data_preprocessor=(dict\(.*\))$", proof.notes[-1])
+    config, pixels = (eval(text) for text in told.groups())  # noqa: S307 - our own note, as a config would have it
+    assert (pixels["bgr_to_rgb"], pixels["std"] == [1.0, 1.0, 1.0]) == (not caffe, caffe)
+    assert config.pop("type") == "ResNet"
+    built = sys.modules[MMDET].ResNet(**config, init_cfg={"type": "Pretrained", "checkpoint": str(tmp_path / "mm.pth")})
+    built.init_weights()
+    built.norm_eval = False
+    built.eval()
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        pairs = zip(built(images), network.eval().stages(images), strict=True)
+        assert [float((a - b).abs().max()) for a, b in pairs] == [0.0] * 4
+    again = convert(tmp_path / "mm.pth", tmp_path / "back.safetensors", target="safetensors")
+    assert (again.tensors_sha256, again.recipe["stride_in_1x1"]) == (proof.tensors_sha256, caffe)
+
+
+def test_without_mmdetection_its_proof_is_refused_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mmdet", None)
+    monkeypatch.delitem(sys.modules, MMDET, raising=False)
+    torch.save(backbone(), tmp_path / "a.pth")
+    with pytest.raises(InputError, match=r"proof for mmdet needs MMDetection .*pip install -e \.\[mmdet\]"):
+        convert(tmp_path / "a.pth", tmp_path / "x.pth", target="mmdet")
 
 
 @pytest.mark.parametrize(

@@ -71,9 +71,8 @@ def convert(
     """
     source, output = remote.local(source), Path(output)
     destination = targets.find(target)
-    if output.suffix not in destination.suffixes:
-        raise InputError(f"{output} must end in {' or '.join(destination.suffixes)} for {target}")
-    if output.exists() and output.samefile(source):
+    destination.check(output)
+    if (file := destination.file(output)).exists() and file.samefile(source):
         raise InputError(f"{output} is the input itself; choose another output")
     found = read(source, dialect, arch)
     if found.facts.get("channel_order") == "BGR" and "BGR" not in destination.orders:
@@ -94,9 +93,9 @@ def convert(
         tensors_expected=len(found.tensors),
         dropped=found.dropped,
         max_abs_feature_difference={stage: difference for stage, (difference, _) in features.items()},
-        sha256=sha256(output),
+        sha256=sha256(file),
         source_sha256=recipe.source_sha256,
-        notes=found.notes,
+        notes=[*found.notes, *destination.advice(recipe)],
         naming=found.naming,
         tensors_sha256=tensors_sha256(found.tensors),
         stages=_by_stage(found, features),

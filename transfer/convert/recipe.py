@@ -37,6 +37,11 @@ class Recipe:
     channels: tuple[int, ...] = ()
     input_size: tuple[int, ...] = ()
 
+    @property
+    def style(self) -> str:
+        """Return what MMSegmentation and MMDetection call the place of a bottleneck's stride."""
+        return "caffe" if self.stride_in_1x1 else "pytorch"
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that both ``torch.load(weights_only=True)`` and JSON accept."""
         values = dataclasses.asdict(self)

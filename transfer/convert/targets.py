@@ -3,13 +3,16 @@
 import dataclasses
 import difflib
 import importlib
+import sys
+import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from core import backbones, config, plugins
-from core.backbones import Backbone
+from core.backbones import Backbone, timm
 from core.errors import InputError
 from transfer.convert.dialects import FORMER
 from transfer.convert.recipe import Recipe
@@ -23,26 +26,49 @@ STEMS = {
 }
 
 
+CONVNEXT_TINY = {"depths": [3, 3, 9, 3], "dims": [96, 192, 384, 768]}
+MMDET = "mmdet.models.backbones.resnet"
+
+
 @dataclasses.dataclass(frozen=True)
 class Target:
     """One file form, and a network of the same framework.
 
+    ``suffixes`` are those of the file; with ``folder`` the output is a folder that holds a file of this name, and ``config`` is
+    the content of the config.json beside it.
+
     ``container`` is the entry that holds the tensors ("" for none: the tensors are the file, without a recipe), ``beside`` what
     else is in the file. ``build`` makes the network of a recipe, ``stages`` returns its four stages' features. ``stems`` are
     those of the networks it can hold; ``widths`` and ``strides`` tell whether its ResNets may have other widths than 64 and the
-    stride in the 1x1 convolution. Networks for BGR images are turned for RGB ones where ``orders`` has no BGR.
+    stride in the 1x1 convolution. Networks for BGR images are turned for RGB ones where ``orders`` has no BGR. ``naming``: whose
+    names it has, where not its own. ``advice`` says what a framework that reads no recipe must be told.
     """
 
     name: str
     suffixes: tuple[str, ...]
     build: Callable[[Recipe], nn.Module]
     stages: Callable[[Any, Tensor], list[Tensor]]
+    folder: str = ""
     container: str = "state_dict"
     beside: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     stems: tuple[str, ...] = ("imagenet", "patch", "timm")
     widths: bool = True
     orders: tuple[str, ...] = ("RGB",)
     strides: bool = False
+    naming: str = ""
+    advice: Callable[[Recipe], list[str]] = lambda recipe: []
+    config: Callable[[Recipe], dict[str, Any]] = lambda recipe: {}
+
+    def file(self, output: Path) -> Path:
+        """Return the file that holds the tensors."""
+        return output / self.folder if self.folder else output
+
+    def check(self, output: Path) -> None:
+        """Raise InputError when the output's name is not one of the target's."""
+        if not self.folder and output.suffix not in self.suffixes:
+            raise InputError(f"{output} must end in {' or '.join(self.suffixes)} for {self.name}")
+        if self.folder and output.is_file():
+            raise InputError(f"{output} is a file, and {self.name} writes a folder; choose another output")
 
     def refuse(self, recipe: Recipe, source: Any) -> None:
         """Raise InputError when the target has no network for the recipe."""
@@ -56,7 +82,7 @@ class Target:
         if recipe.stride_in_1x1 and recipe.depth >= 50 and not self.strides:
             raise InputError(
                 f"{source} is a Caffe-style ResNet, whose stride is in the 1x1 convolution; {self.name}'s has it in the 3x3: "
-                "choose detectron2, mmseg, classification or safetensors"
+                "choose detectron2, mmseg, mmdet, classification or safetensors"
             )
         if not self.widths and recipe.family == "resnet" and recipe.width != 64:
             raise InputError(
@@ -95,14 +121,66 @@ def _mmseg(recipe: Recipe) -> nn.Module:
     return _side("mmseg", recipe)
 
 
+def _mmdet(recipe: Recipe) -> nn.Module:
+    """Build MMDetection's own ResNet; raise InputError where MMDetection is not installed.
+
+    The imports of its heads fail on an MMCV without compiled operators; those of its backbones come first, and need none.
+    """
+    if MMDET not in sys.modules:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # MMCV's, of its missing operators and of torch's newer names
+            try:
+                importlib.import_module("mmdet.models")
+            except (ImportError, AttributeError) as error:
+                if MMDET not in sys.modules:
+                    raise InputError(
+                        f"the proof for mmdet needs MMDetection ({error}): pip install -e .[mmdet]"
+                    ) from error
+    size = {"base_channels": recipe.width, "stem_channels": recipe.width, "style": recipe.style}
+    network: nn.Module = sys.modules[MMDET].ResNet(recipe.depth, **size, norm_cfg={"type": "BN"}, norm_eval=False)
+    return network
+
+
+def _mmdet_config(recipe: Recipe) -> list[str]:
+    """Return what a config of MMDetection must say, which reads no recipe."""
+    slim = "" if recipe.width == 64 else f", base_channels={recipe.width}, stem_channels={recipe.width}"
+    mean, std = (list(values) for values in (recipe.mean, recipe.std))
+    return [
+        f"MMDetection's config must say backbone=dict(type='ResNet', depth={recipe.depth}{slim}, style='{recipe.style}') and "
+        f"data_preprocessor=dict(mean={mean}, std={std}, bgr_to_rgb={recipe.channel_order == 'RGB'})"
+    ]
+
+
 def _timm(recipe: Recipe) -> nn.Module:
     """Build timm's network without its classifier; it gives out feature maps too."""
-    import timm
+    name, extra = _timm_name(recipe)
+    network: nn.Module = importlib.import_module("timm").create_model(name, pretrained=False, num_classes=0, **extra)
+    return network
 
-    name, extra = recipe.model or f"resnet{recipe.depth}", dict[str, Any]()
+
+def _timm_name(recipe: Recipe) -> tuple[str, dict[str, Any]]:
+    """Return what timm calls the network, and the arguments of another size than the name has."""
     if recipe.family == "convnext":
-        name, extra = "convnext_tiny", {"depths": recipe.blocks, "dims": [recipe.width * 2**i for i in range(4)]}
-    return timm.create_model(name, pretrained=False, num_classes=0, **extra)
+        sizes = {"depths": list(recipe.blocks), "dims": [recipe.width * 2**i for i in range(4)]}
+        return "convnext_tiny", {} if sizes == CONVNEXT_TINY else sizes
+    return recipe.model or f"resnet{recipe.depth}", {}
+
+
+def _timm_config(recipe: Recipe) -> dict[str, Any]:
+    """Return the config.json with which ``timm.create_model("hf-hub:owner/name", pretrained=True)`` builds and loads it.
+
+    What stands after the stages is in no file, and timm looks for no tensor of it where ``num_classes`` is 0.
+    """
+    name, extra = _timm_name(recipe)
+    own = timm.pretrained_cfg(name)
+    kept = {key: own[key] for key in ("interpolation", "crop_pct", "first_conv", "classifier") if own.get(key)}
+    pixels = {key: [round(value / 255, 6) for value in getattr(recipe, key)] for key in ("mean", "std")}
+    size = recipe.input_size or own.get("input_size", (3, 224, 224))[1:]
+    return {
+        "architecture": name,
+        "model_args": {"num_classes": 0, **extra},
+        "pretrained_cfg": {"input_size": [3, *size], **kept, **pixels},
+    }
 
 
 def _timm_stages(network: Any, images: Tensor) -> list[Tensor]:
@@ -146,7 +224,7 @@ ROWS = (
         (".pth",),
         ours,
         lambda network, images: network.stages(images),
-        "backbone",
+        container="backbone",
         stems=tuple(STEMS),
         strides=True,
     ),
@@ -156,8 +234,8 @@ ROWS = (
         (".pkl", ".pth"),
         _detectron2,
         lambda network, images: [network(images)[f"res{index}"] for index in range(2, 6)],
-        "model",
-        {"__author__": "masktransfer", "matching_heuristics": True},
+        container="model",
+        beside={"__author__": "masktransfer", "matching_heuristics": True},
         orders=("RGB", "BGR"),
         strides=True,
     ),
@@ -170,6 +248,18 @@ ROWS = (
         beside={"meta": {}},
         orders=("RGB", "BGR"),
         strides=True,
+    ),
+    # its own ResNet's names are torchvision's
+    Target(
+        "mmdet",
+        (".pth",),
+        _mmdet,
+        lambda network, images: list(network(images)),
+        beside={"meta": {}},
+        stems=("imagenet",),
+        orders=("RGB", "BGR"),
+        strides=True,
+        advice=_mmdet_config,
     ),
     # tensors and text and nothing else, the recipe in the metadata; torchvision's names, any width, any stem
     Target(
@@ -188,6 +278,17 @@ ROWS = (
         _timm,
         _timm_stages,
         widths=False,
+    ),
+    # a folder for the Hugging Face Hub, in timm's layout; tools/convert.py writes a model card into it
+    Target(
+        "hf",
+        (".safetensors",),
+        _timm,
+        _timm_stages,
+        "model.safetensors",
+        widths=False,
+        naming="timm",
+        config=_timm_config,
     ),
     # a plain state dict for ``load_state_dict(..., strict=False)``: only the classifier is missing; the proof keeps the recipe
     Target(

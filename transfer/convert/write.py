@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from core.backbones import Backbone
-from core.files import FileError, replacing
+from core.files import FileError, replacing, write_json
 from core.weights_file import read_weights_file
 from transfer.convert.load_check import compare
 from transfer.convert.read import Recognised
@@ -35,13 +35,16 @@ def write_proven(output: Path, target: Target, found: Recognised, recipe: Recipe
     except OSError as error:
         raise FileError(f"cannot write to {output.parent}: {error.strerror}; choose another output") from error
     with folder:
-        draft = Path(folder.name) / output.name
-        write(draft, target, found.family.export(found.tensors, target.name), recipe)
+        draft = Path(folder.name) / target.file(output).name
+        write(draft, target, found.family.export(found.tensors, target.naming or target.name), recipe)
         read_back = unpack(target, read_weights_file(draft))
         _compare_tensors(output, read_back, found)
         features = _compare_features(output, target, read_back, found, recipe)
         try:
-            os.replace(draft, output)
+            if target.folder:
+                output.mkdir(exist_ok=True)
+                write_json(output / "config.json", target.config(recipe))
+            os.replace(draft, target.file(output))
         except OSError as error:
             raise FileError(f"cannot write {output}: {error.strerror}; choose another output") from error
     return len(read_back), features

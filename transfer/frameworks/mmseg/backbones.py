@@ -113,17 +113,12 @@ def _halving(channels: int, out: int) -> nn.Sequential:
 def resnet(recipe: Recipe) -> nn.Module:
     """Build MMSegmentation's own ResNet, undilated; it returns its four stages."""
     size = {"base_channels": recipe.width, "stem_channels": recipe.width}
-    return ResNet(recipe.depth, **size, style=_style(recipe), norm_cfg={"type": "BN"}, norm_eval=False)
-
-
-def _style(recipe: Recipe) -> str:
-    """Return where the stride of a bottleneck is, as MMSegmentation calls it."""
-    return "caffe" if recipe.stride_in_1x1 else "pytorch"
+    return ResNet(recipe.depth, **size, style=recipe.style, norm_cfg={"type": "BN"}, norm_eval=False)
 
 
 def _resnet_facts(recipe: Recipe) -> dict[str, Any]:
     return {
-        "style": _style(recipe),
+        "style": recipe.style,
         "depth": recipe.depth,
         "base_channels": recipe.width,
         "stem_channels": recipe.width,
