@@ -90,11 +90,9 @@ def job(given: argparse.Namespace) -> "Job":
         "tiny",
         "data",
         "skip_bad",
-        "images_per_device",
-        "scaling",
     )
     made = Job(
-        **{key: getattr(given, key) for key in same},
+        **{key: getattr(given, key) for key in (*same, "images_per_device", "scaling")},
         out=given.out or Path(),
         branches=tuple(filter(None, given.branches.split(","))),
         options=(*given.overrides, *given.options),

@@ -104,10 +104,7 @@ READINGS: dict[str, tuple[str, Rules]] = {
         ],
     ),
     # facebookresearch/ConvNeXt, models/convnext.py
-    "convnext": (
-        r"stages\.0\.0\.dwconv\.weight$",
-        [*LISTED, *_block("dwconv", "norm", "pwconv1", "pwconv2", "gamma")],
-    ),
+    "convnext": (r"stages\.0\.0\.dwconv\.weight$", [*LISTED, *_block("dwconv", "norm", "pwconv1", "pwconv2", "gamma")]),
     "mmseg": (
         r"stages\.0\.0\.depthwise_conv\.weight$",
         [*LISTED, *_block("depthwise_conv", "norm", "pointwise_conv1", "pointwise_conv2", "gamma")],
@@ -149,20 +146,10 @@ class Convnext(Backbone):
     """Patch stem, four stages of depthwise 7x7 blocks with layer norms; the pooled output is normalised without weights."""
 
     # the pooled norm and the classifier, and the norms that dense tasks put on each stage's output
+    # (``norms.`` of DINOv3, ``hidden_states_norms.`` of transformers' ConvNextBackbone)
     heads = (
-        *(
-            "classifier.",
-            "head.",
-            "norm.",
-            "norm0.",
-            "norm1.",
-            "norm2.",
-            "norm3.",
-            "layernorm.",
-            "layer_norm.",
-            "out_norms.",
-        ),
-        *("norms.", "hidden_states_norms."),  # of DINOv3 and of transformers' ConvNextBackbone
+        *("classifier.", "head.", "norm.", "norm0.", "norm1.", "norm2.", "norm3.", "layernorm.", "layer_norm."),
+        *("out_norms.", "norms.", "hidden_states_norms."),
     )
 
     class Config(PluginSettings):

@@ -22,51 +22,26 @@ STRIDES = (4, 8, 16, 32)
 PREFIX = "network."
 COUNTER = "num_batches_tracked"
 
-# What is tried for a file that does not name its architecture: a name that is in each network's file -> models.
-KNOWN: dict[str, tuple[str, ...]] = {
-    "conv1.0.weight": (
-        *("resnet50d", "resnet18d", "resnet34d", "resnet26d", "resnet101d", "resnet152d", "resnet50c", "resnest50d"),
-        *("ecaresnet50d", "seresnet50", "resnet200d"),
-    ),
-    "layer1.0.conv1.weight": (
-        *(
-            "wide_resnet50_2",
-            "wide_resnet101_2",
-            "resnext50_32x4d",
-            "resnext101_32x8d",
-            "resnext101_64x4d",
-            "resnet152",
-        ),
-        *("resnet26", "resnet14t", "resnet50_gn", "seresnet50", "seresnext50_32x4d", "skresnet50", "resnext101_32x4d"),
-    ),
-    "layer1.0.convs.0.weight": ("res2net50_26w_4s", "res2net50_14w_8s", "res2net101_26w_4s", "res2next50"),
-    "conv_stem.weight": (
-        *("mobilenetv2_100", "mobilenetv2_140", "mobilenetv2_050", "mobilenetv3_large_100", "mobilenetv3_small_100"),
-        *("mobilenetv4_conv_small", "mobilenetv4_conv_medium", "mobilenetv4_conv_large", "mnasnet_100", "ghostnet_100"),
-        *(
-            "efficientnet_b0",
-            "efficientnet_b1",
-            "efficientnet_b2",
-            "efficientnet_b3",
-            "efficientnet_b4",
-            "efficientnet_b5",
-        ),
-        *("efficientnetv2_rw_t", "efficientnetv2_rw_s", "tf_efficientnetv2_s", "tf_efficientnetv2_m", "mixnet_s"),
-    ),
-    "stem.conv.weight": (
-        *(
-            f"regnet{kind}_{size}"
-            for kind in "yx"
-            for size in ("002", "004", "006", "008", "016", "032", "040", "064", "080")
-        ),
-        *("regnety_120", "regnety_160", "regnetx_120", "regnetx_160", "rexnet_100"),
-    ),
-    "features.conv0.weight": ("densenet121", "densenet169", "densenet201", "densenet161"),
-    "stages.0.blocks.0.mlp.grn.weight": tuple(
-        f"convnextv2_{size}" for size in ("tiny", "atto", "femto", "pico", "nano", "base", "large", "huge")
-    ),
-    "stages.0.blocks.0.conv_dw.weight": ("convnext_atto", "convnext_femto", "convnext_pico", "convnext_nano"),
-}
+# What is tried for a file that does not name its architecture: a name that is in each network's file, and models.
+_LISTED = """
+conv1.0.weight: resnet50d resnet18d resnet34d resnet26d resnet101d resnet152d resnet50c resnest50d
+conv1.0.weight: ecaresnet50d seresnet50 resnet200d
+layer1.0.conv1.weight: wide_resnet50_2 wide_resnet101_2 resnext50_32x4d resnext101_32x8d resnext101_64x4d resnet152
+layer1.0.conv1.weight: resnet26 resnet14t resnet50_gn seresnet50 seresnext50_32x4d skresnet50 resnext101_32x4d
+layer1.0.convs.0.weight: res2net50_26w_4s res2net50_14w_8s res2net101_26w_4s res2next50
+conv_stem.weight: mobilenetv2_100 mobilenetv2_140 mobilenetv2_050 mobilenetv3_large_100 mobilenetv3_small_100
+conv_stem.weight: mobilenetv4_conv_small mobilenetv4_conv_medium mobilenetv4_conv_large mnasnet_100 ghostnet_100
+conv_stem.weight: efficientnet_b0 efficientnet_b1 efficientnet_b2 efficientnet_b3 efficientnet_b4 efficientnet_b5
+conv_stem.weight: efficientnetv2_rw_t efficientnetv2_rw_s tf_efficientnetv2_s tf_efficientnetv2_m mixnet_s
+stem.conv.weight: regnety_002 regnety_004 regnety_006 regnety_008 regnety_016 regnety_032 regnety_040 regnety_064 regnety_080
+stem.conv.weight: regnetx_002 regnetx_004 regnetx_006 regnetx_008 regnetx_016 regnetx_032 regnetx_040 regnetx_064 regnetx_080
+stem.conv.weight: regnety_120 regnety_160 regnetx_120 regnetx_160 rexnet_100
+features.conv0.weight: densenet121 densenet169 densenet201 densenet161
+stages.0.blocks.0.mlp.grn.weight: convnextv2_tiny convnextv2_atto convnextv2_femto convnextv2_pico convnextv2_nano
+stages.0.blocks.0.mlp.grn.weight: convnextv2_base convnextv2_large convnextv2_huge
+stages.0.blocks.0.conv_dw.weight: convnext_atto convnext_femto convnext_pico convnext_nano
+"""
+KNOWN = [(mark, models.split()) for mark, _, models in (line.partition(": ") for line in _LISTED.strip().splitlines())]
 
 
 class Timm(Backbone):
@@ -123,7 +98,7 @@ class Timm(Backbone):
     def recognise(cls, tensors: Mapping[str, Tensor]) -> "Timm.Config | None":
         """Return the first of the ``KNOWN`` models whose stages the tensors are, or None."""
         bare = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
-        models = (model for mark, models in KNOWN.items() if mark in bare for model in models)
+        models = (model for mark, models in KNOWN if mark in bare for model in models)
         return next((cls.Config(model=model) for model in models if cls.fits(model, tensors)), None)
 
     @classmethod

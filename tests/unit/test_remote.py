@@ -24,8 +24,13 @@ from core.provenance import ROOT
 from transfer.convert.convert import convert
 from transfer.convert.load_check import inside
 from transfer.convert.read import read
+from transfer.suite import settings, trial
 
 sys.path.insert(0, str(ROOT / "tools"))
+import run_benchmark
+import train_net
+
+CONFIGS = ROOT / "configs" / "transfer"
 
 
 class Server(http.server.BaseHTTPRequestHandler):
@@ -124,52 +129,37 @@ def test_a_repository_of_the_hub_tells_its_architecture_and_is_named_when_it_is_
         remote.local("hf://timm/nothing")
 
 
-def measured(given: Any, tmp_path: Path) -> None:
-    from run_benchmark import job, parser
-
-    from transfer.suite.trial import run_trial
-
+def measured(given: str, tmp_path: Path) -> None:
     arguments = [given, "--benchmark", "shapes_knn", "--out", str(tmp_path / "trial")]
-    run_trial(job(parser().parse_intermixed_args(arguments)))
+    trial.run_trial(run_benchmark.job(run_benchmark.parser().parse_intermixed_args(arguments)))
 
 
 def trained_by_detectron2(given: str, tmp_path: Path) -> None:
-    from train_net import pairs, parser
-
     from transfer.frameworks.detectron2.run import prepare
 
-    config = "configs/transfer/detection/mask-rcnn_r50-fpn_8xb2-90k_coco.yaml"
-    asked = parser().parse_args(["--config-file", config, "--weights", given, "--out", str(tmp_path / "run")])
-    asked.opts = pairs(asked)
+    config = str(CONFIGS / "detection/mask-rcnn_r50-fpn_8xb2-90k_coco.yaml")
+    asked = train_net.parser().parse_args(["--config-file", config, "--weights", given, "--out", str(tmp_path / "run")])
+    asked.opts = train_net.pairs(asked)
     prepare(asked)
 
 
-def trained_by_mmsegmentation(given: str, tmp_path: Path) -> None:
+def trained_by_mmsegmentation(given: str, tmp_path: Path, option: str = "") -> None:
     from transfer.frameworks.mmseg.run import run
 
-    config = Path("configs/transfer/segmentation/fcn_r50-d8_4xb4-20k_voc12aug-512x512.py")
-    run(config, tmp_path / "run", Path(given))
-
-
-def named_by_a_config_of_mmsegmentation(given: str, tmp_path: Path) -> None:
-    from transfer.frameworks.mmseg.run import run
-
-    config = Path("configs/transfer/segmentation/fcn_r50-d8_4xb4-20k_voc12aug-512x512.py")
-    init = {"type": "Pretrained", "checkpoint": given}
-    run(config, tmp_path / "run", cfg_options=[f"model.backbone.init_cfg.{key}={value}" for key, value in init.items()])
+    options = [f"{option}.type=Pretrained", f"{option}.checkpoint={given}"] if option else []
+    config = CONFIGS / "segmentation/fcn_r50-d8_4xb4-20k_voc12aug-512x512.py"
+    run(config, tmp_path / "run", None if option else Path(given), cfg_options=options)
 
 
 def trained_by_a_classifier(given: str, tmp_path: Path) -> None:
     from transfer.frameworks.classification.run import run
 
-    run(Path("configs/transfer/classification/knn_shapes.yaml"), Path(given), tmp_path / "run")
+    run(CONFIGS / "classification/knn_shapes.yaml", Path(given), tmp_path / "run")
 
 
 def asked_of_a_suite(given: str, tmp_path: Path) -> None:
-    from transfer.suite import settings
-
-    values = {"name": "s", "benchmarks": ["shapes_knn"], "checkpoints": {"a": {"path": given}}}
-    read(settings.read(values, ()).checkpoints["a"].path or "")
+    suite = settings.read({"name": "s", "benchmarks": ["shapes_knn"], "checkpoints": {"a": {"path": given}}}, ())
+    read(suite.checkpoints["a"].path or "")
 
 
 USERS: dict[str, Any] = {
@@ -177,7 +167,7 @@ USERS: dict[str, Any] = {
     "run_benchmark": measured,
     "train_net": trained_by_detectron2,
     "train_seg": trained_by_mmsegmentation,
-    "train_seg, init_cfg": named_by_a_config_of_mmsegmentation,
+    "train_seg, init_cfg": lambda *given: trained_by_mmsegmentation(*given, "model.backbone.init_cfg"),
     "train_classifier": trained_by_a_classifier,
     "suite": asked_of_a_suite,
     "check_loading": lambda given, tmp_path: inside(torch.nn.Module(), given),

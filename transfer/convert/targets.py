@@ -272,13 +272,7 @@ ROWS = (
         strides=True,
     ),
     # what ``timm.create_model(name, checkpoint_path=...)`` and ``load_checkpoint(model, file, strict=False)`` take
-    Target(
-        "timm",
-        (".pth", ".safetensors"),
-        _timm,
-        _timm_stages,
-        widths=False,
-    ),
+    Target("timm", (".pth", ".safetensors"), _timm, _timm_stages, widths=False),
     # a folder for the Hugging Face Hub, in timm's layout; tools/convert.py writes a model card into it
     Target(
         "hf",
@@ -292,13 +286,7 @@ ROWS = (
     ),
     # a plain state dict for ``load_state_dict(..., strict=False)``: only the classifier is missing; the proof keeps the recipe
     Target(
-        "torchvision",
-        (".pth", ".pt"),
-        _torchvision,
-        _watched,
-        container="",
-        stems=("imagenet", "patch"),
-        widths=False,
+        "torchvision", (".pth", ".pt"), _torchvision, _watched, container="", stems=("imagenet", "patch"), widths=False
     ),
 )
 TARGETS = {row.name: row for row in ROWS}

@@ -1,6 +1,6 @@
 """The model card of a folder for the Hugging Face Hub: how weights were made, are used, were proven and measured."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,6 @@ from transfer.results import Result
 if TYPE_CHECKING:
     from transfer.convert.convert import Proof
 
-FILE = "README.md"
 TASKS = {"detectron2": "object-detection", "mmseg": "image-segmentation", "classification": "image-classification"}
 
 
@@ -42,7 +41,9 @@ def convert(
     digest = weights_file.digest(source)
     own = measured(results, digest)  # first: nothing is written for results of something else
     proof = converter.convert(source, output, target=target, source_sha256=digest, **options)
-    write(Path(output), proof.to_dict(), own, license)
+    name = Path(output).name
+    lines = ["---", _metadata(name, own, license), "---", "", *_lines(name, proof, converter.table(proof), own)]
+    write_atomic(Path(output) / "README.md", "\n".join(lines) + "\n")
     return proof
 
 
@@ -67,17 +68,6 @@ def measured(folders: Sequence[Path], sha256: str) -> list[Result]:
     return own
 
 
-def write(folder: Path, proof: Mapping[str, Any], own: Sequence[Result], license: str = "") -> Path:
-    """Write README.md into the folder that a conversion with target ``hf`` made; ``proof`` is its proof as plain values."""
-    text = (
-        f"---\n{_metadata(folder.name, proof, own, license)}\n---\n\n"
-        + "\n".join(_lines(folder.name, proof, own))
-        + "\n"
-    )
-    write_atomic(folder / FILE, text)
-    return folder / FILE
-
-
 Cell = tuple[
     Result, str, statistics.Summary, str
 ]  # a trial of it, the metric, its values, what departs from the protocol
@@ -98,7 +88,7 @@ def _cells(own: Sequence[Result]) -> Iterator[Cell]:
                 yield first, name, statistics.summarise(values), " ".join(first.protocol.options)
 
 
-def _metadata(name: str, proof: Mapping[str, Any], own: Sequence[Result], license: str) -> str:
+def _metadata(name: str, own: Sequence[Result], license: str) -> str:
     """Return the Hub's YAML: https://huggingface.co/docs/hub/model-cards."""
     from huggingface_hub import EvalResult, ModelCardData  # here: only a card needs the Hub's client
 
@@ -124,11 +114,11 @@ def _metadata(name: str, proof: Mapping[str, Any], own: Sequence[Result], licens
     return data.to_yaml().strip()
 
 
-def _lines(name: str, proof: Mapping[str, Any], own: Sequence[Result]) -> Iterator[str]:
-    recipe = proof["recipe"]
+def _lines(name: str, proof: "Proof", shown: str, own: Sequence[Result]) -> Iterator[str]:
+    recipe = proof.recipe
     yield f"# {escape(name)}"
     yield ""
-    yield f"A {escape(proof['arch'])} backbone without a classifier. It gives feature maps of strides 4, 8, 16 and 32."
+    yield f"A {escape(proof.arch)} backbone without a classifier. It gives feature maps of strides 4, 8, 16 and 32."
     yield from ("", "## How it was trained", "")
     yield from (
         f"- {escape(line)}"
@@ -146,28 +136,12 @@ def _lines(name: str, proof: Mapping[str, Any], own: Sequence[Result]) -> Iterat
     yield from table(["recipe", ""], told[: 4 if recipe["family"] == "resnet" else 3])
     yield from ("", "## What is in the file", "")
     yield (
-        f"{proof['tensors_mapped']} of {proof['tensors_expected']} tensors of the four stages, bit for bit, from a checkpoint in "
-        f"the layout of {escape(proof['source'])}. The features of timm's network with this file, against those of the network "
-        "that the checkpoint was read into, on two random images:"
+        f"{proof.tensors_mapped} of {proof.tensors_expected} tensors of the four stages, bit for bit, from a checkpoint in the "
+        f"layout of {escape(proof.source)}. Each stage's largest feature, and its largest difference between timm's network with "
+        "this file and the network that the checkpoint was read into, on two random images:"
     )
-    yield ""
-    rows = [
-        (
-            row["stage"],
-            str(row["tensors"]),
-            f"{row['parameters']:,}",
-            *(
-                ("–", "–")
-                if row["max_abs_feature"] is None
-                else (f"{row['max_abs_feature']:.4g}", f"{row['max_abs_feature_difference']:.1e}")
-            ),
-        )
-        for row in proof["stages"]
-    ]
-    yield from table(["stage", "tensors", "parameters", "largest feature", "largest difference"], rows)
-    yield ""
-    yield from (f"- {escape(note)}" for note in proof["notes"])
-    yield from (f"- sha256 of the {what}: {proof[key]}" for what, key in _HASHES)
+    yield from ("", "```text", shown.replace("`", ""), "```", "")
+    yield from (f"- {escape(note)}" for note in proof.notes)
     if cells := list(_cells(own)):
         yield from (
             "",
@@ -188,6 +162,3 @@ def _lines(name: str, proof: Mapping[str, Any], own: Sequence[Result]) -> Iterat
             for result, metric, summary, departs in cells
         ]
         yield from table(["benchmark", "metric", "value", "trials", "departs from its protocol", "protocol"], found)
-
-
-_HASHES = (("checkpoint", "source_sha256"), ("tensors", "tensors_sha256"), ("weights file", "sha256"))
