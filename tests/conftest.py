@@ -5,12 +5,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 from running import Run
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and for every subprocess
 
+# The same examples on every run, few of them, no clock, nothing kept on disk.
+hypothesis.settings.register_profile("project", max_examples=40, deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("project")
+
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the markers of tests that need more than Python."""
+    config.addinivalue_line("markers", "slurm: starts a Slurm cluster of one node (Debian: slurm-wlm and munge)")
 
 
 @pytest.fixture(autouse=True)

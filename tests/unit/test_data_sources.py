@@ -1,10 +1,20 @@
-"""One reader of images: layouts, lists, labels and what is damaged."""
+"""Data sources of pre-training and classification: image folders, CIFAR, Tiny ImageNet, tar shards, drawn shapes."""
 
+import gc
+import hashlib
+import io
 import json
+import multiprocessing
+import os
 import pickle
 import shutil
+import subprocess
+import sys
+import tarfile
+import time
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -13,11 +23,14 @@ from PIL import Image
 from scipy.io import savemat
 
 from core.config import dump, load, parse
+from core.contours import FULL, OUTLINES, PIXEL, fill, place
+from core.data import tar_urls
 from core.data.imagefolder import ImageFolder, class_names
 from core.decoding import DamagedImage
 from core.errors import InputError
 from core.plugins import find
-from core.shapes import render
+from core.shapes import CLASSES, FAVOURITES, MIN_VISIBLE, render
+from core.textures import TEXTURES
 from transfer import benchmarks
 from transfer.datasets import (
     ade20k,
@@ -29,6 +42,10 @@ from transfer.datasets import (
     published,
 )
 from transfer.datasets.checking import require
+from transfer.datasets.shapes import jpeg
+
+# ---- one reader of images: layouts, lists, labels and what is damaged ----
+
 
 RECORDS = 3  # of every made CIFAR file
 
@@ -607,3 +624,287 @@ def test_another_folder_and_another_number_of_images_are_refused(small, tmp_path
 def test_each_set_has_a_probe() -> None:
     probes = {name: row for name, row in benchmarks.shipped().items() if name.removesuffix("_linear") in MADE}
     assert {row.sets for row in probes.values()} == {(name,) for name in MADE}
+
+
+# ---- tar shards, here and at URLs: the same images in the same order, and what happens when they fail ----
+
+
+def tar_of(members: list[tuple[str, bytes]]) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return file.getvalue()
+
+
+PICTURES = [picture(seed, side=40) for seed in range(6)]
+FOLDERS = [(f"set/{'ab'[index % 2]}/{index}.png", data) for index, data in enumerate(PICTURES)]
+PAIRS = [
+    member
+    for index, data in enumerate(PICTURES)
+    for member in ((f"{index:04d}.cls", str(5 - index).encode()), (f"{index:04d}.png", data))
+]
+
+
+def test_labels_come_from_cls_members_or_else_from_folders(tmp_path):
+    write(tmp_path / "folders.tar", tar_of(FOLDERS))
+    write(tmp_path / "pairs.tar", tar_of(PAIRS))
+    write(tmp_path / "names.tar", tar_of([("1.cls", b"owl"), ("1.png", PICTURES[0]), ("2.png", PICTURES[1])]))
+    labels = {
+        name: make(name="tar_shards", root=str(tmp_path / f"{name}.tar")).labels
+        for name in ("folders", "pairs", "names")
+    }
+    assert labels == {"folders": [0, 1, 0, 1, 0, 1], "pairs": [5, 4, 3, 2, 1, 0], "names": [0, -1]}
+
+
+@pytest.mark.parametrize("scheme", ["memory", "file"])
+@pytest.mark.parametrize("keep", [False, True])
+def test_images_at_urls_are_those_of_the_local_tar_in_the_same_order(tmp_path, scheme, keep):
+    place = tmp_path / "shards"
+    for number in (8, 9, 10):
+        write(place / f"part-{number:02d}.tar", tar_of(FOLDERS[2 * number - 16 : 2 * number - 14]))
+    urls = f"file://{place}/part-{{08..10}}.tar"
+    if scheme == "memory":
+        system = fsspec.filesystem("memory")
+        for path in place.iterdir():
+            system.pipe(f"/{tmp_path.name}/{path.name}", path.read_bytes())
+        urls = f"memory://{tmp_path.name}/part-{{08..10}}.tar"
+    more = {"keep": str(tmp_path / "kept")} if keep else {}
+    source = make(name="tar_urls", urls=urls, index=str(tmp_path / "index"), **more)
+    local = make(name="tar_shards", root=str(place))
+    assert len(source) == len(local) == 6
+    assert source.labels == local.labels
+    for index in (3, 0, 5, 1, 4, 2):
+        assert torch.equal(source.image(index), local.image(index))
+    if keep:
+        shutil.rmtree(place)
+        assert torch.equal(source.image(0), local.image(0))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # webdataset leaves its file open
+def test_webdataset_writes_what_is_read_here_and_reads_it_in_the_same_order(tmp_path):
+    import webdataset
+
+    with webdataset.TarWriter(str(tmp_path / "w.tar")) as writer:
+        for index, data in enumerate(PICTURES):
+            writer.write({"__key__": f"{index:05d}", "png": data, "cls": index % 3})
+    source = make(name="tar_urls", urls=f"file://{tmp_path}/w.tar", index=str(tmp_path / "index"))
+    theirs = list(webdataset.WebDataset(f"file:{tmp_path}/w.tar", shardshuffle=False))
+    assert source.labels == [int(sample["cls"]) for sample in theirs] == [0, 1, 2, 0, 1, 2]
+    for index, sample in enumerate(theirs):
+        assert torch.equal(source.image(index), pixels(sample["png"]))
+    gc.collect()
+
+
+def test_a_shard_is_indexed_once_and_again_when_it_changed(tmp_path, monkeypatch):
+    shard = write(tmp_path / "s.tar", tar_of(PAIRS))
+    settings = {"name": "tar_urls", "urls": f"file://{shard}", "index": str(tmp_path / "index")}
+    first = make(**settings)
+    with monkeypatch.context() as patched:
+        patched.setattr(tar_urls._tar_index, "find", None)  # would fail if it were called
+        assert make(**settings).members == first.members
+    (kept,) = (tmp_path / "index").iterdir()
+    kept.write_text("{damaged")
+    assert make(**settings).members == first.members
+    time.sleep(0.01)
+    write(shard, tar_of(PAIRS[:4]))
+    assert len(make(**settings)) == 2
+    assert len(list((tmp_path / "index").iterdir())) == 2
+
+
+def test_forked_workers_read_the_same(tmp_path):
+    shard = write(tmp_path / "s.tar", tar_of(FOLDERS))
+    source = make(name="tar_urls", urls=f"file://{shard}", index=str(tmp_path / "index"))
+    expected = [int(source.image(index).sum()) for index in range(6)]
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert pool.map(_total, [(source, index) for index in range(6)]) == expected
+
+
+def _total(what: tuple) -> int:
+    source, index = what
+    return int(source.image(index).sum())
+
+
+@pytest.mark.parametrize("name", ["tar_shards", "tar_urls"])
+@pytest.mark.parametrize("cut", [1100, 700, None])
+def test_a_truncated_tar_is_refused_wherever_it_ends(tmp_path, name, cut):
+    whole = tar_of(FOLDERS)
+    with tarfile.open(fileobj=io.BytesIO(whole)) as tar:
+        end = [member.offset for member in tar][3]  # exactly between two members
+    shard = write(tmp_path / "s.tar", whole[: end if cut is None else cut])
+    settings = (
+        {"root": str(shard)} if name == "tar_shards" else {"urls": f"file://{shard}", "index": str(tmp_path / "i")}
+    )
+    with pytest.raises(InputError, match=r"s\.tar is truncated"):
+        make(name=name, **settings)
+    assert not (tmp_path / "i").exists()
+
+
+@pytest.mark.parametrize(
+    ("urls", "message"),
+    [
+        ("memory://nowhere/a.tar", "no tar shard at memory://nowhere/a.tar; set data.urls"),
+        ("nothing://a.tar", r"data\.urls: nothing://a\.tar cannot be read \(Protocol not known"),
+        ("memory://a-{3..1}.tar", r"the range \{3\.\.1\} of .* is empty"),
+    ],
+)
+def test_urls_that_lead_nowhere_are_refused(tmp_path, urls, message):
+    with pytest.raises(InputError, match=message):
+        make(name="tar_urls", urls=urls, index=str(tmp_path))
+
+
+def test_a_lost_connection_is_tried_again_and_then_stops_the_run_instead_of_skipping(tmp_path, monkeypatch):
+    shard = write(tmp_path / "s.tar", tar_of(FOLDERS))
+    source = make(name="tar_urls", urls=f"file://{shard}", index=str(tmp_path / "index"))
+    good, calls = source._fetch, []
+
+    def shaky(*place: int) -> bytes:
+        calls.append(place)
+        if len(calls) < 3:
+            raise OSError("connection lost")
+        return good(*place)
+
+    monkeypatch.setattr(tar_urls, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(source, "_fetch", shaky)
+    assert torch.equal(source.image(0), pixels(PICTURES[0]))
+    monkeypatch.setattr(tar_urls, "PAUSES", (0.0,))
+    calls.clear()
+    with pytest.raises(InputError, match=r"cannot read file://.*s\.tar \(connection lost\)") as caught:
+        source.image(0)
+    assert type(caught.value) is InputError  # a DamagedImage would be skipped
+
+
+def test_a_shard_that_shrank_during_the_run_is_told_apart_from_a_damaged_image(tmp_path):
+    shard = write(tmp_path / "s.tar", tar_of(FOLDERS))
+    source = make(name="tar_urls", urls=f"file://{shard}", index=str(tmp_path / "index"))
+    shard.write_bytes(shard.read_bytes()[:2000])
+    with pytest.raises(InputError, match=r"s\.tar is shorter than its index says; remove the folder .*index") as caught:
+        source.image(5)
+    assert type(caught.value) is InputError
+
+
+def test_ranges_of_urls_are_written_out_with_their_zeros():
+    assert tar_urls.expand("a-{08..10}.tar") == ["a-08.tar", "a-09.tar", "a-10.tar"]
+    assert tar_urls.expand("{0..1}/{0..1}") == ["0/0", "0/1", "1/0", "1/1"]
+    assert tar_urls.expand("plain.tar") == ["plain.tar"]
+
+
+# ---- the renderer of the embedded set: the same bytes everywhere, consistent masks, recognisable classes ----
+
+
+PIXELS = "0c9c3e551487e3265b04e44b602498ac1923b3964006b78ea41b1a20e9429107"
+FILES = "19675b0bc9d9db955d2ef6698b355e7fec816873db0964818c81b141fdc3f465"
+
+
+def hashes() -> list[str]:
+    pixels, files = hashlib.sha256(), hashlib.sha256()
+    for seed, index, size in ((0, 0, 128), (1, 7, 128), (2, 300, 128), (1000, 1999, 96), (5, 5, 224)):
+        scene = render(seed, index, size)
+        pixels.update(scene.image.tobytes() + b"".join(item.mask.tobytes() for item in scene.objects))
+        files.update(jpeg(scene.image))
+    return [pixels.hexdigest(), files.hexdigest()]
+
+
+def test_rendered_pixels_and_encoded_files_have_the_pinned_bytes():
+    assert hashes() == [PIXELS, FILES]
+
+
+def test_other_instruction_sets_give_the_same_bytes():
+    code = "from test_data_sources import hashes; print(*hashes())"
+    plain = {
+        "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR",
+        "JSIMD_FORCENONE": "1",
+        "PYTHONPATH": os.path.dirname(__file__),
+    }
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, env={**os.environ, **plain}, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [PIXELS, FILES]
+
+
+def test_a_scene_depends_on_seed_index_and_size_only():
+    first = render(3, 4).image
+    render(9, 9)
+    assert np.array_equal(first, render(3, 4).image)
+    assert not np.array_equal(first, render(3, 5).image)
+    assert not np.array_equal(first, render(4, 4).image)
+
+
+def test_all_classes_appear_about_equally_often_with_one_to_three_objects():
+    scenes = [render(1, index) for index in range(120)]
+    assert {len(scene.objects) for scene in scenes} == {1, 2, 3}
+    counts = np.bincount([item.label for scene in scenes for item in scene.objects], minlength=len(CLASSES))
+    assert len(counts) == len(CLASSES) >= 8
+    assert counts.min() > 0.5 * counts.mean()
+
+
+def test_masks_are_disjoint_and_large_enough_and_boxes_are_tight():
+    for index in range(30):
+        objects = render(2, index).objects
+        assert np.sum([item.mask for item in objects], axis=0).max() == 1
+        for item in objects:
+            left, top, right, bottom = item.box
+            assert item.mask.sum() >= MIN_VISIBLE
+            assert item.mask[top:bottom, left:right].sum() == item.mask.sum()
+            assert all(edge.any() for edge in (item.mask[top], item.mask[bottom - 1]))
+            assert all(edge.any() for edge in (item.mask[:, left], item.mask[:, right - 1]))
+
+
+def test_some_objects_are_partly_hidden():
+    boxes = [[item.box for item in render(1, index).objects] for index in range(40)]
+    overlaps = sum(
+        a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3] for x in boxes for a in x for b in x if a < b
+    )
+    assert overlaps > 8
+
+
+def test_an_object_differs_from_what_surrounds_it():
+    differences = []
+    for index in range(40):
+        scene = render(1, index)
+        around = ~np.any([item.mask for item in scene.objects], axis=0)
+        differences += [np.abs(scene.image[i.mask].mean(0) - scene.image[around].mean(0)).sum() for i in scene.objects]
+    assert np.median(differences) > 100
+
+
+def test_the_fill_is_exact_on_a_square_and_on_a_cut_one():
+    corners = np.array([(1, 1), (3, 1), (3, 3), (1, 3)]) * PIXEL
+    window, covered = fill([corners + PIXEL // 2], 8)
+    assert window == (slice(1, 4), slice(1, 4))
+    assert (covered * 4 // FULL).tolist() == [[1, 2, 1], [2, 4, 2], [1, 2, 1]]
+    window, covered = fill([corners - 2 * PIXEL], 8)
+    assert window == (slice(0, 1), slice(0, 1))
+    assert covered.tolist() == [[FULL]]
+
+
+def test_a_ring_has_an_empty_middle_and_a_disc_its_area():
+    for name, share in (("disc", np.pi), ("ring", np.pi * (1 - 0.55**2))):
+        _, covered = fill(place(OUTLINES[name], (64 * PIXEL, 64 * PIXEL), 40 * PIXEL, 17), 128)
+        assert covered.max() == FULL
+        assert covered.sum() / FULL == pytest.approx(share * 40 * 40, rel=0.01)
+        assert covered[covered.shape[0] // 2, covered.shape[1] // 2] == (FULL if name == "disc" else 0)
+
+
+def test_something_outside_the_canvas_covers_nothing():
+    _, covered = fill(place(OUTLINES["star"], (-90 * PIXEL, 20 * PIXEL), 10 * PIXEL, 0), 32)
+    assert covered.sum() == 0
+
+
+@pytest.mark.parametrize("name", TEXTURES)
+def test_a_texture_stays_in_range_at_any_size(name):
+    rng = np.random.default_rng(0)
+    for height, width, period in ((1, 1, 4), (3, 200, 4), (128, 128, 24), (61, 17, 9)):
+        field = TEXTURES[name](rng, height, width, period)
+        assert np.broadcast_to(field, (height, width)).shape == field.shape
+        assert 0 <= field.min() <= field.max() <= 255
+
+
+def test_every_class_has_a_favourite_texture():
+    assert len(FAVOURITES) == len(CLASSES)
+    assert set(FAVOURITES) <= set(TEXTURES)
+
+
+def test_too_small_an_image_is_refused_with_the_next_step():
+    with pytest.raises(ValueError, match="ask for 32 or more"):
+        render(0, 0, 16)
