@@ -523,6 +523,36 @@ def config(path: Path) -> Any:
     return read_config(str(path), [])[0]
 
 
+def test_convnexts_release_crops_half_of_the_images_between_two_scalings(tmp_path: Path) -> None:
+    pixels = np.zeros((300, 400, 3), dtype=np.uint8)
+    pixels[100:200, 50:150] = 255
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    outline = [50.0, 100.0, 150.0, 100.0, 150.0, 200.0, 50.0, 200.0]
+    thing = {"bbox": [50, 100, 100, 100], "bbox_mode": 1, "category_id": 0, "segmentation": [outline]}
+    record = {"file_name": str(tmp_path / "a.png"), "height": 300, "width": 400, "annotations": [thing]}
+    cfg = config(FOLDER / "mask-rcnn_convnext-t-fpn-official_8xb2-263880_coco.yaml")
+    mapper, shapes_found = datasets._mapper(cfg), []
+    np.random.seed(0)
+    for _ in range(50):
+        found = mapper(record)
+        image, boxes = found["image"].float(), found["instances"].gt_boxes.tensor
+        height, width = image.shape[1:]
+        assert min(height, width) in cfg.INPUT.MIN_SIZE_TRAIN or max(height, width) == 1333
+        shapes_found.append(width / height)
+        inside = sum(
+            float(image[:, int(t) : int(b + 0.5), int(x) : int(r + 0.5)].sum()) for x, t, r, b in boxes.tolist()
+        )
+        assert inside >= 0.93 * float(image.sum())  # the box is what of the square is left, but for its soft edge
+    cropped = [shape for shape in shapes_found if abs(shape - 4 / 3) > 0.01]
+    assert 15 <= len(cropped) <= 35
+    assert min(cropped) >= 384 / 600 - 0.01
+    plain = config(FOLDER / "mask-rcnn_convnext-t-fpn_8xb2-90k_coco.yaml")
+    assert all(
+        abs(found["image"].shape[2] / found["image"].shape[1] - 4 / 3) < 0.01
+        for found in map(datasets._mapper(plain), [record] * 9)
+    )
+
+
 def test_a_tiny_run_keeps_the_network_and_shortens_all_else(coco: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DETECTRON2_DATASETS", str(coco / "root"))
     cfg, before = config(FPN), config(FPN)

@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, DatasetFromList, MapDataset, MetadataCatalog
+from detectron2.data import DatasetCatalog, DatasetFromList, DatasetMapper, MapDataset, MetadataCatalog
 from detectron2.data.build import _train_loader_from_config, trivial_batch_collator, worker_init_reset_seed
 from detectron2.data.datasets import load_coco_json, register_coco_instances, register_pascal_voc
 from detectron2.data.datasets.pascal_voc import CLASS_NAMES
+from detectron2.data.transforms import AugmentationList, RandomApply, RandomCrop, ResizeShortestEdge
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
 from torch.utils.data import DataLoader
@@ -138,6 +139,25 @@ class NamedMapper:
             return self.mapper(record)
 
 
+def _mapper(cfg: CfgNode) -> DatasetMapper:
+    """Return Detectron2's mapper for training; of ``INPUT.CROP.SHARE`` of the images it sees a random part of the scaled image.
+
+    So DETR (arXiv 2005.12872, sec. 4) and ConvNeXt's release do: short side one of ``INPUT.CROP.MIN_SIZE``, a crop, and then
+    the scaling of all images; boxes are those of the objects, cut at the crop's edge.
+    """
+    crop = cfg.INPUT.CROP
+    if not crop.ENABLED or crop.SHARE == 1:
+        return DatasetMapper(cfg, True)
+    parts = DatasetMapper.from_config(cfg, True)
+    scale = ResizeShortestEdge(crop.MIN_SIZE, cfg.INPUT.MAX_SIZE_TRAIN, "choice")
+    _, *rest = parts["augmentations"]
+    parts["augmentations"] = [
+        RandomApply(AugmentationList([scale, RandomCrop(crop.TYPE, crop.SIZE)]), crop.SHARE),
+        *rest,
+    ]
+    return DatasetMapper(**{**parts, "recompute_boxes": False})
+
+
 class TrainLoader:
     """Detectron2's training images in batches, for ever; ``begin`` says with which seed, and after how many batches.
 
@@ -146,7 +166,7 @@ class TrainLoader:
     """
 
     def __init__(self, cfg: CfgNode) -> None:
-        parts = _train_loader_from_config(cfg)
+        parts = _train_loader_from_config(cfg, _mapper(cfg))
         records, mapper = parts["dataset"], NamedMapper(parts["mapper"])
         self.sampler, self.workers = parts["sampler"], parts["num_workers"]
         self.batch = parts["total_batch_size"] // comm.get_world_size()

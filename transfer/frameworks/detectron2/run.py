@@ -124,7 +124,8 @@ def read_config(file: str, options: list[str]) -> tuple[CfgNode, set[str]]:
     cfg = get_cfg()
     cfg.SOLVER.OPTIMIZER = "SGD"  # our keys beyond Detectron2's: AdamW is the other optimizer,
     cfg.SOLVER.LAYER_DECAY = 1.0  # its rate is multiplied by this from layer to layer towards the image,
-    cfg.SOLVER.ACCUMULATE = 1  # and gradients of so many parts of an iteration's images are added up before a step
+    cfg.SOLVER.ACCUMULATE = 1  # and gradients of so many parts of an iteration's images are added up before a step;
+    cfg.INPUT.CROP.SHARE, cfg.INPUT.CROP.MIN_SIZE = 1.0, (400, 500, 600)  # datasets.py says what these do
     written = _written(Path(file), ()) if file else {}
     try:
         cfg.merge_from_other_cfg(CfgNode(written))
