@@ -1,5 +1,6 @@
 """A published recipe on 8, 4, 2 and 1 devices is the original's, key by key and rate by rate; what cannot be kept is said."""
 
+import copy
 import types
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,41 @@ def adapted(cfg: Any, count: int, **asked: Any) -> tuple[dict[str, Any], list[st
     return detectron2.summary(fitted, count), said
 
 
+def learned(cfg: Any) -> dict[str, Any]:
+    """Return what else of a config decides the numbers, under the table's names."""
+    if isinstance(cfg, compat.Config):
+        sets = {"train": cfg.train_dataloader.dataset, "test": cfg.test_dataloader.dataset}
+        pipelines = {}
+        for name, part in sets.items():
+            while "pipeline" not in part:
+                part = part.dataset if "dataset" in part else part.datasets[0]
+            pipelines[name] = {step.type: step for step in part.pipeline}
+        scaled, tested, optimizer = pipelines["train"]["RandomResize"], cfg.model.test_cfg, cfg.optim_wrapper.optimizer
+        return {
+            **{
+                "optimizer": optimizer.type,
+                "momentum": optimizer.get("momentum", 0),
+                "weight_decay": optimizer.weight_decay,
+            },
+            **{"scale": list(scaled.scale), "ratios": list(scaled.ratio_range)},
+            "crop": list(pipelines["train"]["RandomCrop"].crop_size),
+            "test_scale": list(pipelines["test"].get("Resize", {}).get("scale", [])),
+            "layer_decay": (cfg.optim_wrapper.get("paramwise_cfg") or {}).get("decay_rate", 1.0),
+            "slide": [tested.crop_size[0], tested.stride[0]] if tested.mode == "slide" else [],
+        }
+    solver, images = cfg.SOLVER, cfg.INPUT
+    return {
+        **{"optimizer": solver.OPTIMIZER, "momentum": solver.MOMENTUM if solver.OPTIMIZER == "SGD" else 0},
+        **{"weight_decay": solver.WEIGHT_DECAY, "layer_decay": solver.LAYER_DECAY},
+        **{
+            "short_sides": list(images.MIN_SIZE_TRAIN),
+            "longest": images.MAX_SIZE_TRAIN,
+            "test_side": images.MIN_SIZE_TEST,
+        },
+        "cropped": images.CROP.SHARE if images.CROP.ENABLED else 0,
+    }
+
+
 def test_the_table_has_every_protocol_that_trains_on_gpus() -> None:
     trained = {name for name, row in benchmarks.shipped().items() if row.framework in ("detectron2", "mmseg")}
     assert set(ORIGINALS) == {name for name in trained if not name.startswith(("tiny_", "shapes_"))}
@@ -50,8 +86,15 @@ def test_the_table_has_every_protocol_that_trains_on_gpus() -> None:
 
 @pytest.mark.parametrize("name", ORIGINALS)
 def test_a_recipe_is_the_originals_on_any_number_of_devices(name: str) -> None:
-    row, original = benchmarks.find(name), ORIGINALS[name]
+    row, original, cfg = benchmarks.find(name), ORIGINALS[name], config(name)
     for count in DEVICES:
+        fitted = cfg
+        if isinstance(cfg, compat.Config):
+            mmseg.adapt(fitted := copy.deepcopy(cfg), count, cuda=True)
+        else:
+            fitted, _ = detectron2.adapt(cfg, count, cuda=True)
+        found = learned(fitted)
+        assert found == {key: original[key] for key in found}, count
         found = frameworks.of(row).summary(row.config_file, count)
         for key in ("batch", "lr", "warm_up", "steps", "iterations", "norm_group", "precise_bn_images"):
             assert found[key] == pytest.approx(original[key], rel=1e-12), (count, key)
