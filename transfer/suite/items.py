@@ -129,7 +129,8 @@ def _measurements(
         maker, file, key = sources[label]
         measure = suite.benchmarks[benchmark]
         row = measure.benchmark
-        devices = _devices(measure.devices or suite.devices, row.devices, available, f"benchmarks.{benchmark}")
+        every = suite.devices if "devices" in frameworks.of(row).varies else 1  # classification takes one
+        devices = _devices(measure.devices or every, row.devices, available, f"benchmarks.{benchmark}")
         decides = [key, rules[benchmark], trial, *(["linear"] if measure.scaling == "linear" else [])]
         base = folder / f"{label}--{benchmark}--trial{trial}--{_key(decides)[:8]}"
         job = _job(suite, label, benchmark, file, trial, base, devices)
