@@ -38,7 +38,7 @@ class Cifar(ImageFolder):
             """List both splits of the form that is there."""
             root = datasets_root() / self.root
             if (root / "train").is_dir() or (form := _cifar_batches.check(root)) is None:
-                return ImageFolder.Splits(root=root).read()
+                return ImageFolder.Splits(root=self.root).read()  # below the data sets again
             return Labelled(tuple(map(str, range(form.classes))), self._split(root, "train"), self._split(root, "test"))
 
         def _split(self, root: Path, split: str) -> Split:

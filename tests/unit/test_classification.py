@@ -80,6 +80,12 @@ def test_class_folders_become_labels_in_the_order_of_their_names(folders):
     assert data.test.image(3).unique().tolist() == [101]
 
 
+def test_class_folders_of_cifar_lie_below_the_folder_of_data_sets_even_where_that_is_relative(folders, monkeypatch):
+    monkeypatch.chdir(folders.parent.parent)
+    monkeypatch.setenv("DETECTRON2_DATASETS", folders.parent.name)
+    assert Cifar.Splits(root="set").read().classes == ("ant", "bee")
+
+
 def test_a_class_list_keeps_its_classes_in_its_order(folders, tmp_path):
     (tmp_path / "list.txt").write_text("bee  # comment\n")
     data = ImageFolder.Splits(root=folders, class_list=tmp_path / "list.txt").read()
