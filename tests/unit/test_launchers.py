@@ -13,7 +13,7 @@ import pytest
 
 from core import plugins
 from core.errors import InputError
-from transfer.suite import execution, process
+from transfer.suite import execution, process, warm
 from transfer.suite.execution import Limits, Work
 from transfer.suite.items import Item
 from transfer.suite.launchers import slurm
@@ -24,7 +24,7 @@ from transfer.suite.launchers.slurm import Slurm
 @pytest.fixture(autouse=True)
 def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("CUDA_VISIBLE_DEVICES", *process.THREADS):
+    for name in ("CUDA_VISIBLE_DEVICES", *warm.THREADS):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -65,7 +65,7 @@ def test_an_item_sees_its_own_devices_and_its_share_of_the_cores(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 12)
     two = local(devices=("0", "3"))
     assert (two.slots(), two.available, two.width) == (["0", "3"], 2, 2)
-    assert two.environment(["0"], 1) == {"CUDA_VISIBLE_DEVICES": "0", **dict.fromkeys(process.THREADS, "6")}
+    assert two.environment(["0"], 1) == {"CUDA_VISIBLE_DEVICES": "0", **dict.fromkeys(warm.THREADS, "6")}
     assert two.environment(["0", "3"], 2)["CUDA_VISIBLE_DEVICES"] == "0,3"
     assert local(devices=("0", "3"), jobs=3).slots() == ["0", "3", "0"]  # two items share the first
     assert local(jobs=1).environment([""], 4)["OMP_NUM_THREADS"] == "3"  # an item of four processes on the CPU
@@ -345,3 +345,74 @@ def test_a_job_that_vanishes_is_a_failure_with_its_state_as_the_reason(run_slurm
     statuses = run_slurm([item], clock)
     assert (statuses["a"].state, statuses["a"].reason) == ("failed", "Slurm ended its job: NODE_FAIL")
     assert json.loads(Path("out/a/failure.json").read_text())["reason"] == "Slurm ended its job: NODE_FAIL"
+
+
+# ---- the warm process ----
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="forks on request are for Linux")
+
+
+def _warm(name, code, modules=("fractions",)):
+    item = _item(name, code)
+    return dataclasses.replace(item, command=(sys.executable, f"{name}.py", "given"), modules=modules)
+
+
+@linux
+def test_commands_of_a_warm_process_are_forks_that_have_imported_what_they_need_and_processes_of_their_own():
+    own = (
+        "assert 'fractions' in sys.modules and sys.argv[1:] == ['given'] and os.getsid(0) == os.getpid()\n"
+        "assert os.environ['MASKTRANSFER_ITEM'] == str(pathlib.Path('out', pathlib.Path(sys.argv[0]).stem).resolve())\n"
+        "assert f'MASKTRANSFER_ITEM={os.environ[\"MASKTRANSFER_ITEM\"]}\\0' in open('/proc/self/environ').read()\n"
+        "import random; print('drew', random.random(), flush=True)"
+    )
+    statuses, _ = _run([_warm("a", own), _warm("b", own), _warm("c", "sys.exit('RuntimeError: no luck')")], jobs=2)
+    assert {name: status.state for name, status in statuses.items()} == {"a": "done", "b": "done", "c": "failed"}
+    assert statuses["c"].reason == "exit code 1: RuntimeError: no luck"
+    drawn = [Path("out", name, execution.LOG).read_text().partition("drew ")[2] for name in "ab"]
+    assert drawn[0] != drawn[1]
+    statuses, _ = _run(
+        [_warm("d", "assert 'fractions' not in sys.modules")]
+    )  # not worth a warm process: there is one item
+    assert statuses["d"].state == "done"
+
+
+@linux
+def test_a_fork_ends_with_whoever_asked_for_it_and_tells_the_signal_that_ended_it():
+    Path("sleep.py").write_text("import time; time.sleep(60)")
+    Path("asker.py").write_text(
+        "import sys, time\nfrom pathlib import Path\nfrom transfer.suite import process\n"
+        "made = process.start([sys.executable, 'sleep.py'], Path('asked.log'))\n"
+        "print(type(made).__name__, made.pid, flush=True)\ntime.sleep(60)"
+    )
+    with warm.kept(["json"], {"OMP_NUM_THREADS": "1"}) as place:
+        environment = {**os.environ, **place, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(execution.ROOT)}
+        asker = subprocess.Popen([sys.executable, "asker.py"], stdout=subprocess.PIPE, text=True, env=environment)
+        with asker.stdout as said:
+            kind, pid = said.readline().split()
+        assert kind == "Forked"
+        asker.kill()
+        asker.wait()
+        deadline = time.monotonic() + 20
+        while process.psutil.pid_exists(int(pid)):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        made = process.start([sys.executable, "sleep.py"], Path("log"), environment)
+        assert made.poll() is None
+        process.stop(made)
+        assert made.returncode == -15
+
+
+@linux
+def test_what_the_warm_process_cannot_serve_is_started_by_itself():
+    Path("quick.py").write_text("print('done')")
+    command = [sys.executable, "quick.py"]
+    with warm.kept(["json"], {"OMP_NUM_THREADS": "1"}) as place:
+        other = process.start(
+            command, Path("log"), {**place, "OMP_NUM_THREADS": "2"}
+        )  # is read when libraries are loaded
+        assert (type(other), other.wait(30)) == (subprocess.Popen, 0)
+        code = process.start([sys.executable, "-c", "print(1)"], Path("log"), {**place, "OMP_NUM_THREADS": "1"})
+        assert (type(code), code.wait(30)) == (subprocess.Popen, 0)
+    late = process.start(command, Path("log"), {**place, "OMP_NUM_THREADS": "1"})
+    assert (type(late), late.wait(30)) == (subprocess.Popen, 0)
+    assert Path("log").read_text().split() == ["done", "1", "done"]

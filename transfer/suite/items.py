@@ -46,6 +46,7 @@ class Item:
     job: Job | None = None
     devices: int = 1
     expected: float | None = None  # seconds, from the published run's
+    modules: tuple[str, ...] = ()  # that a warm process imports for its commands
 
     @property
     def sort(self) -> str:
@@ -97,7 +98,9 @@ def _source(suite: Suite, label: str, folder: Path, trial: int, available: int) 
     several = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(devices)) if devices > 1 else ()
     command = (sys.executable, *several, script, str(pretrain.config), *pretrain.overrides, f"run.folder={home}")
     name = f"{label} (pre-training{f' {trial}' if pretrain.repeat else ''})"
-    return Item(name, "pretrain", shown, home, command, checkpoint_file=file, devices=devices), file, key
+    modules = () if several else ("pretrain.setup",)
+    item = Item(name, "pretrain", shown, home, command, checkpoint_file=file, devices=devices, modules=modules)
+    return item, file, key
 
 
 def _devices(asked: int | str, published: int, available: int, what: str) -> int:
@@ -119,7 +122,8 @@ def _random_source(label: str, shown: str, settings: RandomInit, folder: Path, t
     pairs = [f"{name}={value}" for name, value in drawn.backbone.items()]
     command = (sys.executable, "-P", "-m", "transfer.convert.random_init", str(file), "--seed", str(drawn.seed), *pairs)
     name = f"{label} (random{f' {trial}' if drawn.repeat else ''})"
-    return Item(name, "random", shown, home, command, checkpoint_file=file), file, key
+    item = Item(name, "random", shown, home, command, checkpoint_file=file, modules=("core.backbones.resnet",))
+    return item, file, key
 
 
 def _measurements(
@@ -149,6 +153,7 @@ def _measurements(
             trial=trial,
             after=maker.name if maker is not None else "",
             checkpoint_file=file,
+            modules=("transfer.convert.convert", f"transfer.frameworks.{row.framework}.run"),
         )
 
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import psutil
 
 from core.errors import InputError
+from transfer.suite import warm
 
 GRACE = 30.0  # seconds between SIGTERM and SIGKILL: time to save a checkpoint
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-VARIABLE = "MASKTRANSFER_ITEM"
+Process = subprocess.Popen[bytes] | warm.Forked
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _PR_SET_PDEATHSIG = 1
 
@@ -48,20 +48,24 @@ def run(
         stop(process)
 
 
-def start(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> "subprocess.Popen[bytes]":
-    """Start a command in a process group of its own that ends with us, its output appended to ``log``."""
+def start(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> Process:
+    """Start a command in a process group of its own that ends with us, its output appended to ``log``.
+
+    Where the environment names a warm process, that forks one which has imported what the command needs.
+    """
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         output = open(log, "ab")  # noqa: SIM115 - closed below, after the error that only opening can raise
     except OSError as error:
         raise InputError(f"cannot write {log}: {error.strerror}; choose another folder") from error
+    whole = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
     with output:
-        return subprocess.Popen(
+        return warm.ask(command, output.fileno(), whole) or subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
+            env=whole,
             start_new_session=True,
             preexec_fn=_die_with(os.getpid()),
         )
@@ -80,20 +84,20 @@ def _die_with(parent: int) -> Callable[[], None] | None:
     return prepare
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: Process) -> None:
     """End what is left of the process group: first politely, while its leader lives, then for certain."""
     terminate(process)
     finish(process, GRACE)
 
 
-def terminate(process: subprocess.Popen[bytes]) -> None:
+def terminate(process: Process) -> None:
     """Ask a process group to end, if its leader lives."""
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
 
 
-def finish(process: subprocess.Popen[bytes], seconds: float) -> None:
+def finish(process: Process, seconds: float) -> None:
     """Wait for a group's leader for at most ``seconds``, then kill the whole group."""
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=max(seconds, 0.0))
@@ -123,8 +127,10 @@ def threads(count: int | None, share: int = 1) -> dict[str, str]:
     None leaves what the user set, else gives all cores, divided among ``share`` commands.
     """
     if count is None:
-        return {} if any(name in os.environ for name in THREADS) else threads(max((os.cpu_count() or 1) // share, 1))
-    return dict.fromkeys(THREADS, str(count))
+        return (
+            {} if any(name in os.environ for name in warm.THREADS) else threads(max((os.cpu_count() or 1) // share, 1))
+        )
+    return dict.fromkeys(warm.THREADS, str(count))
 
 
 def explain(code: int, log: Path) -> str:
@@ -181,14 +187,14 @@ def tail(log: Path, size: int = 8192) -> list[str]:
 
 def tag(folder: Path) -> dict[str, str]:
     """Return the variable that marks a command, and all it starts, as working on an item's folder."""
-    return {VARIABLE: str(folder.resolve())}
+    return {warm.MARK: str(folder.resolve())}
 
 
 def members(folder: Path) -> list[psutil.Process]:
     """Return the living processes on this machine that work on an item's folder, as far as we may look."""
     mark, here = str(folder.resolve()), os.getpid()
     found = psutil.process_iter(["environ"])
-    return [one for one in found if (one.info["environ"] or {}).get(VARIABLE) == mark and one.pid != here]
+    return [one for one in found if (one.info["environ"] or {}).get(warm.MARK) == mark and one.pid != here]
 
 
 def kill(folder: Path) -> None:

@@ -2,12 +2,13 @@
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from transfer.suite import process
+from transfer.suite import process, warm
 from transfer.suite.execution import Attempt, Limits, Work
 from transfer.suite.launchers import Launcher, LauncherSettings
 
@@ -29,6 +30,7 @@ class Local(Launcher):
         devices: tuple[str, ...] | None = Field(None, description="for example ['0', '1']")
 
     config: Config
+    warmth: Mapping[str, str] = {}  # how commands find the warm process
 
     def check(self, limits: Limits) -> None:
         """See the contract; every machine can execute items."""
@@ -45,6 +47,12 @@ class Local(Launcher):
 
     def run(self, work: Work) -> None:
         """See the contract."""
+        waiting = [item for item in work.items if work.statuses[item.name].state == "waiting"]
+        modules = dict.fromkeys(module for item in waiting for module in item.modules) if len(waiting) > 1 else ()
+        with warm.kept([*modules], self.environment([], 1)) as self.warmth:
+            self._run(work)
+
+    def _run(self, work: Work) -> None:
         free, running = self.slots(), dict[Attempt, list[str]]()
         look = 0.0  # when to look again at what could not be taken
         try:
@@ -74,7 +82,8 @@ class Local(Launcher):
                 chosen = self._chosen(item.devices, free)
                 if not chosen or len(running) == self.width:
                     return
-                if (attempt := work.take(item, self.environment(chosen, item.devices))) is not None:
+                environment = {**self.warmth, **self.environment(chosen, item.devices)}
+                if (attempt := work.take(item, environment)) is not None:
                     running[attempt] = chosen
                     for slot in chosen:
                         free.remove(slot)
