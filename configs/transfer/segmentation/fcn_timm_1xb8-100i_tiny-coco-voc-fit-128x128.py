@@ -1,4 +1,4 @@
-"""FCN on a network of timm, fifty COCO images to train and fifty others to test: 1 process x 8 crops, 150 iterations."""
+"""Slim FCN on a network of timm, trained and measured on the same fifty COCO images: 1 process x 8 crops, 100 iterations."""
 
 _base_ = [
     "_base_/models/fcn_timm.py",
@@ -12,10 +12,12 @@ model = dict(
     auxiliary_head=None,
 )
 train_dataloader = dict(batch_size=8)
+val_dataloader = dict(dataset=dict(ann_file="ImageSets/Segmentation/train.txt"))
+test_dataloader = val_dataloader
 optim_wrapper = dict(optimizer=dict(lr=0.001))
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.1, begin=0, end=20, by_epoch=False),
-    dict(type="PolyLR", eta_min=1e-5, power=0.9, begin=20, end=150, by_epoch=False),
+    dict(type="PolyLR", eta_min=1e-5, power=0.9, begin=20, end=100, by_epoch=False),
 ]
-train_cfg = dict(max_iters=150, val_interval=150)
+train_cfg = dict(max_iters=100, val_interval=100)
 auto_scale_lr = dict(base_batch_size=8)
