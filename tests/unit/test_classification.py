@@ -31,7 +31,7 @@ from core.stopping import Sitting, stop_signals
 from transfer import benchmarks
 from transfer.convert.recipe import Recipe
 from transfer.datasets import voc
-from transfer.frameworks.classification import training, views
+from transfer.frameworks.classification import features, training, views
 from transfer.frameworks.classification.features import Frozen, FrozenError
 from transfer.frameworks.classification.job import ClassificationSettings, Job, check_recipe, read
 from transfer.frameworks.classification.tasks import svm
@@ -457,11 +457,24 @@ def test_average_precision_is_the_devkits_by_both_rules(count):
 
 
 def slow_features(here, split):
+    """Average the last map over its windows one pixel apart, then divide by the norm."""
     with torch.no_grad():
-        rows = (
-            here.network(here.normalised(torch.stack([split.image(row) for row in range(len(split))]))).double().numpy()
-        )
+        images = here.normalised(torch.stack([split.image(row) for row in range(len(split))]))
+        maps = here.network.stages(images)[-1].double().numpy()
+    _, _, height, width = maps.shape
+    rows = np.stack(
+        [maps[:, :, y : y + height - 1, x : x + width - 1].mean(axis=(2, 3)) for y in (0, 1) for x in (0, 1)], axis=2
+    ).reshape(len(maps), -1)
     return rows / (np.sqrt((rows**2).sum(axis=1, keepdims=True)) + 1e-5)
+
+
+def test_cells_are_averages_of_the_last_map_over_windows_one_pixel_apart(tmp_path):
+    here = job(tmp_path / "run", {"name": "svm"})
+    images = torch.randint(0, 256, (2, 3, 56, 40), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    split = Split(["a", "b"], [0, 1], lambda index: images[index], ["a", "b"])
+    with torch.no_grad():
+        found = features.forward(here, images, 2).numpy()
+    np.testing.assert_allclose(svm.normalised(found), slow_features(here, split), rtol=1e-4, atol=1e-7)
 
 
 def several(split, seed):

@@ -4,6 +4,7 @@ import hashlib
 import json
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.data import Split
@@ -19,14 +20,15 @@ POINTER = (
 )
 
 
-def cached(job: Job, split: Split, label: str, mirrored: bool = False) -> Tensor:
+def cached(job: Job, split: Split, label: str, mirrored: bool = False, cells: int = 1) -> Tensor:
     """Return the features of a split's test views, float32 [n, d] on the job's device, read from the cache if it has them.
 
-    ``mirrored`` appends those of the mirrored images: [2 n, d]. A damaged cache file is made again.
+    ``mirrored`` appends those of the mirrored images: [2 n, d]; ``cells`` is that of ``forward``. A damaged cache file is made
+    again.
     """
     folder = job.folder / "features" / label
     job.sitting.at_once = True  # features are made again
-    path = folder / f"{_key(job, split, mirrored)}.pth"
+    path = folder / f"{_key(job, split, mirrored, cells)}.pth"
     found = None
     if path.is_file():
         try:
@@ -36,7 +38,7 @@ def cached(job: Job, split: Split, label: str, mirrored: bool = False) -> Tensor
     if found is None:
         folder.mkdir(parents=True, exist_ok=True)
         with Journal(folder, len(split), label=f"features of {label}") as journal:
-            found = _compute(job, split, mirrored, journal)
+            found = _compute(job, split, mirrored, cells, journal)
         with replacing(path) as file:
             torch.save({"features": found}, file)
         if not (job.folder / POINTER).exists():
@@ -46,20 +48,28 @@ def cached(job: Job, split: Split, label: str, mirrored: bool = False) -> Tensor
 
 
 @torch.no_grad()
-def forward(job: Job, images: Tensor) -> Tensor:
-    """Run the frozen backbone, float32 [n, d]; channels-last, which is a sixth faster on the CPU and more on GPUs."""
+def forward(job: Job, images: Tensor, cells: int = 1) -> Tensor:
+    """Run the frozen backbone, float32 [n, d]; channels-last, which is a sixth faster on the CPU and more on GPUs.
+
+    With ``cells`` the last stage is averaged over cells x cells windows, as large as the map holds one pixel apart (VISSL), not
+    over the whole: [n, cells² d].
+    """
     with job.autocast():
-        return job.network(job.normalised(images.contiguous(memory_format=torch.channels_last))).float()
+        pixels = job.normalised(images.contiguous(memory_format=torch.channels_last))
+        if cells == 1:
+            return job.network(pixels).float()
+        last = job.network.stages(pixels)[-1]
+        return F.avg_pool2d(last, [max(1, side - cells + 1) for side in last.shape[-2:]], stride=1).flatten(1).float()
 
 
-def _compute(job: Job, split: Split, mirrored: bool, journal: Journal) -> Tensor:
+def _compute(job: Job, split: Split, mirrored: bool, cells: int, journal: Journal) -> Tensor:
     """Run the frozen backbone over a split's test views; raise InputError when a feature is not finite."""
     parts: list[list[Tensor]] = [[] for _ in range(1 + mirrored)]
     done = 0
     order = range(len(split))
     for images, rows in batches(Views(split, job.settings.views), order, job.settings.chunk, job.settings.workers):
         for flipped, part in enumerate(parts):
-            part.append(forward(job, images.flip(-1) if flipped else images).cpu())
+            part.append(forward(job, images.flip(-1) if flipped else images, cells).cpu())
         done += len(rows)
         journal.log(done)
     features = torch.cat([rows for part in parts for rows in part])
@@ -68,10 +78,10 @@ def _compute(job: Job, split: Split, mirrored: bool, journal: Journal) -> Tensor
     return features
 
 
-def _key(job: Job, split: Split, mirrored: bool) -> str:
+def _key(job: Job, split: Split, mirrored: bool, cells: int) -> str:
     """Hash what the features depend on."""
     settings = job.settings.model_dump(mode="json", include={"input", "views", "amp"})
-    parts = [job.weights_sha256, settings, job.device.type, mirrored, split.identity]
+    parts = [job.weights_sha256, settings, job.device.type, mirrored, split.identity, *([cells] if cells > 1 else [])]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 

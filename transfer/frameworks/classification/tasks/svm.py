@@ -1,9 +1,9 @@
 """Linear SVMs on the frozen backbone's features, one a class against the rest: VISSL's VOC07 protocol (arXiv 1905.01235, sec. 6).
 
-The facts are those of VISSL's release: features divided by their norm + 1e-5; liblinear's squared hinge, twice the cost for
-positives; of each class the cost that is best in three-fold cross-validation on the training images; precision's envelope
-integrated over recall. Low-shot: k positives and (classes - 1) k negatives of each class, independent samples, and for each k
-the one cost whose mean AP over classes and samples is best on the test images.
+The facts are those of VISSL's release: 2 x 2 averages of the last stage, divided by their norm + 1e-5; liblinear's squared hinge,
+twice the cost for positives; of each class the cost that is best in three-fold cross-validation on the training images;
+precision's envelope integrated over recall. Low-shot: k positives and (classes - 1) k negatives of each class, independent
+samples, and for each k the one cost whose mean AP over classes and samples is best on the test images.
 """
 
 import itertools
@@ -42,12 +42,16 @@ class Svm(Task):
     several = True
 
     class Config(PluginSettings):
-        """Every cost of ``costs`` is tried; ``shots`` are the images of a class (none: all), each drawn ``samples`` times."""
+        """Every cost of ``costs`` is tried; ``shots`` are the images of a class (none: all), each drawn ``samples`` times.
+
+        ``cells`` x ``cells`` averages of the last stage are an image's features.
+        """
 
         name: Literal["svm"] = "svm"
         costs: tuple[float, ...] = Field(
             (0.01, 0.1, 1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 50.0, 100.0, 1000.0), min_length=1
         )
+        cells: int = Field(2, ge=1)
         folds: int = Field(3, ge=2)
         iterations: int = Field(2000, ge=1, description="liblinear's, at most")
         shots: tuple[int, ...] = ()
@@ -66,7 +70,7 @@ class Svm(Task):
         """Train and test on fixed features; a run that was ended begins again from these."""
         frozen = Frozen(job.network)
         train, test = (
-            normalised(features.cached(job, split, label).cpu().numpy())
+            normalised(features.cached(job, split, label, cells=self.config.cells).cpu().numpy())
             for label, split in (("train", job.data.train), ("test", job.data.test))
         )
         frozen.check()
