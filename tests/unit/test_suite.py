@@ -303,9 +303,11 @@ def test_a_failure_is_explained_by_its_last_error_or_its_signal(tmp_path):
     assert process.explain(1, tmp_path / "none") == "exit code 1: no output"
 
 
-def test_what_a_pre_training_warned_about_is_said_when_it_ends(tmp_path):
+def test_what_a_pre_training_warned_about_is_said_when_it_ends_and_in_the_end_how_much_of_the_time_was_training(
+    tmp_path,
+):
     item = items.Item("a (pre-training)", "pretrain", "a", tmp_path, ())
-    (tmp_path / "summary.json").write_text(json.dumps({"warnings": ["retrieval fell to 0.02"]}))
+    (tmp_path / "summary.json").write_text(json.dumps({"warnings": ["retrieval fell to 0.02"], "seconds": 0.5}))
     output = io.StringIO()
     statuses = {item.name: execution.Status("running")}
     with Progress([item], statuses, tmp_path / "suite.log", Console(file=output, force_terminal=False)) as progress:
@@ -313,7 +315,9 @@ def test_what_a_pre_training_warned_about_is_said_when_it_ends(tmp_path):
         assert "warning" not in output.getvalue()
         statuses[item.name] = execution.Status("done", seconds=1.0)
         progress(item)
+        progress.begin -= 9
     assert "warning a (pre-training): retrieval fell to 0.02" in output.getvalue()
+    assert "ended after 9 s: 1 done; training and tests took 6% of the time of 1 at a time" in output.getvalue()
     assert "retrieval fell to 0.02" in (tmp_path / "suite.log").read_text()
 
 

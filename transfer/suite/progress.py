@@ -69,9 +69,18 @@ class Progress:
             self.live.stop()
         counts = Counter(status.state for status in self.statuses.values())
         summary = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-        self._say(f"{'stopped' if kind else 'ended'} after {duration(time.monotonic() - self.begin)}: {summary}")
+        spent = time.monotonic() - self.begin
+        self._say(
+            f"{'stopped' if kind else 'ended'} after {duration(spent)}: {summary}{self._work(spent * self.width)}"
+        )
         _LOG.removeHandler(self.handler)
         self.handler.close()
+
+    def _work(self, spent: float) -> str:
+        """Say what share of ``spent`` seconds of slots went into training and tests, not into starts, conversion and waiting."""
+        now = [(item, self.statuses[item.name].seconds or 0.0) for item in self.items]
+        worked = sum(min(_seconds(item) or 0.0, seconds) for item, seconds in now if seconds)
+        return f"; training and tests took {worked / spent:.0%} of the time of {self.width} at a time" if worked else ""
 
     def __call__(self, item: Item | None) -> None:
         """Take note that an item's status changed; the live table redraws itself."""
