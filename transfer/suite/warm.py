@@ -64,9 +64,9 @@ class Forked:
 def kept(modules: Sequence[str], environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
     """Keep a warm process that has imported ``modules``; yield the variable by which commands find it.
 
-    Without modules, and on other systems than Linux, there is none, and commands are started as ever.
+    Without modules, and on other systems than Linux since 5.3, there is none, and commands are started as ever.
     """
-    if not modules or sys.platform != "linux":
+    if not modules or not _able():
         yield {}
         return
     with (
@@ -87,6 +87,14 @@ def kept(modules: Sequence[str], environment: Mapping[str, str]) -> Iterator[dic
         finally:
             made.kill()
             made.wait()
+
+
+def _able() -> bool:
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return sys.platform == "linux"
 
 
 def ask(command: Sequence[str], output: int, environment: Mapping[str, str]) -> Forked | None:
@@ -124,8 +132,11 @@ def serve(listener: socket.socket) -> dict[str, Any]:
                     line.send(str(code).encode())
                 continue
             line = listener.accept()[0]
-            message, (output, *_), _, _ = socket.recv_fds(line, MESSAGE, 1)
-            request = json.loads(message)
+            message, files, _, _ = socket.recv_fds(line, MESSAGE, 1)
+            if not files:  # who asked has ended before it said what
+                line.close()
+                continue
+            request, (output,) = json.loads(message), files
             if any(os.environ.get(name) != request["environment"].get(name) for name in THREADS):
                 line.close()  # libraries have read it
             elif (pid := os.fork()) == 0:

@@ -48,7 +48,8 @@ class Local(Launcher):
     def run(self, work: Work) -> None:
         """See the contract."""
         waiting = [item for item in work.items if work.statuses[item.name].state == "waiting"]
-        modules = dict.fromkeys(module for item in waiting for module in item.modules) if len(waiting) > 1 else ()
+        worth = len(waiting) > 1 and not self.available  # what is imported without devices would go on without
+        modules = dict.fromkeys(module for item in waiting for module in item.modules) if worth else ()
         with warm.kept([*modules], self.environment([], 1)) as self.warmth:
             self._run(work)
 
