@@ -6,13 +6,16 @@ itself in a file (``recognise``); then name it in a config: ``backbone: {name: N
 network of its own gets one in ``transfer/frameworks/FRAMEWORK/backbones.py``, with an entry in ``FAMILIES`` there.
 """
 
+import contextlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from core.config import PluginSettings
 from core.errors import InputError
@@ -87,6 +90,28 @@ class Backbone(nn.Module, ABC):
             if any(re.match(mark, name) for name in tensors):
                 return naming, renamed(tensors, rules)
         return None
+
+
+FILLS = frozenset(
+    getattr(Tensor, name) for name in ("normal_", "uniform_", "fill_", "zero_", "erfinv_", "mul_", "add_", "clamp_")
+)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leave out what fills new tensors: on the meta device it is most of the time that building a network takes."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call anything but what fills."""
+        if function in FILLS and args[0].is_meta:
+            return args[0]
+        return function(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def without_values() -> Iterator[None]:
+    """Build networks on the meta device: names and shapes, and no time for values that are replaced or never read."""
+    with torch.device("meta"), _Unfilled():
+        yield
 
 
 def build(config: Any) -> Backbone:

@@ -9,12 +9,11 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-import torch
 from jaxtyping import Float
 from pydantic import field_validator
 from torch import Tensor
 
-from core.backbones import Backbone, Rules
+from core.backbones import Backbone, Rules, without_values
 from core.config import PluginSettings
 from core.errors import InputError
 
@@ -160,13 +159,8 @@ class Timm(Backbone):
 @functools.cache
 def stages_of(model: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the indices of the four stages among a model's feature maps, and their channels; raise InputError for others."""
-    try:
-        with torch.device("meta"):
-            network = _create(model)
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise InputError(f"timm has no model {model!r}{_close(model)}") from error
-    information = getattr(network, "feature_info", None)
-    if not hasattr(network, "forward_intermediates") or not isinstance(information, list):
+    information = _outline(model)[0]
+    if information is None:
         raise InputError(f"timm's {model} gives out no feature maps; choose a ConvNet of timm.list_models()")
     last = {entry["reduction"]: (index, entry["num_chs"]) for index, entry in enumerate(information)}
     if any(stride not in last for stride in STRIDES):
@@ -201,13 +195,33 @@ def pretrained_cfg(model: str) -> dict[str, Any]:
 Shapes = dict[str, tuple[int, ...]]
 
 
-@functools.lru_cache(maxsize=64)
 def _shapes(model: str) -> tuple[Shapes, frozenset[str]]:
     """Return the names and shapes of the four stages, in their order, and the names of the whole network."""
-    with torch.device("meta"):
-        network, whole = Timm(Timm.Config(model=model)), _create(model, num_classes=2)
-    stages = {name: tuple(t.shape) for name, t in network.state_dict().items() if not name.endswith(COUNTER)}
-    return stages, frozenset(PREFIX + name for name in whole.state_dict())
+    stages_of(model)
+    return _outline(model)[1:]
+
+
+@functools.lru_cache(maxsize=64)
+def _outline(model: str) -> tuple[list[dict[str, Any]] | None, Shapes, frozenset[str]]:
+    """Build a model once, without values; return what it says of its feature maps, and what ``_shapes`` returns.
+
+    Without feature maps of the four strides there are no stages. Raises InputError when timm has no such model.
+    """
+    try:
+        with without_values():
+            network = _create(model, num_classes=2)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise InputError(f"timm has no model {model!r}{_close(model)}") from error
+    information = getattr(network, "feature_info", None)
+    if not hasattr(network, "forward_intermediates") or not isinstance(information, list):
+        return None, {}, frozenset()
+    whole = frozenset(PREFIX + name for name in network.state_dict())
+    last = {entry["reduction"]: index for index, entry in enumerate(information)}
+    if any(stride not in last for stride in STRIDES):
+        return information, {}, whole
+    network.prune_intermediate_layers([last[stride] for stride in STRIDES], prune_norm=True, prune_head=True)
+    stages = {PREFIX + n: tuple(t.shape) for n, t in network.state_dict().items() if not n.endswith(COUNTER)}
+    return information, stages, whole
 
 
 @functools.lru_cache(maxsize=64)
@@ -230,8 +244,7 @@ def last_module(model: str) -> str:
 @functools.lru_cache(maxsize=64)
 def _ends(model: str) -> list[tuple[str, int]]:
     """Return each stage's last module, and the place of its last tensor."""
-    with torch.device("meta"):
-        information: Any = _create(model).feature_info
+    information: Any = _outline(model)[0]
     modules = [information[index]["module"] for index in stages_of(model)[0]]
     names = list(_shapes(model)[0])
     return [(m, max((i for i, n in enumerate(names) if n.startswith(f"{PREFIX}{m}.")), default=-1)) for m in modules]

@@ -1,5 +1,6 @@
 """Networks of timm go through both frameworks: converted, proven, trained for two iterations and evaluated."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +52,27 @@ def stepped(model: Any, losses: Any) -> list[float]:
     return found
 
 
+def detects(network: Any) -> None:
+    """Train a detector for two iterations on one triangle, and evaluate it."""
+    from detectron2.structures import Boxes, Instances, PolygonMasks
+    from detectron2.utils.events import EventStorage
+
+    truth = Instances((64, 64), gt_boxes=Boxes([[8.0, 8.0, 40.0, 40.0]]), gt_classes=torch.tensor([1]))
+    truth.gt_masks = PolygonMasks([[torch.tensor([8.0, 8, 40, 8, 40, 40]).numpy()]])
+    given = [{"image": IMAGE, "instances": truth, "height": 64, "width": 64}]
+    with EventStorage():
+        assert all(0 < loss < 100 for loss in stepped(network.train(), lambda: network(given * 2)))
+    with torch.no_grad():
+        [found] = network.eval()(given)
+    assert found["instances"].image_size == (64, 64)
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_a_network_of_timm_is_carried_into_detectron2_trained_and_evaluated(
     tmp_path: Path, checkpoint: Any, model: str
 ) -> None:
     from transfer.frameworks.detectron2 import devices, run, weights  # isort: skip - first: it prepares Detectron2's import
     from detectron2.modeling import build_model
-    from detectron2.structures import Boxes, Instances, PolygonMasks
-    from detectron2.utils.events import EventStorage
 
     proof = convert(checkpoint(model), tmp_path / "a.pkl", target="detectron2")
     assert (proof.tensors_mapped, max(proof.max_abs_feature_difference.values())) == (proof.tensors_expected, 0.0)
@@ -72,14 +86,7 @@ def test_a_network_of_timm_is_carried_into_detectron2_trained_and_evaluated(
     checkpointer = weights.ProvenCheckpointer(network, str(tmp_path))
     checkpointer.resume_or_load(str(tmp_path / "a.pkl"), resume=False)
     assert checkpointer.checked == proof.tensors_expected
-    truth = Instances((64, 64), gt_boxes=Boxes([[8.0, 8.0, 40.0, 40.0]]), gt_classes=torch.tensor([1]))
-    truth.gt_masks = PolygonMasks([[torch.tensor([8.0, 8, 40, 8, 40, 40]).numpy()]])
-    given = [{"image": IMAGE, "instances": truth, "height": 64, "width": 64}]
-    with EventStorage():
-        assert all(loss == loss for loss in stepped(network.train(), lambda: network(given * 2)))
-    with torch.no_grad():
-        [found] = network.eval()(given)
-    assert found["instances"].image_size == (64, 64)
+    detects(network)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -124,6 +131,8 @@ def test_stem_and_first_stages_stay_as_they_are_when_frozen_and_c4_ends_in_the_n
 
     options = ["MODEL.TIMM.NAME", "resnet50d", "MODEL.TIMM.OUT_FEATURES", "['res4']", "MODEL.BACKBONE.FREEZE_AT", "2"]
     options += ["MODEL.BACKBONE.NAME", "build_timm_backbone", "MODEL.ROI_HEADS.NAME", "TimmRes5ROIHeads"]
+    options += ["MODEL.RPN.POST_NMS_TOPK_TRAIN", "20", "MODEL.RPN.POST_NMS_TOPK_TEST", "10"]
+    options += ["MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "8"]
     cfg, _ = run.read_config(
         "configs/transfer/detection/mask-rcnn_r50-c4_8xb2-90k_coco.yaml", [*options, "MODEL.DEVICE", "cpu"]
     )
@@ -137,8 +146,29 @@ def test_stem_and_first_stages_stay_as_they_are_when_frozen_and_c4_ends_in_the_n
     assert (trunk.network.bn1.training, trunk.network.layer2[0].bn1.training) == (False, True)
     whole = weights.backbone(network.state_dict())
     assert whole.keys() == {n for n in Timm(Timm.Config(model="resnet50d")).state_dict() if "num_batches" not in n}
+    before = {name: parameter.clone() for name, parameter in trunk.named_parameters()}
+    detects(network)
+    moved = {name for name, parameter in trunk.named_parameters() if not torch.equal(parameter, before[name])}
+    assert {name for name in learning if ".conv" in name} <= moved <= learning
     with pytest.raises(InputError, match=r"last stage of timm's efficientnet_b0 is no module of its own"):
         last_module("efficientnet_b0")
+
+
+def test_the_script_pre_trains_one_and_its_checkpoint_is_converted(tmp_path: Path, run_tool: Any) -> None:
+    (tmp_path / "timm.yaml").write_text(
+        "backbone: {name: timm, model: mobilenetv2_050}\ndata: {name: shapes, count: 16, size: 64}\nviews: {size: 64}\n"
+        "method: {name: moco, queue: 32, dim: 8}\n"
+        "branches: {filled: {name: mixmask, mask: {name: block, cells: 4, ratio: 0.5}}}\n"
+        "train: {epochs: 1, batch_size: 8, workers: 0, log_every: 1}\noptimizer: {lr: 0.01}\n"
+    )
+    run_tool("pretrain/run.py", "timm.yaml", "run.folder=run")
+    steps = [json.loads(line)["loss"] for line in (tmp_path / "run" / "journal.jsonl").read_text().splitlines()]
+    assert len(steps) == 2
+    assert all(0 < loss < 20 for loss in steps)
+    last = tmp_path / "run" / "checkpoints" / "last.pth"
+    proof = convert(last, tmp_path / "a.pkl", target="detectron2")
+    assert (proof.source, proof.arch, proof.recipe["pretrain"]["steps"]) == ("ours", "mobilenetv2_050", 2)
+    assert proof.tensors_mapped == proof.tensors_expected == len(Timm.names("mobilenetv2_050"))
 
 
 def test_strides_channels_and_pixels_come_from_timms_own_configuration() -> None:

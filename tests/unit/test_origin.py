@@ -2,7 +2,10 @@
 
 import json
 import pickle
+import subprocess
+import sys
 import tarfile
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -270,9 +273,135 @@ def test_tensors_without_plain_values_are_one_line(tmp_path: Path, value: Tensor
         convert(tmp_path / "a.pth", tmp_path / "a.pkl", target="detectron2")
 
 
-def test_each_step_that_a_question_prints_works(tmp_path: Path) -> None:
-    torch.save({"module": weights(18), "ema": weights(18)}, tmp_path / "a.pth")
-    with pytest.raises(InputError, match=r"holds 2 backbones; choose with --source plain:\. or plain:ema\.$"):
-        read(tmp_path / "a.pth")
-    for step in ("plain:.", "plain:ema.", "plain:module."):
-        assert read(tmp_path / "a.pth", step).arch == "resnet18-width8"
+def timms(name: str) -> dict[str, Tensor]:
+    return timm.create_model(name, pretrained=False).state_dict()
+
+
+def scripted(path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated
+        torch.jit.script(torch.nn.Conv2d(3, 8, 7)).save(path)
+
+
+def spread(path: Path) -> None:
+    """Save a distributed tensor, as FSDP2 leaves them in a state dict."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        from torch.distributed.tensor import distribute_tensor, init_device_mesh
+
+        mesh = init_device_mesh("cpu", (1,))
+        torch.save({name: distribute_tensor(tensor, mesh) for name, tensor in weights(18).items()}, path)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def gathered(path: Path) -> None:
+    """Do the same through what the message names."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    network = ResNet(ResNet.Config(depth=18, width=8))
+    torch.save(get_model_state_dict(network, options=StateDictOptions(full_state_dict=True)), path)
+
+
+def in_parts(path: Path) -> None:
+    from torch.distributed import checkpoint
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of one process that saves without others
+        checkpoint.save(weights(18), checkpoint_id=path)
+
+
+def joined(path: Path) -> None:
+    source = path.with_name("refused.pth")
+    command = ["-m", "torch.distributed.checkpoint.format_utils", "dcp_to_torch", str(source), str(path)]
+    subprocess.run([sys.executable, "-W", "ignore", *command], check=True, capture_output=True)
+
+
+def packed(path: Path) -> None:
+    torch.save(weights(18), path.with_name("inside.pth"))
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(path.with_name("inside.pth"), "inside.pth")
+
+
+def unpacked(path: Path) -> None:
+    with tarfile.open(path.with_name("refused.pth")) as archive:
+        path.write_bytes(archive.extractfile("inside.pth").read())  # type: ignore[union-attr]
+
+
+def saved(content: Any) -> Any:
+    return lambda path: torch.save(content(), path)
+
+
+DEEP, TWO = {"stem.0.weight": torch.ones(32, 3, 3, 3)}, {"module": weights(18), "ema": weights(18)}
+SLIM = saved(lambda: weights(18))
+# what is refused and how, what the message tells to do instead, and the options that it names
+REFUSALS: dict[str, tuple[Any, str, Any, dict[str, str]]] = {
+    "several backbones": (saved(lambda: TWO), r"plain:\. or plain:ema\.$", None, {"dialect": "plain:."}),
+    "the other of them": (saved(lambda: TWO), r"plain:\. or plain:ema\.$", None, {"dialect": "plain:ema."}),
+    "another layout": (SLIM, r"leave --source out", None, {}),
+    "another network": (SLIM, r"holds a resnet18-width8, not a resnet50; leave --arch out", None, {}),
+    "deep stem": (
+        saved(lambda: {n: t for n, t in weights().items() if not n.startswith("conv1")} | DEEP),
+        r"--arch resnet50d\)", saved(lambda: timms("resnet50d")), {"arch": "resnet50d"},
+    ),
+    "GroupNorm": (
+        saved(lambda: {n: t for n, t in weights().items() if "running" not in n}),
+        r"--arch resnet50_gn\)", saved(lambda: timms("resnet50_gn")), {"arch": "resnet50_gn"},
+    ),
+    "CLIP": (
+        saved(lambda: weights() | {"attnpool.positional_embedding": torch.ones(2)}),
+        r"--arch resnet50_clip\)", saved(lambda: timms("resnet50_clip")), {"arch": "resnet50_clip"},
+    ),
+    "grouped": (
+        saved(lambda: weights() | {"layer1.0.conv2.weight": torch.ones(8, 2, 3, 3)}),
+        r"--arch, such as resnext50_32x4d$", saved(lambda: timms("resnext50_32x4d")), {"arch": "resnext50_32x4d"},
+    ),
+    "another depth": (
+        saved(lambda: {n: t for n, t in weights().items() if not n.startswith("layer3.5")}),
+        r"--arch, such as resnet152$", saved(lambda: timms("resnet152")), {"arch": "resnet152"},
+    ),
+    "a slim one": (SLIM, r"use --target safetensors$", None, {"target": "safetensors"}),
+    "Caffe's": (
+        lambda path: torch.save(weights(folded=True), path),
+        r"choose detectron2, mmseg, mmdet, classification or safetensors$", None, {"target": "detectron2"},
+    ),
+    "CIFAR's stem": (
+        saved(lambda: ResNet(ResNet.Config(depth=18, width=8, stem="cifar")).state_dict()),
+        r"pre-train with backbone\.stem=imagenet$",
+        saved(lambda: ResNet(ResNet.Config(depth=18, width=8, stem="imagenet")).state_dict()), {},
+    ),
+    "a program": (scripted, r"TorchScript program, not weights; save its state_dict", SLIM, {}),
+    "an object": (
+        lambda path: torch.save(ResNet(ResNet.Config(depth=18, width=8)), path), r"save only tensors", SLIM, {},
+    ),
+    "a list": (saved(lambda: list(weights(18).values())), r"save a state_dict$", SLIM, {}),
+    "distributed tensors": (spread, r"\(DTensor\); .*get_model_state_dict and full_state_dict=True", gathered, {}),
+    "a distributed checkpoint": (in_parts, r"dcp_to_torch .*refused\.pth whole\.pth", joined, {}),
+    "an archive": (packed, r"unpack it and give the checkpoint inside$", unpacked, {}),
+    "float8": (
+        saved(lambda: weights(18) | {"conv1.weight": torch.ones(8, 3, 7, 7).to(torch.float8_e4m3fn)}),
+        r"give the weights before quantisation$", SLIM, {},
+    ),
+    "no backbone": (saved(lambda: {"fc.weight": torch.ones(2, 2)}), r"only a projector or classifier", SLIM, {}),
+}  # fmt: skip
+ASKED = {
+    "another layout": {"dialect": "moco"},
+    "another network": {"arch": "resnet50"},
+    "a slim one": {"target": "torchvision"},
+    "Caffe's": {"target": "torchvision"},
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_the_step_that_a_refusal_prints_is_followed_and_works(tmp_path: Path, case: str) -> None:
+    make, message, instead, options = REFUSALS[case]
+    suffixes, usual = {"safetensors": ".safetensors", "torchvision": ".pth"}, {"target": "detectron2"}
+    asked = usual | ASKED.get(case, {})
+    make(refused := tmp_path / "refused.pth")
+    with pytest.raises(InputError, match=message):
+        convert(refused, tmp_path / f"a{suffixes.get(asked['target'], '.pkl')}", **asked)
+    if instead is not None:
+        instead(refused := tmp_path / "whole.pth")
+    followed = usual | options
+    proof = convert(refused, tmp_path / f"b{suffixes.get(followed['target'], '.pkl')}", **followed)
+    assert proof.tensors_mapped == proof.tensors_expected > 0

@@ -135,7 +135,7 @@ ROWS = (
         "facebookresearch/detectron2, tools/convert-torchvision-to-d2.py; a detector's backbone is under "
         "backbone. (C4, whose res5 is under roi_heads.) or backbone.bottom_up. (FPN)",
         (
-            Mark((r"(backbone\.(bottom_up\.)?)?(stem\.conv1\.|res2\.0\.)",)),
+            Mark((r"(backbone\.(bottom_up\.)?)?(stem\.conv1\.(weight|norm\.)|res2\.0\.)",)),
             Mark((r"(res_)?conv1_(w|b|bn_s)\n|res2_0_branch2a_w\n",)),
         ),
         (r"(backbone\.(bottom_up\.)?|roi_heads\.(?=res5\.\d))?(?=stem\.|res[2-5]\.)",),

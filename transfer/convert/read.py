@@ -14,7 +14,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from core.backbones import Backbone, families, timm
+from core.backbones import Backbone, families, timm, without_values
 from core.backbones.resnet import ResNet
 from core.backbones.timm import Timm
 from core.errors import InputError
@@ -399,7 +399,7 @@ def _checked(
     tensors: Mapping[str, Tensor], family: type[Backbone], config: Any, source: Path | str
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Return exactly the network's tensors in fp32; refuse missing, extra, misshapen, whole-numbered and non-finite ones."""
-    with torch.device("meta"):
+    with without_values():
         expected = {k: v for k, v in family(config).state_dict().items() if not k.endswith(COUNTER)}
     found = {name: tensor for name, tensor in tensors.items() if not name.endswith(COUNTER)}
     extra = [name for name in found if name not in expected]

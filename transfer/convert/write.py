@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.backbones import Backbone
+from core.backbones import Backbone, without_values
 from core.files import FileError, replacing, write_json
 from core.weights_file import read_weights_file
 from transfer.convert.load_check import compare
@@ -87,7 +87,7 @@ def _compare_features(
     output: Path, target: Target, read_back: dict[str, Tensor], found: Recognised, recipe: Recipe
 ) -> Features:
     """Return each stage's largest difference between our network and the target's, and its largest feature."""
-    with torch.device("meta"):  # no time is spent on random weights that are replaced at once
+    with without_values():
         reference, theirs = found.family(found.config), target.build(recipe)
     reference.load_state_dict(found.tensors, strict=False, assign=True)
     if isinstance(theirs, Backbone):  # our own network: a file for any code has the names that the library gives them
