@@ -1,17 +1,20 @@
 """Rank, gather and shuffle across processes; all of it does nothing special on one process."""
 
 import os
+import pickle
 import re
 import sys
 import threading
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 POLL, GRACE = 2.0, 10.0  # seconds between looks for a process that failed, and until this one ends itself
+T = TypeVar("T")
 _ended = threading.Event()  # this process leaves, or fails itself
 
 
@@ -168,6 +171,35 @@ def gather_objects(value: object) -> list:
     values: list = [None] * world()
     dist.all_gather_object(values, value)
     return values
+
+
+def from_main(make: Callable[[], T]) -> T:
+    """Return what ``make`` returns, called by the first process alone and handed to the others, as is what it raises.
+
+    What cannot be pickled is made by every process for itself.
+    """
+    if world() == 1:
+        return make()
+    made: list[Any] = [None, None]
+    if is_main():
+        try:
+            made[0] = make()
+        except Exception as error:
+            made[1] = error
+    sent = [_pickled(made) if is_main() else None]
+    dist.broadcast_object_list(sent, src=0)
+    if not is_main():
+        made = pickle.loads(sent[0]) if sent[0] else [make(), None]  # noqa: S301  # from our own first process
+    if made[1] is not None:
+        raise made[1]
+    return made[0]
+
+
+def _pickled(value: object) -> bytes | None:
+    try:
+        return pickle.dumps(value)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return None
 
 
 @torch.no_grad()

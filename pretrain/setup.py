@@ -132,7 +132,7 @@ def build_parts(settings: PretrainSettings) -> tuple[Objective, Pairs]:
             branches[label].check(settings.views.size, batch // parts // world // method.groups)
         except InputError as error:
             raise InputError(f"branches.{label}: {error}") from error
-    images = build("core.data", settings.data)
+    images = distributed.from_main(lambda: build("core.data", settings.data))  # a million files are listed once
     if images.left_out and distributed.is_main():
         print(images.left_out, file=sys.stderr)
     if len(images) < batch:

@@ -1,10 +1,12 @@
 """A folder of image files, nested in any way; the ImageNet layout (one folder a class) is one of them."""
 
 import os
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 from torch import Tensor
 
@@ -19,6 +21,30 @@ MAKE = (
     "unpack the data set with tools/prepare_data.py, or say where it is with data.root (relative to DETECTRON2_DATASETS "
     "or ./datasets)"
 )
+
+
+class Files(Sequence[Path]):
+    """Files below a folder, given by their names there: one block of bytes, for a million paths would take half a gigabyte."""
+
+    def __init__(self, root: Path, names: Sequence[str]) -> None:
+        encoded = [os.fsencode(name) for name in names]
+        self.root = root
+        self._names = b"".join(encoded)
+        self._ends = array("I" if len(self._names) < 2**32 else "Q", accumulate(map(len, encoded)))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Path]: ...
+    def __getitem__(self, index: int | slice) -> Path | list[Path]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        number = range(len(self))[index]
+        start = self._ends[number - 1] if number else 0
+        return self.root / os.fsdecode(self._names[start : self._ends[number]])
 
 
 class ImageFolder(Images):
@@ -72,19 +98,20 @@ class ImageFolder(Images):
             raise InputError(f"no folder {root}; set data.root to a folder of images")
         folders = [root] if classes is None else [_class_folder(root, name, classes) for name in sorted(classes)]
         others: Counter[str] = Counter()
-        self.paths = sorted(path for folder in folders for path in _walk(folder, others))
+        names = sorted(_names(root, folders, others), key=_parts)
         told = ", ".join(f"{count} {suffix or 'without ending'}" for suffix, count in others.most_common())
-        if not self.paths:
+        if not names:
             raise InputError(
                 f"{root} holds no images ({', '.join(sorted(SUFFIXES))}){f' but {told}' if told else ''}; "
                 "set data.root to a folder of images"
             )
         self.left_out = f"{root}: {others.total()} files are no images here and left out ({told})" if told else ""
-        groups = [path.relative_to(root).parts[0] if path.parent != root else "" for path in self.paths]
+        groups = [name.partition(os.sep)[0] if os.sep in name else "" for name in names]
         if classes is not None and (empty := sorted(set(classes) - set(groups))):
             raise InputError(f"{root / empty[0]} holds no images; copy the class again or take it out of data.classes")
         numbers = {group: number for number, group in enumerate(sorted(set(groups)))}
-        self.labels = [numbers[group] for group in groups]
+        self.paths: Sequence[Path] = Files(root, names)
+        self.labels: Sequence[int] = array("i", [numbers[group] for group in groups])
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -129,7 +156,7 @@ def _split(folder: Path, classes: Sequence[str]) -> Split:
     for label, name in enumerate(classes):
         if not (folder / name).is_dir():
             raise InputError(f"no {folder / name}; {MAKE}")
-        found = sorted(_walk(folder / name))
+        found = sorted(map(Path, _walk(folder / name)))
         if not found:
             raise InputError(f"{folder / name} holds no images; {MAKE}")
         files += [(path, label) for path in found]
@@ -176,17 +203,33 @@ def _class_folder(root: Path, name: str, classes: Sequence[str]) -> Path:
     return root / name
 
 
-def _walk(root: Path, others: Counter[str] | None = None) -> Iterator[Path]:
+def _names(root: Path, folders: Sequence[Path], others: Counter[str]) -> Iterator[str]:
+    start = len(os.path.join(root, ""))
+    for folder in folders:
+        for path in _walk(folder, others):
+            yield path[start:]
+
+
+def _parts(path: str) -> str:
+    """Return a key by which texts sort as paths do: folder by folder."""
+    return path.replace(os.sep, "\0")
+
+
+def _walk(root: Path, others: Counter[str] | None = None) -> Iterator[str]:
     """Find image files below ``root``, also behind links, and count the other files by suffix; hidden ones are left out."""
     seen = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
+    for folder, folders, files in os.walk(os.path.join(root, ""), followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:  # a link to a folder above it
             folders.clear()
             continue
         seen.add(real)
         folders[:] = [name for name in folders if not name.startswith(".")]
-        shown = [Path(folder, name) for name in files if not name.startswith(".")]
-        yield from (path for path in shown if path.suffix.lower() in SUFFIXES)
-        if others is not None:
-            others.update(path.suffix.lower() for path in shown if path.suffix.lower() not in SUFFIXES)
+        for name in files:
+            if name.startswith("."):
+                continue
+            suffix = os.path.splitext(name)[1].lower()
+            if suffix in SUFFIXES:
+                yield os.path.join(folder, name)
+            elif others is not None:
+                others[suffix] += 1

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch import multiprocessing
 
 from core import distributed
 from core.distributed import GRACE, POLL, first_host
+from core.errors import InputError
 from pretrain.exchange import exchange
 
 RANK = """
@@ -82,16 +84,27 @@ def work(rank, port, folder):
         assert torch.equal(moved, every[order][distributed.local_rows(len(every))])
         assert moved.is_contiguous(memory_format=torch.channels_last)
         assert torch.equal(exchange(moved, order.argsort()), rows)
+    made = []
+    for what in (["listed", rank], lambda: rank):  # a function of a function cannot be pickled
+        made.append(distributed.from_main(lambda what=what: (folder / f"{rank}-{len(made)}").touch() or what))
+    assert made[0] == ["listed", 0]
+    assert made[1]() == rank
+    with pytest.raises(InputError, match=r"^no folder on 0$"):
+        distributed.from_main(partial(refuse, rank))
     (folder / str(rank)).touch()
     dist.destroy_process_group()
 
 
-def test_three_processes_exchange_rows_as_a_gather_would_and_back(tmp_path):
+def refuse(rank):
+    raise InputError(f"no folder on {rank}")
+
+
+def test_three_processes_exchange_rows_as_a_gather_would_and_share_what_the_first_makes(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     multiprocessing.spawn(work, (port, tmp_path), nprocs=PROCESSES)
-    assert len(list(tmp_path.iterdir())) == PROCESSES
+    assert {path.name for path in tmp_path.iterdir()} == {"0", "1", "2", "0-0", "0-1", "1-1", "2-1"}
 
 
 def test_one_process_only_reorders():
