@@ -1,11 +1,13 @@
-"""Time how long the tools take to begin: ``--help`` of every one, and a small report.
+"""Time how long the tools take to begin: ``--help`` of every one, a small report, and the list of a large image folder.
 
     python benchmarks/start_up.py [--repeats 7]
 
 Wall seconds of whole processes, files already in the page cache, all tools in turn. The figure is that of the slowest tool.
+The folder is a tenth of ImageNet in empty files; one process of a run lists it, and hands the list to the others.
 """
 
 import argparse
+import pickle
 import statistics
 import subprocess
 import sys
@@ -15,6 +17,8 @@ from pathlib import Path
 
 import figures
 import report_scale
+
+from core.data.imagefolder import ImageFolder
 
 GOAL = 1.0  # seconds
 TRIALS = 20
@@ -38,6 +42,33 @@ def helped(seconds: Mapping[str, Sequence[float]]) -> figures.Figure:
     )  # fmt: skip
 
 
+def listed(root: Path, repeats: int) -> list[figures.Figure]:
+    """Return what the list of 128,500 files costs the process that makes it and each that gets it."""
+    for number in range(1000):
+        folder = root / f"n{number:08d}"
+        folder.mkdir(parents=True)
+        for image in range(128 + number % 2):
+            (folder / f"n{number:08d}_{10000 + image}.JPEG").touch()
+    config = ImageFolder.Config(name="imagefolder", root=root)
+    made = pickle.dumps(ImageFolder(config))
+    seconds = figures.interleaved(
+        {
+            "path objects": lambda: sorted(path for path in root.rglob("*") if path.suffix == ".JPEG"),
+            "made": lambda: ImageFolder(config),
+            "taken": lambda: pickle.loads(made),  # noqa: S301  # made above
+        },
+        repeats,
+    )
+    what = "the list of 128,500 images in 1,000 folders"
+    return [
+        figures.of(f"{what}, in each process but the first", seconds["taken"], unit="s", goal=0.2, sense="at most",
+                   detail=f"{len(made) / 1e6:.1f} MB in each, where 5 is the goal"),
+        figures.of(f"{what}, in the first: times as fast as sorted path objects",
+                   figures.ratios(seconds["path objects"], seconds["made"]), goal=1.0,
+                   detail=f"{statistics.median(seconds['made']):.2f} s"),
+    ]  # fmt: skip
+
+
 def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -50,7 +81,9 @@ def main() -> int:
         report = started(figures.ROOT / "tools" / "write_report.py", scratch, "--baseline", "method 00")
         written = figures.interleaved({"report": report}, min(repeats, 3))["report"]
     small = figures.of(f"write_report.py on {TRIALS} trials, without torch", written, unit="s")
-    return figures.finish("start_up", [helped(seconds), small])
+    with tempfile.TemporaryDirectory(prefix="images-") as scratch:
+        lists = listed(Path(scratch) / "train", min(repeats, 5))
+    return figures.finish("start_up", [helped(seconds), small, *lists])
 
 
 if __name__ == "__main__":
