@@ -1,9 +1,10 @@
 """Run the project's tools as processes: the type of the ``run_tool`` fixture, ending one at a moment, comparing what two left."""
 
+import contextlib
 import os
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,17 @@ def end_when(
     finally:
         process.kill()
         process.wait()
+
+
+@contextlib.contextmanager
+def truncated(file: Path) -> Iterator[Path]:
+    """Cut a file to its first half for a while."""
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    try:
+        yield file
+    finally:
+        file.write_bytes(whole)
 
 
 def same(one: Path, other: Path) -> None:

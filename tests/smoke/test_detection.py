@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from running import Run, end_when, same
+from running import Run, end_when, same, truncated
 
 from core.backbones.resnet import ResNet
 from core.checkpoint import save_backbone
@@ -85,10 +85,14 @@ def test_killed_and_gone_on_with_equals_undisturbed_bit_for_bit_and_is_evaluated
 
     command = [sys.executable, str(ROOT / TOOL), *map(str, options), "OUTPUT_DIR", str(killed)]
     assert end_when(killed / "last_checkpoint", signal.SIGTERM, command, environment) == 143
+    with truncated(root / "shapes" / "coco" / "val" / "3.png") as image:
+        failed = run_tool(TOOL, *options, "OUTPUT_DIR", killed, check=2, **environment).stderr
+    assert f"the evaluation failed, the trained model is kept in {killed}: the same command evaluates it" in failed
+    assert failed.splitlines()[-1].startswith(f"error: {image} cannot be used (OSError: ")
     run_tool(TOOL, *options, "OUTPUT_DIR", killed, **environment)
     again = read(killed)
     assert again["metrics"] == first["metrics"]
-    assert (again["tensors_checked"], again["resumed"]) == (100, 1)  # proven when training began
+    assert (again["tensors_checked"], again["resumed"]) == (100, 2)  # proven when training began
     assert again["seconds"] == pytest.approx(sum(json.loads((killed / "sittings.json").read_text())), abs=1)
     assert logged(killed) == logged(whole)
     same(whole / "model_final.pth", killed / "model_final.pth")

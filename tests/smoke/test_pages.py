@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,6 +30,7 @@ SHORT = {  # what a page says -> what is done here
     "run.folder=runs/striped": "run.folder=runs/striped train.epochs=1 train.workers=0 data.count=128",
     "run_suite.py paper.yaml": "run_suite.py paper.yaml tiny=shapes",
     "tiny=shapes tiny=shapes": "tiny=shapes",
+    "--data parts --out": "--data parts --tiny --out",
 }
 
 
@@ -148,6 +150,31 @@ def test_the_cluster_page_starts_its_suite_under_slurm(paper: Path, monkeypatch:
     started, reported = carry_out("your-cluster.md", paper)
     assert "2 items, 2 already done" in started
     assert "report.tex" in reported
+
+
+def test_the_data_page_goes_from_an_export_to_a_report_of_two_backbones(paper: Path) -> None:
+    source, export = paper / "datasets" / "shapes" / "coco", paper / "parts"
+    content = json.loads((source / "annotations" / "instances_train.json").read_text())
+    kept = {image["id"]: image for image in content["images"][:6]}
+    content |= {
+        "images": list(kept.values()),
+        "annotations": [a for a in content["annotations"] if a["image_id"] in kept],
+    }
+    (export / "data").mkdir(parents=True)  # FiftyOne's layout
+    (export / "labels.json").write_text(json.dumps(content))
+    for image in kept.values():
+        shutil.copy(source / "train" / image["file_name"], export / "data")
+    for name, file in (("ours", "mine"), ("theirs", "mscn")):
+        (paper / f"{name}.pth").symlink_to(paper / f"{file}.pth")
+    *_, reported, checked, with_masks, skipped = carry_out("your-data.md", paper)
+    assert "report.html" in reported
+    assert "note: no validation split: 1 of 6 images" in checked
+    assert checked == with_masks == skipped
+    found = [results.read(paper / "results" / "parts" / name / "result.json") for name in ("ours", "theirs")]
+    assert [result.checkpoint.name for result in found] == ["ours", "theirs"]
+    assert [result.protocol.train for result in found] == ["parts/train"] * 2
+    assert found[0].protocol.options[0].startswith("--data=parts@")
+    assert [result.tensors_checked for result in found] == [100, 100]
 
 
 def trial(paper: Path) -> Path:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from running import end_when, same
+from running import end_when, same, truncated
 
 from core.backbones.resnet import ResNet
 from core.shapes import CLASSES
@@ -96,10 +96,14 @@ def test_killed_and_resumed_equals_undisturbed_bit_for_bit(world: Path, tmp_path
 
     arguments = [sys.executable, str(ROOT / TOOL), *own_norms(world, tmp_path, killed)]
     assert end_when(killed / "last_checkpoint", signal.SIGKILL, arguments, environment) == -signal.SIGKILL
+    with truncated(world / "shapes" / "VOC" / "JPEGImages" / "f.jpg") as image:
+        failed = run_tool(TOOL, *own_norms(world, tmp_path, killed), check=2, **environment).stderr
+    assert f"the evaluation failed, the trained model is kept in {killed}: the same command evaluates it" in failed
+    assert failed.splitlines()[-1].startswith(f"error: {image} cannot be used (")
     run_tool(TOOL, *own_norms(world, tmp_path, killed), **environment)
     again = json.loads((killed / "evaluation.json").read_text())
     assert again["metrics"] == first["metrics"]
-    assert (again["resumed"], again["tensors_checked"]) == (1, 100)
+    assert (again["resumed"], again["tensors_checked"]) == (2, 100)
     assert [line["step"] for line in journal(killed)] == [1, 2, 3, 4]
     assert [(line["loss"], line["lr"]) for line in journal(killed)] == [
         (line["loss"], line["lr"]) for line in journal(whole)

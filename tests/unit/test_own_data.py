@@ -199,6 +199,14 @@ BAD = {
         first(segmentation={"size": [HEIGHT, WIDTH], "counts": "\u00fe~~"}),
         "run lengths that are damaged",
     ),
+    "an outline in shares": (
+        first(segmentation=[[0.1, 0.1, 0.5, 0.1, 0.5, 0.4]]),
+        "has an outline in shares of the image",
+    ),
+    "an outline elsewhere": (
+        first(segmentation=[[31, 1, 39, 1, 39, 5]]),
+        r"an outline from \(31, 1\) to \(39, 5\), outside its box \[3, 5, 10, 12\]",
+    ),
     "two corners": (first(segmentation=[[1, 2, 3, 4]]), "neither polygons of three corners"),
 }
 
@@ -222,6 +230,10 @@ def test_a_bad_object_is_refused_by_its_id_or_left_out_if_asked(tmp_path, kind):
             each("annotations", lambda a: a.update(bbox=[v / 40 for v in a["bbox"]])),
             "its boxes are shares of the image",
         ),
+        (
+            each("annotations", lambda a: a["bbox"].__setitem__(slice(2, 4), [a["bbox"][0] + 10, a["bbox"][1] + 12])),
+            r"its boxes are two corners \(x, y, x, y\)",
+        ),
         (lambda c: c["categories"][1].update(name="bolt"), "the categories 1 and 2 are both called 'bolt'"),
         (lambda c: c["images"][1].update(id=1), "the image id 1 is both train_0.jpg and train_1.jpg"),
         (lambda c: c.update(annotations=[]), "has no object to train on"),
@@ -231,6 +243,54 @@ def test_a_bad_object_is_refused_by_its_id_or_left_out_if_asked(tmp_path, kind):
 def test_a_set_that_cannot_be_meant_is_refused(tmp_path, change, message):
     with pytest.raises(InputError, match=message):
         own.prepare(coco(tmp_path / "x", change), "boxes")
+
+
+NAMED = {
+    "a path of another machine": lambda i: i.update(file_name=f"/home/me/{i['file_name']}"),
+    "Label Studio's local files": lambda i: i.update(file_name=f"/data/local-files/?d={i['file_name']}"),
+    "a URL": lambda i: i.update(file_name=f"http://labels:8080/{i['file_name'].replace('_', '%5F')}"),
+    "other capitals": lambda i: i.update(file_name=i["file_name"].upper()),
+}
+
+
+@pytest.mark.parametrize("kind", NAMED)
+def test_images_are_found_by_the_names_that_exporters_give_them(tmp_path, kind):
+    found = own.prepare(coco(tmp_path / "x", each("images", NAMED[kind])), "boxes")
+    assert facts(found) == facts(own.prepare(coco(tmp_path / "ok"), "boxes"))
+    assert found.notes == ()
+
+
+def test_a_name_that_two_images_have_is_the_one_of_its_split_or_refused(tmp_path):
+    folder = coco(tmp_path / "x", each("images", lambda i: i.update(file_name=f"gone/{i['id']}.jpg")))
+    for split, other in (("train", "train_2017"), ("val", "val_2017")):
+        (folder / split).rename(folder / other)
+        for path in (folder / other).iterdir():
+            path.rename(folder / other / f"{int(path.stem.split('_')[1]) + 1}.jpg")
+    found = own.prepare(folder, "boxes")
+    assert (Path(found.folder) / "val" / "000005.jpg").resolve() == folder / "val_2017" / "1.jpg"
+    (folder / "val_2017").rename(folder / "holdout")
+    (folder / "train_2017").rename(folder / "rest")
+    with pytest.raises(
+        InputError, match=r"the image gone/1\.jpg may be .*holdout/1\.jpg or .*rest/1\.jpg; write the folder"
+    ):
+        own.prepare(folder, "boxes")
+
+
+def test_images_that_are_trained_on_and_measured_on_are_counted(tmp_path):
+    folder = coco(tmp_path / "x")
+    shutil.copy(folder / "annotations" / "instances_train.json", folder / "annotations" / "instances_val.json")
+    assert own.prepare(folder, "boxes").notes[0].startswith("4 images are in 'train' and in 'val', first ")
+    folder = voc_set(tmp_path / "y")
+    shutil.copy(folder / "ImageSets" / "Main" / "train.txt", folder / "ImageSets" / "Main" / "val.txt")
+    assert "4 images are in 'train' and in 'val', first img 0: " in own.prepare(folder, "boxes").notes[0]
+
+
+def test_a_split_of_bad_images_alone_is_refused_with_the_first_of_them(tmp_path):
+    folder = coco(tmp_path / "x", each("images", lambda i: i.update(width=HEIGHT, height=WIDTH)))
+    with pytest.raises(
+        InputError, match=r"no image in .* is left; all 4 are left out as bad, first image 1 \(.*train_0"
+    ):
+        own.prepare(folder, "boxes", skip_bad=True)
 
 
 def test_objects_without_outlines_are_boxes_and_masks_ask_for_the_first_of_them(tmp_path):
@@ -535,6 +595,29 @@ def test_gray_and_palette_label_maps_are_the_same_indices(tmp_path):
     assert own.prepare(tmp_path / "gray", "masks").classes == ("road", "car", "tree")
 
 
+CVAT = "# label:color_rgb:parts:actions\nbackground:0,0,0::\nroad:250,50,83::\nvoid:1,1,1::\ncar:9,8,7::\n"
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_colours_that_a_list_of_classes_names_are_its_classes(tmp_path, mode):
+    folder, colours = maps(tmp_path / "x", np.array([0])), [(9, 8, 7), (0, 0, 0), (250, 50, 83), (1, 1, 1)]
+    (folder / "labelmap.txt").write_text(CVAT)
+    indices = np.resize(np.arange(4, dtype=np.uint8), (HEIGHT, WIDTH))
+    image = Image.fromarray(indices)
+    image.putpalette([value for colour in colours for value in colour])
+    for number in range(6):
+        (image if mode == "P" else image.convert(mode)).save(folder / "masks" / f"{number}.png")
+    found = own.prepare(folder, "masks")
+    assert found.classes == ("background", "road", "car")
+    with Image.open(Path(found.folder) / "SegmentationClass" / "000001.png") as written:
+        assert np.array_equal(np.asarray(written), np.array([2, 0, 1, 255])[indices])
+    (folder / "labelmap.txt").write_text(CVAT.replace("road:250,50,83", "road:250,50,84"))
+    with pytest.raises(
+        InputError, match=r"0\.png has the colour \(250, 50, 83\), which the list of classes does not name"
+    ):
+        own.prepare(folder, "masks")
+
+
 @pytest.mark.parametrize(
     ("values", "options", "message"),
     [
@@ -587,6 +670,13 @@ def test_class_folders_are_taken_with_their_splits_or_split(tmp_path, parts, tra
     assert found.classes == ("ant", "bee")
     assert found.counts["train"] == {"images": 2 * train, "classes": 2}
     assert found.counts["val"] == {"images": 8 if len(parts) > 1 else 2, "classes": 2}
+
+
+def test_folders_of_splits_are_no_classes(tmp_path):
+    for split in ("train", "valid"):
+        photo(tmp_path / "x" / split / "1.jpg", 1)
+    with pytest.raises(InputError, match="holds no class folders"):
+        own.prepare(tmp_path / "x", "classes")
 
 
 def test_a_folder_that_holds_something_else_is_told_what_it_has(tmp_path):

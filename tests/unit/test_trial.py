@@ -18,7 +18,7 @@ from transfer.frameworks.mmseg import Mmseg
 from transfer.report import assembly
 from transfer.results import Result
 from transfer.suite import lr_sweep
-from transfer.suite.trial import Job, named, run_trial
+from transfer.suite.trial import Job, TrialError, named, run_trial
 
 FIT = {"images_per_device": 4, "scaling": "linear"}
 EVERYTHING = Departure(devices=2, tiny="shapes", lr_factor=0.3, hold_out=0.1, **FIT)
@@ -114,6 +114,21 @@ def test_what_a_conversion_notes_is_on_the_screen_in_the_result_and_in_the_repor
     assert "note: the teacher is taken\n" in capsys.readouterr().err
     report = assembly.build(tmp_path)
     assert any(notice.endswith(": the teacher is taken.") for notice in report.notices)
+
+
+def test_a_failed_evaluation_loses_no_training_and_the_same_command_ends_it(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, evaluate = (
+        Pretend.SCRIPT.partition("score =")[0],
+        Pretend.SCRIPT.replace(".write_bytes", ".read_bytes() == "),
+    )
+    monkeypatch.setattr(Pretend, "SCRIPT", f"{train}\nsys.exit('error: 3.png cannot be used')")
+    kept = "the log is .*log.txt; the same command goes on from what is trained"
+    with pytest.raises(TrialError, match=f"^detectron2 failed with exit code 1: 3.png cannot be used; {kept}$"):
+        run(checkpoint, tmp_path / "trial")
+    monkeypatch.setattr(Pretend, "SCRIPT", evaluate)
+    assert run(checkpoint, tmp_path / "trial").metrics["bbox/AP"] == pytest.approx(43)
 
 
 def test_a_sweep_trains_each_rate_on_a_part_then_all_at_the_best_and_reports_every_one(

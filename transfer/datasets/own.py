@@ -29,13 +29,14 @@ from core.files import datasets_root, write_json
 from core.meter import track
 from transfer.datasets import Counts, files
 
-VERSION = 2  # raise it with every change of what is written
+VERSION = 3  # raise it with every change of what is written
 FACTS = "own.json"
 HOLD_OUT = 0.2  # of the images, where there is no validation split
 ORIENTATION = 0x112  # the EXIF tag
 TURNED = frozenset({5, 6, 7, 8})  # orientations that swap width and height
 WORDS = {"train": "train", "valid": "val", "validation": "val", "val": "val", "test": "test"}
 
+BAD = "left out as bad"
 Kind = Literal["boxes", "masks", "classes"]
 
 
@@ -78,7 +79,16 @@ class Said:
         """Refuse an image or object, or leave it out if that was asked for."""
         if not self.skip_bad:
             raise InputError(f"{where} {what}; {mend}, or leave it out with --skip-bad")
-        self.note("left out as bad", f"{where} {what}")
+        self.note(BAD, f"{where} {what}")
+
+    def none_left(self, where: object, what: str) -> InputError:
+        """Return the error of a split that has nothing left."""
+        bad = (
+            f"all {self._kinds[BAD]} are left out as bad, first {self._first[BAD]}; repair them"
+            if BAD in self._kinds
+            else ""
+        )
+        return InputError(f"{where}: no {what} is left; {bad or f'put each {what} where the list says'}")
 
     def lines(self) -> tuple[str, ...]:
         """Return one line a kind."""
@@ -201,6 +211,12 @@ def say_split(said: Said, held: int, total: int) -> None:
     said.tell(
         f"no validation split: {held} of {total} images, chosen by their names, are measured on and not trained on"
     )
+
+
+def say_both(said: Said, train: Iterable[object], val: Iterable[object]) -> None:
+    """Say which images are trained on and measured on."""
+    if both := sorted(map(str, set(train) & set(val))):
+        said.tell(f"{len(both)} images are in 'train' and in 'val', first {both[0]}: measured on what was trained on")
 
 
 def images_below(folder: Path) -> dict[str, Path]:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 from pycocotools import mask as rle
 
@@ -83,13 +84,15 @@ def write_coco(root: Path, folder: Path, said: Said) -> Made:
     if "train" not in splits or "val" not in splits:
         splits = _split_up([one for parts in (splits or found).values() for one in parts], reader, said)
     counts: Counts = {}
+    paths: dict[str, list[Path]] = {}
     for split in ("train", "val"):
         images, annotations = reader.read(splits[split])
+        paths[split] = [one.path for _, (one, _) in images]
         for record, (one, way) in images:
             place(one, folder / split / record["file_name"], way)
         (folder / split).mkdir(parents=True, exist_ok=True)
         if not images:
-            raise InputError(f"{splits[split][0].source}: none of its images is in {root}; put them beside it")
+            raise said.none_left(splits[split][0].source, f"image in {root}")
         content = {
             "info": {"description": f"{root.name}, {split}"},
             "images": [record for record, _ in images],
@@ -103,6 +106,7 @@ def write_coco(root: Path, folder: Path, said: Said) -> Made:
             if split == "train":
                 raise InputError(f"{splits[split][0].source} has no object to train on; annotate some")
             said.tell("'val' has no object to find: AP has no value")
+    own.say_both(said, paths["train"], paths["val"])
     return Made(classes, counts, reader.without_outline == 0, reader.runs)
 
 
@@ -167,7 +171,7 @@ class _Reader:
         self.without_outline, self.runs, self.crowds = 0, False, True
         self.turns = Turns()
         self._images, self._annotations = 0, 0
-        self._below: dict[str, Path] | None = None
+        self._below: dict[str, list[Path]] | None = None
 
     def read(self, files: Sequence[Parsed]) -> tuple[list[tuple[Record, tuple[Photo, str]]], list[Record]]:
         """Return the images, each with its file and which way up it is, and the annotations, of a split."""
@@ -177,7 +181,7 @@ class _Reader:
             places = self._read_images(one)
             images += places.values()
             names = {_key(category["id"]): category["name"] for category in one.categories}
-            self._refuse_shares(one, {key: record for key, (record, _) in places.items()})
+            self._refuse_other_units(one, {key: record for key, (record, _) in places.items()})
             listed = {_key(image.get("id")) for image in one.images}
             for number, annotation in enumerate(one.annotations):
                 where = f"annotation {annotation.get('id', f'number {number}')} in {one.source}"
@@ -246,14 +250,38 @@ class _Reader:
             if (path := base / name).is_file():
                 return path
         if self._below is None:
-            self._below = {}
-            for path in files.walk(self.root):
-                self._below.setdefault(path.name, path)
-        return self._below.get(Path(name).name)
+            self._below = defaultdict(list)
+            for path in sorted(files.walk(self.root)):
+                self._below[path.name.casefold()].append(path)
+        bare = unquote(re.split(r"[/=]", name)[-1]).casefold()  # of a path, a URL, Label Studio's ?d=name
+        there = self._below.get(bare, [])
+        near = own.split_named(source.stem) or own.split_named(source.parent.name)
+        there = [path for path in there if near and own.split_named(path.parent.name) == near] or there
+        if len(there) > 1:
+            raise InputError(
+                f"{source}: the image {name} may be {there[0]} or {there[1]}; write the folder into its file_name"
+            )
+        return there[0] if there else None
 
-    def _refuse_shares(self, one: Parsed, images: dict[str, Record]) -> None:
-        boxes = [a.get("bbox") for a in one.annotations if _key(a.get("image_id")) in images]
-        numbers = [value for box in boxes if isinstance(box, list) for value in box if _is_number(value)]
+    def _refuse_other_units(self, one: Parsed, images: dict[str, Record]) -> None:
+        """Refuse boxes that are no (x, y, width, height) in pixels, all of them."""
+        boxes = [
+            (a["bbox"], images[image])
+            for a in one.annotations
+            if (image := _key(a.get("image_id"))) in images and isinstance(a.get("bbox"), list) and len(a["bbox"]) == 4
+            if all(map(_is_number, a["bbox"]))
+        ]
+        numbers = [value for box, _ in boxes for value in box]
+        corners = [
+            x < right <= image["width"] + SLACK and y < bottom <= image["height"] + SLACK
+            for (x, y, right, bottom), image in boxes
+        ]
+        beyond = sum(x + w > i["width"] + SLACK or y + h > i["height"] + SLACK for (x, y, w, h), i in boxes)
+        if all(corners) and 4 * beyond > len(boxes):
+            raise InputError(
+                f"{one.source}: its boxes are two corners (x, y, x, y), COCO's are (x, y, width, height); subtract the first "
+                "corner from the second"
+            )
         if len(numbers) > 4 and max(map(abs, numbers)) <= 1.0 and any(value != int(value) for value in numbers):
             raise InputError(
                 f"{one.source}: its boxes are shares of the image (0 to 1), COCO's are pixels; multiply x and width by the "
@@ -266,6 +294,7 @@ class _Reader:
         try:
             outline = _outline(annotation.get("segmentation"), height, width)
             box = _box(annotation.get("bbox"), outline, width, height)
+            _meet(outline, box)
         except _Bad as error:
             self.said.bad(where, str(error))
             return None
@@ -331,6 +360,20 @@ def _outline(given: Any, height: int, width: int) -> Any:
     if parts and not whole:
         raise _Bad("has an outline that is neither polygons of three corners or more nor run lengths")
     return whole or None
+
+
+def _meet(outline: Any, box: Sequence[float]) -> None:
+    """Raise _Bad for polygons that lie outside their box, or are shares of the image."""
+    if not isinstance(outline, list):
+        return
+    across = [value for part in outline for value in part[::2]]
+    down = [value for part in outline for value in part[1::2]]
+    left, top, right, bottom = min(across), min(down), max(across), max(down)
+    x, y, w, h = box
+    if right <= 1 and bottom <= 1 and w * h > 4:
+        raise _Bad("has an outline in shares of the image (0 to 1), COCO's are pixels")
+    if left > x + w + SLACK or right < x - SLACK or top > y + h + SLACK or bottom < y - SLACK:
+        raise _Bad(f"has an outline from ({left:g}, {top:g}) to ({right:g}, {bottom:g}), outside its box {list(box)}")
 
 
 def _unpacked(counts: str | bytes) -> list[int]:
@@ -413,6 +456,7 @@ def voc_splits(root: Path, kind: str, known: dict[str, Path], said: Said) -> dic
         found = {split: names for split, names in by_folder.items() if split}
     splits = own.settle_splits(found, said)
     if "train" in splits and "val" in splits:
+        own.say_both(said, splits["train"], splits["val"])
         return splits
     names = [name for part in splits.values() for name in part] or sorted(known)
     held = own.held_out(names)
@@ -459,7 +503,7 @@ def write_voc(root: Path, folder: Path, said: Said) -> Made:
     if not used:
         raise InputError(f"{root} has no object in its XML files; annotate some")
     classes = list(voc.CLASSES) if used <= set(voc.CLASSES) else sorted(used)
-    return Made(classes, _write_voc(folder, splits, placed, objects))
+    return Made(classes, _write_voc(folder, splits, placed, objects, said))
 
 
 def _read_xml(path: Path) -> ET.Element:
@@ -513,7 +557,11 @@ def _objects(path: Path, record: ET.Element, size: tuple[int, int], said: Said) 
 
 
 def _write_voc(
-    folder: Path, splits: dict[str, list[str]], placed: dict[str, tuple[Photo, str]], objects: dict[str, list[Object]]
+    folder: Path,
+    splits: dict[str, list[str]],
+    placed: dict[str, tuple[Photo, str]],
+    objects: dict[str, list[Object]],
+    said: Said,
 ) -> Counts:
     voc.make_folders(folder)
     counts: Counts = {}
@@ -522,7 +570,7 @@ def _write_voc(
     for split in ("train", "val"):
         names = [name for name in splits[split] if name in placed]
         if not names:
-            raise InputError(f"no image of '{split}' is left; put the images beside the annotations")
+            raise said.none_left(f"'{split}'", "image")
         listed[split] = []
         for name in names:
             number += 1

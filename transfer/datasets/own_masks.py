@@ -16,11 +16,13 @@ from transfer.datasets.own_boxes import voc_splits, xml_files
 
 VOID = voc.VOID
 IMAGES, MAPS = (
-    ("JPEGImages", "images", "imgs"),
-    ("SegmentationClassAug", "SegmentationClass", "masks", "labels", "annotations"),
+    ("JPEGImages", "images", "imgs", "img_dir"),
+    ("SegmentationClassAug", "SegmentationClass", "SegmentationClassPNG", "masks", "labels", "annotations", "ann_dir"),
 )
 LISTS = ("labelmap.txt", "class_names.txt", "classes.txt", "labels.txt")  # CVAT, labelme and others
 CONVERT = "write the index of its class into each pixel (0 is background, 255 is ignored), as a gray or palette PNG"
+IGNORED = ("__ignore__", "_ignore_", "void")
+Colour = tuple[int, int, int]
 MOST_GUESSED = 20  # classes without a list of names, beyond the number of values seen
 
 
@@ -59,7 +61,8 @@ def write_masks(root: Path, folder: Path, said: Said) -> Made:
         if name not in images or name not in maps:
             said.note("images are listed but have no file or no label map, and are left out", name)
     photos = own.take({name: images[name] for name in names if name in known}, said, f"{root.name} (label maps)")
-    labels = {name: _read(maps[name]) for name in photos}
+    listed, colours = _listed(root)
+    labels = {name: _read(maps[name], colours) for name in photos}
     turns = Turns()
     turns.learn((photo, _size(labels[name].values)) for name, photo in photos.items())
     placed: dict[str, tuple[Photo, str]] = {}
@@ -74,8 +77,8 @@ def write_masks(root: Path, folder: Path, said: Said) -> Made:
             )
             continue
         placed[name] = photo, way
-    classes = _classes(root, {maps[name]: labels[name] for name in placed}, said)
-    return Made(classes, _write(folder, splits, placed, labels))
+    classes = _classes(root, {maps[name]: labels[name] for name in placed}, listed, said)
+    return Made(classes, _write(folder, splits, placed, labels, said))
 
 
 class _Map:
@@ -85,34 +88,52 @@ class _Map:
         self.values, self.palette = values, palette
         self.seen = frozenset(np.unique(values).tolist())
 
-    def colours(self) -> dict[int, tuple[int, ...]]:
+    def colours(self) -> dict[int, Colour]:
         """Return the colours of the indices that occur, of a palette image."""
-        return (
-            {index: tuple(self.palette[3 * index : 3 * index + 3]) for index in self.seen - {VOID}}
-            if self.palette
-            else {}
-        )
+        return {index: self._colour(index) for index in self.seen - {VOID}} if self.palette else {}
+
+    def void(self) -> dict[Colour, int]:
+        """Return the colour of what is ignored, if it occurs and a palette gives it one."""
+        return {self._colour(VOID): VOID} if self.palette and VOID in self.seen else {}
+
+    def _colour(self, index: int) -> Colour:
+        red, green, blue = (self.palette or [])[3 * index : 3 * index + 3]
+        return red, green, blue
 
 
-def _read(path: Path) -> _Map:
+def _read(path: Path, colours: dict[Colour, int]) -> _Map:
     try:
         with Image.open(path, formats=["PNG"]) as image:
             image.load()
+            if image.mode in ("RGB", "RGBA") and colours:
+                return _Map(_by_colour(np.asarray(image.convert("RGB")), colours, path), None)
             if image.mode not in ("L", "P", "1"):
                 raise InputError(f"{path} is a PNG of mode {image.mode}, not of class indices; {CONVERT}")
-            palette = image.getpalette() if image.mode == "P" else None
-            return _Map(np.asarray(image).astype(np.uint8), palette)
+            found = _Map(np.asarray(image).astype(np.uint8), image.getpalette() if image.mode == "P" else None)
+            if any(colour in colours for colour in found.colours().values()):  # else the palette is decoration
+                indices = _by_colour(np.asarray(image.convert("RGB")), {**found.void(), **colours}, path)
+                return _Map(indices, None)
+            return found
     except (OSError, SyntaxError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path} is truncated or no PNG ({error}); copy or export it again") from error
 
 
+def _by_colour(pixels: NDArray[np.uint8], colours: dict[Colour, int], path: Path) -> NDArray[np.uint8]:
+    """Return the indices [height, width] of the colours [height, width, 3]; raise InputError for one that is not listed."""
+    seen, place_ = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True)
+    every: list[Colour] = [(int(red), int(green), int(blue)) for red, green, blue in seen]
+    if unknown := [colour for colour in every if colour not in colours]:
+        raise InputError(f"{path} has the colour {unknown[0]}, which the list of classes does not name; add it there")
+    return np.array([colours[colour] for colour in every], np.uint8)[place_.reshape(pixels.shape[:2])]
+
+
 def _size(values: NDArray[np.uint8]) -> tuple[int, int]:
     return values.shape[1], values.shape[0]
 
 
-def _classes(root: Path, labels: dict[Path, _Map], said: Said) -> list[str]:
+def _classes(root: Path, labels: dict[Path, _Map], listed: list[str], said: Said) -> list[str]:
     """Return the classes; refuse values that are no indices, and palettes by which one index means several classes."""
     if not labels:
         raise InputError(f"{root} has no label map left; repair one")
@@ -123,7 +144,7 @@ def _classes(root: Path, labels: dict[Path, _Map], said: Said) -> list[str]:
             f"{first} and all other label maps hold 0 and 255 only, and 255 is ignored in training and measuring; {CONVERT}"
         )
     _same_palettes(labels)
-    names = _listed(root) or _voc_names(root, every, labels)
+    names = listed or _voc_names(root, every, labels)
     known = every - {VOID}
     if names is None:
         names = ["background", *(f"class {index}" for index in range(1, max(known, default=0) + 1))]
@@ -133,7 +154,9 @@ def _classes(root: Path, labels: dict[Path, _Map], said: Said) -> list[str]:
                 f"{path} holds the value {max(known)}, but there are {len(known)} values in all: colours turned into gray? "
                 f"{CONVERT}, or name the classes in classes.txt, one a line"
             )
-        said.tell(f"the {len(names)} classes have no names (classes.txt, one a line, gives them)")
+        said.tell(
+            f"the classes 0 to {len(names) - 1}, of which {len(known)} occur, have no names (classes.txt, one a line, gives them)"
+        )
     if beyond := sorted(known - set(range(len(names)))):
         path = next(path for path, one in labels.items() if beyond[0] in one.seen)
         raise InputError(
@@ -144,16 +167,24 @@ def _classes(root: Path, labels: dict[Path, _Map], said: Said) -> list[str]:
     return names
 
 
-def _listed(root: Path) -> list[str]:
-    """Return the class names of a list in the folder; CVAT's lines are ``name:red,green,blue:parts:actions``."""
-    for path in (root / name for name in LISTS):
-        if path.is_file():
-            lines = [line.partition("#")[0].strip() for line in own.read_text(path).splitlines()]
-            names = [line.partition(":")[0].strip() for line in lines if line]
-            if len(set(names)) != len(names):
-                raise InputError(f"{path} names a class twice; rename one")
-            return [name for name in names if name not in ("__ignore__", "_ignore_", "void")]
-    return []
+def _listed(root: Path) -> tuple[list[str], dict[Colour, int]]:
+    """Return the classes of a list in the folder, and the index of each colour in it.
+
+    CVAT's lines are ``name:red,green,blue:parts:actions``.
+    """
+    names: list[str] = []
+    colours: dict[Colour, int] = {}
+    path = next((root / name for name in LISTS if (root / name).is_file()), None)
+    lines = own.read_text(path).splitlines() if path else []
+    for line in filter(None, (line.partition("#")[0].strip() for line in lines)):
+        name, colour, *_ = (*(part.strip() for part in line.split(":")), "")
+        index = VOID if name in IGNORED else len(names)
+        names += [] if name in IGNORED else [name]
+        if (numbers := colour.split(","))[2:] and all(number.strip().isdecimal() for number in numbers):
+            colours[int(numbers[0]), int(numbers[1]), int(numbers[2])] = index
+    if len(set(names)) != len(names):
+        raise InputError(f"{path} names a class twice; rename one")
+    return names, colours
 
 
 def _voc_names(root: Path, every: frozenset[int], labels: dict[Path, _Map]) -> list[str] | None:
@@ -195,7 +226,11 @@ def _same_palettes(labels: dict[Path, _Map]) -> None:
 
 
 def _write(
-    folder: Path, splits: dict[str, list[str]], placed: dict[str, tuple[Photo, str]], labels: dict[str, _Map]
+    folder: Path,
+    splits: dict[str, list[str]],
+    placed: dict[str, tuple[Photo, str]],
+    labels: dict[str, _Map],
+    said: Said,
 ) -> Counts:
     voc.make_folders(folder)
     counts: Counts = {}
@@ -211,7 +246,7 @@ def _write(
             seen |= labels[name].seen - {VOID}
             listed[split].append(safe_name(number))
         if not listed[split]:
-            raise InputError(f"no image of '{split}' is left; put the images and label maps into the folder")
+            raise said.none_left(f"'{split}'", "image with a label map")
         counts[split] = {"images": len(listed[split]), "classes seen": len(seen)}
     voc.write_lists(folder, listed["train"], listed["val"])
     return counts
@@ -233,6 +268,8 @@ def class_folders(folder: Path) -> dict[str, dict[str, list[Path]]]:
             images = sorted(path for path in files.walk(place_) if path.suffix.lower() in SUFFIXES)
             if images:
                 found.setdefault(split, {})[place_.name] = images
+    if all(own.split_named(name) for name in found.get("", {})):  # splits of something else
+        found.pop("", None)
     return found if any(len(classes) > 1 for classes in found.values()) else {}
 
 

@@ -200,7 +200,7 @@ def from_workers() -> Iterator[None]:
 def evaluate_again(folder: Path) -> None:
     """Say that a failed evaluation has lost nothing."""
     print(
-        f"the evaluation failed, the trained model is kept in {folder}: the same command with --resume evaluates it again",
+        f"the evaluation failed, the trained model is kept in {folder}: the same command evaluates it again",
         file=sys.stderr,
         flush=True,
     )

@@ -266,7 +266,9 @@ class _Runs:
         print(f"{self.benchmark.framework} trains and tests; its log is {log}", file=sys.stderr, flush=True)
         code = process.run(command, log, process.threads(None), process.Relay(log))
         if code != 0:
-            raise TrialError(f"{self.benchmark.framework} failed with {process.explain(code, log)}; the log is {log}")
+            kept = "; the same command goes on from what is trained" if run_folder.has_checkpoint(run) else ""
+            why = process.explain(code, log)
+            raise TrialError(f"{self.benchmark.framework} failed with {why}; the log is {log}{kept}")
         if not (run / "evaluation.json").exists():
             raise TrialError(f"{self.benchmark.framework} ended without {run / 'evaluation.json'}; the log is {log}")
         return time.monotonic() - begin
