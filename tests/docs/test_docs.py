@@ -98,12 +98,16 @@ def test_public_backbones_are_those_of_timm_and_torchvision():
     import torchvision
     from timm.models import get_pretrained_cfg
 
+    from core.backbones.timm import KNOWN
+
     page = (ROOT / "docs" / "public-backbones.md").read_text()
-    listed = re.findall(r"^\| `(timm/(\S+))` \| (\S+) \|", page, re.M)
+    listed = re.findall(r"^\| `hf://(timm/(\S+))` \| (\S+) \|", page, re.M)
     assert len(listed) >= 10
+    read = rf"(resnet(18|34|50)|convnext(v2)?_tiny|{'|'.join(name for names in KNOWN.values() for name in names)})\."
     for place, name, licence in listed:
         known = get_pretrained_cfg(name)
         assert (known.hf_hub_id, known.license) == (place, licence)
+        assert re.match(read, name), f"{name} is no network that is read"
     weights = re.findall(r"^\| `(\w+)\.(\w+)` \| ([\d.]+) \|", page, re.M)
     assert len(weights) == 5
     for enum, name, top1 in weights:
