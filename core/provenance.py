@@ -40,7 +40,7 @@ def environment() -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "packages": {name: _version(name) for name in PACKAGES},
-        "command": [Path(sys.executable).name, *sys.argv],
+        "command": [Path(sys.executable).name, *sys.orig_argv[1:]],
     }
 
 

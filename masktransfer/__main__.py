@@ -6,6 +6,8 @@ import runpy
 import sys
 from pathlib import Path
 
+from core.errors import cli
+
 ROOT = Path(__file__).resolve().parent.parent
 SHELLS = ("bash", "zsh", "fish")
 
@@ -46,8 +48,8 @@ def main() -> None:
     found = scripts()
     if len(sys.argv) > 1 and sys.argv[1] in found:
         name = sys.argv.pop(1)
-        _run(found[name], "__main__")
-        return
+        sys.argv[0] = f"masktransfer {name}"  # what usage lines and results name
+        cli(_run(found[name], name)["main"])
     given = parser().parse_args()
     if given.command == "completion":
         import argcomplete

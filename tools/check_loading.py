@@ -10,8 +10,8 @@ import checkout  # noqa: F401
 from core.errors import InputError, cli
 
 
-def main() -> int:
-    """Build, compare tensors and features, print; 0 when all of the file is in the model, 1 when not."""
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "build", metavar="MODULE:BUILD", help="a function without arguments that returns the built model"
@@ -19,7 +19,12 @@ def main() -> int:
     parser.add_argument("file", help="the checkpoint that it should hold: a path or an address")
     parser.add_argument("--source", default="auto", help="dialect of the checkpoint (default: found from its content)")
     parser.add_argument("--arch", default="auto", help="the network in it, such as resnet50 or a name of timm's")
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    """Build, compare tensors and features, print; 0 when all of the file is in the model, 1 when not."""
+    given = parser().parse_args()
     from transfer.convert import load_check
 
     sys.path.insert(0, str(Path.cwd()))

@@ -4,14 +4,14 @@ import argparse
 from pathlib import Path
 
 import checkout  # noqa: F401
-from convert_to_d2 import parser, run
+import convert_to_d2
 
 from core.errors import cli
 
 
-def arguments() -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
     """Add the target to what all converters share."""
-    shared = parser("any framework", "what the target reads: .pkl, .pth, .safetensors; a folder for hf")
+    shared = convert_to_d2.parser("any framework", "what the target reads: .pkl, .pth, .safetensors; a folder for hf")
     shared.add_argument("--target", required=True, metavar="NAME", help="a row of transfer/convert/targets.py")
     shared.add_argument(
         "--results", nargs="+", type=Path, default=[], metavar="PATH",
@@ -20,13 +20,13 @@ def arguments() -> argparse.Namespace:
     shared.add_argument(
         "--license", default="", metavar="ID", help="of --target hf: of the weights, such as apache-2.0"
     )
-    return shared.parse_args()
+    return shared
 
 
 def main() -> None:
     """Convert for the target that was named."""
-    parsed = arguments()
-    run(parsed.target, parsed, results=parsed.results, license=parsed.license)
+    parsed = parser().parse_args()
+    convert_to_d2.run(parsed.target, parsed, results=parsed.results, license=parsed.license)
 
 
 if __name__ == "__main__":

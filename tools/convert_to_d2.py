@@ -9,7 +9,7 @@ import checkout  # noqa: F401
 from core.errors import cli
 
 
-def parser(target: str, suffixes: str) -> argparse.ArgumentParser:
+def parser(target: str = "Detectron2", suffixes: str = ".pkl or .pth") -> argparse.ArgumentParser:
     """Describe the command line that all converters share."""
     parser = argparse.ArgumentParser(description=f"Carry a backbone into {target} and prove that every tensor arrived.")
     parser.add_argument("input", type=Path, help="checkpoint of any known source: a path or an address")
@@ -47,5 +47,10 @@ def run(target: str, arguments: argparse.Namespace, **card: Any) -> None:
         write_json(arguments.json, proof.to_dict())
 
 
+def main() -> None:
+    """Convert for Detectron2."""
+    run("detectron2", parser().parse_args())
+
+
 if __name__ == "__main__":
-    cli(lambda: run("detectron2", parser("Detectron2", ".pkl or .pth").parse_args()))
+    cli(main)

@@ -425,14 +425,19 @@ def together(proof: Proof) -> None:
         proof.add(what, f"{off:.2g} off", met=off < 1e-3, goal=1e-3)
 
 
-def main() -> int:
-    """Run all parts, write the JSON, and return 1 when something is missed."""
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("gpu-proof.json"))
     parser.add_argument(
         "--short", action="store_true", help="tiny networks, a part of the pairs: whether this script runs at all"
     )
-    asked = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    """Run all parts, write the JSON, and return 1 when something is missed."""
+    asked = parser().parse_args()
     from core.errors import InputError
     from core.files import write_json
 

@@ -8,6 +8,7 @@ from browser import CHROMIUM, PHONE, WIDE, chromium, opened, take
 from made_results import BASELINE, DENSE, many, result, suite, write
 from PIL import Image
 
+from core import bounds
 from core.provenance import ROOT
 from transfer import report as reports
 from transfer.report import assembly
@@ -223,12 +224,23 @@ def test_tables_are_copied_in_three_forms_and_figures_saved_in_two(browser, repo
         assert copies["LaTeX"][0] == r"\begin{tabular}{lrrrrrr}"
         assert r"$\pm$" in copies["LaTeX"][4]
         page.evaluate(OPEN)
-        figure = page.locator(".charts figure").first
-        for form, start in (("SVG", b"<svg"), ("PNG", b"\x89PNG")):
+        for place in (".charts figure .save", ".forest + .save", ".ranks + .save"):
+            bar = page.locator(place).first
             with page.expect_download() as saved:
-                figure.get_by_role("button", name=form).click()
-            data = Path(saved.value.path()).read_bytes()
-            assert data.startswith(start)
+                bar.get_by_role("button", name="SVG").click()
+            drawing = bounds.xml(Path(saved.value.path()).read_text(), Path("drawing"))
+            with page.expect_download() as saved:
+                bar.get_by_role("button", name="PNG").click()
+            with Image.open(Path(saved.value.path())) as picture:
+                assert picture.size == tuple(int(4 * float(drawing.get(side))) for side in ("width", "height"))
+                assert len(picture.getcolors(2**24)) > 20
+            texts = ["".join(text.itertext()) for text in drawing.iter("{http://www.w3.org/2000/svg}text")]
+            if place != ".charts figure .save":
+                assert saved.value.suggested_filename in (
+                    "Differences-to-MoCo-v2-MSCN-Shapes-detection-box-AP.png",
+                    "Average-rank-over-benchmarks.png",
+                )
+                assert {"MoCo v2 + MixMask", "Random initialisation"} <= set(texts)
         assert seen.complaints == []
 
 

@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 
 from core.errors import InputError, cli
+from masktransfer import __main__ as subcommands
 
 ROOT = Path(__file__).parents[2]
 
@@ -89,12 +90,17 @@ def test_subcommands_and_their_options_are_completed_from_the_parsers(tmp_path):
     assert {"run-suite", "run-benchmark"} <= completed("masktransfer run-", tmp_path)
     assert "--plan" in completed("masktransfer run-suite --pl", tmp_path)
     assert "shapes" in completed("masktransfer prepare-data sha", tmp_path)
+    for name in subcommands.scripts():
+        subcommands.parser(name).format_help()
 
 
 def test_a_subcommand_runs_the_script_of_its_name_with_its_own_parser():
     command = [sys.executable, "-m", "masktransfer"]
     listed = subprocess.run([*command, "list", "masks"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert listed.splitlines()[0].startswith("balanced")
+    told = subprocess.run([*command, "convert", "-h"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert told.startswith("usage: masktransfer convert [-h] ")
+    assert "--target" in told
     wrong = subprocess.run([*command, "train-net", "A"], cwd=ROOT, capture_output=True, text=True)
     assert (wrong.returncode, wrong.stderr) == (2, "error: KEY VALUE must come in pairs: A\n")
 

@@ -120,14 +120,55 @@ function buttons(put, say, names, act) {
   put(bar);
 }
 for (const table of all(".scroll table")) buttons((bar) => table.closest(".scroll").after(bar), "Copy as", Object.keys(forms), (name) => copy(forms[name](cells(table))));
-function standalone(figure) { // with the styles that are in effect, since a file of its own has no sheet
-  const source = figure.querySelector("svg"), whole = source.cloneNode(true), kept = ["fill", "stroke", "stroke-width", "stroke-dasharray", "opacity", "font-size", "font-family", "font-style"];
+const NS = "http://www.w3.org/2000/svg";
+const make = (name, values) => { const made = document.createElementNS(NS, name); for (const key in values) made.setAttribute(key, values[key]); return made; };
+function styled(source) { // with the styles that are in effect, since a file of its own has no sheet
+  const whole = source.cloneNode(true), kept = ["fill", "stroke", "stroke-width", "stroke-dasharray", "opacity", "font-size", "font-family", "font-style"];
   const copies = [whole, ...whole.querySelectorAll("*")];
   [source, ...source.querySelectorAll("*")].forEach((element, i) => {
     const style = getComputedStyle(element);
     for (const name of kept) copies[i].setAttribute(name, style.getPropertyValue(name));
   });
-  const { width, height } = source.viewBox.baseVal;
+  return whole;
+}
+function drawn(part) { // a diagram of elements and drawings side by side, as one drawing
+  const box = part.getBoundingClientRect(), whole = make("svg", { viewBox: `-8 -8 ${box.width + 16} ${box.height + 16}` });
+  const put = (name, values) => whole.appendChild(make(name, values));
+  for (const element of part.querySelectorAll("*")) {
+    const { left, top, width, height } = element.getBoundingClientRect(), x = left - box.left, y = top - box.top, style = getComputedStyle(element);
+    if (element.closest("svg")) {
+      if (width && !element.parentElement.closest("svg") && element.localName === "svg") {
+        const copy = whole.appendChild(styled(element));
+        for (const [key, value] of Object.entries({ x, y, width, height, overflow: "visible" })) copy.setAttribute(key, value);
+      }
+      continue;
+    }
+    const radius = Math.min(parseFloat(style.borderTopLeftRadius) || 0, height / 2);
+    if (width && !/, 0\)$|transparent/.test(style.backgroundColor)) put("rect", { x, y, width, height, rx: radius, fill: style.backgroundColor });
+    const sides = { Left: [x, y, x, y + height], Right: [x + width, y, x + width, y + height], Bottom: [x, y + height, x + width, y + height] };
+    for (const [side, [x1, y1, x2, y2]] of Object.entries(sides)) {
+      const thick = parseFloat(style[`border${side}Width`]);
+      if (thick) put("line", { x1, y1, x2, y2, stroke: style[`border${side}Color`], "stroke-width": thick });
+    }
+    for (const node of [...element.childNodes].filter((child) => child.nodeType === Node.TEXT_NODE)) {
+      let line = null;
+      for (const word of node.data.matchAll(/\S+/g)) {
+        const range = document.createRange();
+        range.setStart(node, word.index); range.setEnd(node, word.index + word[0].length);
+        const at = range.getClientRects()[0];
+        if (!at) continue;
+        if (line?.top !== at.top) {
+          line = put("text", { x: at.left - box.left, y: at.top - box.top + 0.79 * at.height, fill: style.color, "font-size": style.fontSize, "font-family": style.fontFamily, "font-weight": style.fontWeight });
+          line.top = at.top;
+        } else line.append(" ");
+        line.append(word[0]);
+      }
+    }
+  }
+  return whole;
+}
+function standalone(figure) {
+  const source = figure.querySelector("svg[viewBox]:not(.keymark)"), whole = source ? styled(source) : drawn(figure), { width, height } = whole.viewBox.baseVal;
   whole.setAttribute("width", width); whole.setAttribute("height", height);
   return { text: new XMLSerializer().serializeToString(whole), width, height };
 }
@@ -135,8 +176,10 @@ function save(name, address) {
   const link = document.createElement("a");
   link.download = name; link.href = address; link.click();
 }
-for (const figure of all(".charts figure")) buttons((bar) => figure.append(bar), "Save as", ["SVG", "PNG"], async (form) => {
-  const { text, width, height } = standalone(figure), name = figure.querySelector("figcaption").innerText.replace(/[^\w.-]+/g, "-");
+const titleOf = (figure) => (figure.localName === "figure" ? [figure.querySelector("figcaption")]
+  : [figure.closest("section").querySelector("h2"), figure.previousElementSibling]).filter((title) => /^(H|FIGC)/.test(title.tagName)).map((title) => title.innerText).join(" ");
+for (const figure of all(".charts figure, .forest, .ranks")) buttons((bar) => figure.localName === "figure" ? figure.append(bar) : figure.after(bar), "Save as", ["SVG", "PNG"], async (form) => {
+  const { text, width, height } = standalone(figure), name = titleOf(figure).replace(/[^\w.-]+/g, "-");
   const address = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(text)}`;
   if (form === "SVG") return save(`${name}.svg`, address);
   const image = new Image(), canvas = document.createElement("canvas");
