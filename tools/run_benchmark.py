@@ -59,7 +59,9 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--source", default="auto", help="the checkpoint's dialect; found from its tensors by default")
     parser.add_argument("--label", default="", help="what reports call the benchmark; its name by default")
-    parser.add_argument("--name", default="", help="what reports call the checkpoint; its file name by default")
+    parser.add_argument(
+        "--name", default="", help="what reports call the checkpoint; how it was made, or its file name, by default"
+    )
     parser.add_argument("--method", default="", help="pre-training method, if the file does not say")
     parser.add_argument("--branches", default="", help="its branches, separated by commas")
     parser.add_argument("--notes", default="")

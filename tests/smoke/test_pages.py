@@ -168,6 +168,7 @@ def test_the_data_page_goes_from_an_export_to_a_report_of_two_backbones(paper: P
         (paper / f"{name}.pth").symlink_to(paper / f"{file}.pth")
     *_, reported, checked, with_masks, skipped = carry_out("your-data.md", paper)
     assert "report.html" in reported
+    assert "not among the results" not in (paper / "results" / "parts" / "report" / "report.md").read_text()
     assert "note: no validation split: 1 of 6 images" in checked
     assert checked == with_masks == skipped
     found = [results.read(paper / "results" / "parts" / name / "result.json") for name in ("ours", "theirs")]

@@ -59,7 +59,7 @@ def test_a_checkpoint_replaced_under_the_same_path_is_a_new_item(home):
 def test_a_data_set_edited_after_a_trial_is_measured_anew_and_a_restored_one_is_not(home, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(home))
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
-    rows = (home / "rows.yaml").read_text().replace("trials: 2", "trials: 1, sets: [faces, absent]")
+    rows = (home / "rows.yaml").read_text().replace("trials: 2", "trials: 1, sets: [faces]")
     (home / "rows.yaml").write_text(rows)
     (home / "faces").mkdir()
     (home / "faces" / "1.jpg").write_bytes(b"image")
@@ -278,6 +278,9 @@ def test_more_devices_than_an_item_can_have_are_refused(home):
         items.plan(_suite(home, benchmarks={"fake_task": {"file": "rows.yaml", "devices": 4}}), Path("out"), 2)
 
 
+MAKES = "python tools/prepare_data.py --help says what makes it"
+
+
 def test_the_plan_names_all_that_would_stop_it_and_running_refuses_it_before_anything_is_done(home, monkeypatch):
     two = dict.fromkeys(("online.layer1.0.conv1.weight", "target.layer1.0.conv1.weight"), torch.zeros(1, 1, 3, 3))
     torch.save(two, home / "two.pth")
@@ -289,12 +292,14 @@ def test_the_plan_names_all_that_would_stop_it_and_running_refuses_it_before_any
     }
     settings = _suite(home, checkpoints=entries, benchmarks=["shapes_detection", "cifar10_knn"], trials=1)
     monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=2**28))
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(home / "none"))
     for start in (runner.run, runner.print_plan):
         with pytest.raises(InputError) as caught:
             start(settings, Path("out"), Console(file=io.StringIO()))
-        small, ambiguous, pointer, disk = str(caught.value).splitlines()[-4:]
+        small, ambiguous, pointer, data, disk = str(caught.value).splitlines()[-5:]
         assert small.startswith("checkpoints.small: its backbone has the 3x3 CIFAR stem, detectron2 has a 7x7 one")
         assert ambiguous.startswith("checkpoints.two: two.pth holds 2 backbones; choose with --source")
         assert pointer.startswith("checkpoints.lfs: lfs.pth is a Git LFS pointer")
+        assert data == f"benchmarks.cifar10_knn: no data set {home / 'none' / 'cifar10'}; {MAKES}"
         assert disk == f"{home} has 0.2 GiB free, and an item may write 1 GiB; free some, or choose another --out"
         assert not Path("out").exists()

@@ -136,7 +136,7 @@ def _size(values: NDArray[np.uint8]) -> tuple[int, int]:
 def _classes(root: Path, labels: dict[Path, _Map], listed: list[str], said: Said) -> list[str]:
     """Return the classes; refuse values that are no indices, and palettes by which one index means several classes."""
     if not labels:
-        raise InputError(f"{root} has no label map left; repair one")
+        raise said.none_left(root, "label map")
     every = frozenset().union(*(one.seen for one in labels.values()))
     first = next(iter(labels))
     if every <= {0, VOID} and VOID in every:

@@ -6,26 +6,39 @@ from pathlib import Path
 
 from core import config, plugins
 from core.errors import InputError
+from core.files import datasets_root
 from transfer import frameworks
 from transfer.suite.execution import Statuses
 from transfer.suite.items import Item
-from transfer.suite.settings import Entry, Suite
+from transfer.suite.settings import Entry, Measure, Suite
 
 SPACE = 2**30  # bytes that an item may write: weights, a checkpoint of a detector, logs
 
 
 def problems(settings: Suite, wanted: Sequence[Item], statuses: Statuses, folder: Path) -> Iterator[str]:
     """Yield a sentence for everything that would stop an item that is still to be done: checkpoints that are ambiguous or do
-    not fit a benchmark's network, and too little space."""
+    not fit a benchmark's network, data that are not on this machine, where it is the one that trains, and too little space."""
     waiting = [item for item in wanted if statuses[item.name].state != "done"]
     measured = {item.benchmark for item in waiting if item.kind == "benchmark"}
     names = {frameworks.of(settings.benchmarks[label].benchmark).target for label in measured}
     for label, entry in settings.checkpoints.items():
         if any(item.checkpoint == settings.shown(label) for item in waiting):
             yield from (f"checkpoints.{label}: {reason}" for reason in _misfits(entry, sorted(names)))
+    if settings.launcher.name == "local" and not settings.tiny:
+        for label in sorted(measured):
+            yield from (f"benchmarks.{label}: {missing}" for missing in _missing(settings.benchmarks[label]))
     place = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     if waiting and (free := shutil.disk_usage(place).free) < SPACE:
         yield f"{place} has {free / 2**30:.1f} GiB free, and an item may write 1 GiB; free some, or choose another --out"
+
+
+def _missing(measure: Measure) -> Iterator[str]:
+    """Yield the data sets below the root that a benchmark reads and that are not there; the embedded one is made when needed."""
+    if measure.departure().data:
+        return
+    for name in measure.benchmark.sets:
+        if name != "shapes" and not (datasets_root() / name).is_dir():
+            yield f"no data set {datasets_root() / name}; python tools/prepare_data.py --help says what makes it"
 
 
 def _misfits(entry: Entry, names: Sequence[str]) -> Iterator[str]:

@@ -143,6 +143,8 @@ class Measure(Settings):
     @model_validator(mode="after")
     def _readable(self) -> Self:
         protocol_hash(self.benchmark)  # also reads the config files
+        if (data := self.data or self.benchmark.data) and not data.expanduser().is_dir():
+            raise ValueError(f"no folder {data} with images and annotations; correct data:")
         return self
 
     @property
