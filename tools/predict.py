@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """Draw the detections or the segmentation of each image, and print the pictures' paths."""
-    given = parser().parse_args()
+    given = parser().parse_intermixed_args()
     from transfer.frameworks import _predict  # here: --help must not wait
 
     for path in _predict.draw(given.run, given.images, given.out, given.score):

@@ -70,12 +70,23 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+def settle(given: argparse.Namespace) -> None:
+    """Give back what ``--tiny`` took for its folder: the checkpoint, or a config value."""
+    checkpoint = given.checkpoint and str(given.checkpoint)
+    if "=" in given.tiny:
+        given.tiny, given.overrides = "shapes", [given.tiny, *given.overrides]
+    elif given.tiny not in ("", "shapes") and (checkpoint is None or "=" in checkpoint):
+        given.overrides = [checkpoint, *given.overrides] if checkpoint else given.overrides
+        given.tiny, given.checkpoint = "shapes", Path(given.tiny)
+
+
 def job(given: argparse.Namespace) -> "Job":
     """Return the trial that the options describe, or the one in the file that a suite wrote."""
     from core import config, files
     from transfer.suite import lr_sweep
     from transfer.suite.trial import Job
 
+    settle(given)
     if given.job:
         return config.parse(Job, files.read_json(given.job), given.job)
     if given.checkpoint is None or given.benchmark is None:

@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    given = parser().parse_args()
+    given = parser().parse_intermixed_args()
     from transfer import results  # here, and below: they load for a second, --help must not
 
     if given.pack is not None:

@@ -76,6 +76,12 @@ def test_a_trials_values_for_the_framework_need_no_option_before_them():
     words = ["w.pth", "SOLVER.MAX_ITER=9", "--benchmark", "coco_c4", "--out", "o", "SEED=1"]
     job = run_benchmark["job"](run_benchmark["parser"]().parse_intermixed_args(words))
     assert (job.options, job.checkpoint) == (("SOLVER.MAX_ITER=9", "SEED=1"), Path("w.pth"))
+    for words in ("--tiny w.pth SEED=1", "w.pth --tiny SEED=1", "SEED=1 --tiny w.pth", "w.pth SEED=1 --tiny"):
+        given = run_benchmark["parser"]().parse_intermixed_args(
+            [*words.split(), "--benchmark", "coco_c4", "--out", "o"]
+        )
+        job = run_benchmark["job"](given)
+        assert (job.options, job.checkpoint, job.tiny) == (("SEED=1",), Path("w.pth"), "shapes")
 
 
 def completed(line: str, home: Path) -> set[str]:
