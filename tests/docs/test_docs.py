@@ -103,7 +103,7 @@ def test_public_backbones_are_those_of_timm_and_torchvision():
     page = (ROOT / "docs" / "public-backbones.md").read_text()
     listed = re.findall(r"^\| `hf://(timm/(\S+))` \| (\S+) \|", page, re.M)
     assert len(listed) >= 10
-    read = rf"(resnet(18|34|50)|convnext(v2)?_tiny|{'|'.join(name for names in KNOWN.values() for name in names)})\."
+    read = rf"(resnet(18|34|50)|convnext(v2)?_tiny|{'|'.join(name for _, names in KNOWN for name in names)})\."
     for place, name, licence in listed:
         known = get_pretrained_cfg(name)
         assert (known.hf_hub_id, known.license) == (place, licence)
