@@ -38,6 +38,14 @@ def regular(path: Path, most: int, what: str) -> bytes:
         raise FileError(f"{path}: {(error.strerror or 'cannot be read').lower()}; check the path") from error
 
 
+def text(path: Path, what: str, most: int = TEXT) -> str:
+    """Return a text file's content; raise FileError when it is no regular file, too large, or not UTF-8."""
+    try:
+        return regular(path, most, what).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FileError(f"{path} is not text in UTF-8; give {what}") from error
+
+
 def check_pickles(path: Path) -> None:
     """Raise FileError when reading a file's pickles would take too long or too much memory (``torch.save`` once wrote five)."""
     with open(path, "rb") as file, warnings.catch_warnings():
@@ -169,13 +177,11 @@ def yaml_text(path: Path, what: str = "a config") -> str:
     import yaml
 
     try:
-        text = regular(path, TEXT, what).decode()
-        _check_nodes(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)), path)
-    except UnicodeDecodeError as error:
-        raise FileError(f"{path} is not text in UTF-8; give {what}") from error
+        content = text(path, what)
+        _check_nodes(yaml.parse(content, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)), path)
     except yaml.YAMLError as error:
         raise FileError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    return text
+    return content
 
 
 def _check_nodes(events: Iterator[Any], path: Path) -> None:
@@ -202,11 +208,11 @@ def _check_nodes(events: Iterator[Any], path: Path) -> None:
             )
 
 
-def xml(text: str | bytes, path: Path) -> ElementTree.Element:
+def xml(content: str | bytes, path: Path) -> ElementTree.Element:
     """Return the root of an annotation; raise FileError when it defines entities, ParseError when it is no XML."""
-    if re.search(rb"<!(DOCTYPE|ENTITY)", text.encode() if isinstance(text, str) else text, re.IGNORECASE):
+    if re.search(rb"<!(DOCTYPE|ENTITY)", content.encode() if isinstance(content, str) else content, re.IGNORECASE):
         raise FileError(f"{path} defines entities (DOCTYPE), as no annotation does; remove that part")
-    return ElementTree.fromstring(text)  # noqa: S314 - what makes it dangerous is refused
+    return ElementTree.fromstring(content)  # noqa: S314 - what makes it dangerous is refused
 
 
 LARGEST = 1e15  # a number beyond is no measurement, and overflows what is computed with it
@@ -214,25 +220,25 @@ LARGEST = 1e15  # a number beyond is no measurement, and overflows what is compu
 
 def loads(data: bytes | str) -> Any:
     """Return the value of a JSON text; raise ValueError when it is damaged, too deep, or of odd numbers or characters."""
-    text = data if isinstance(data, str) else data.decode("utf-8")
+    content = data if isinstance(data, str) else data.decode("utf-8")
     try:
-        value = json.loads(text, parse_int=_whole, parse_float=_real, parse_constant=_real)
+        value = json.loads(content, parse_int=_whole, parse_float=_real, parse_constant=_real)
     except RecursionError as error:
         raise ValueError("nested too deep") from error
-    if "\\ud" in text.lower():
+    if "\\ud" in content.lower():
         json.dumps(value, ensure_ascii=False).encode()  # half a character is a UnicodeEncodeError, and so a ValueError
     return value
 
 
-def _whole(text: str) -> int:
-    if len(text) > 16:
-        raise ValueError(f"{text[:8]}... is no number of a measurement")
-    return int(text)
+def _whole(digits: str) -> int:
+    if len(digits) > 16:
+        raise ValueError(f"{digits[:8]}... is no number of a measurement")
+    return int(digits)
 
 
-def _real(text: str) -> float:
-    if abs(value := float(text)) > LARGEST:  # NaN is a value that there is not
-        raise ValueError(f"{text[:20]} is no number of a measurement")
+def _real(digits: str) -> float:
+    if abs(value := float(digits)) > LARGEST:  # NaN is a value that there is not
+        raise ValueError(f"{digits[:20]} is no number of a measurement")
     return value
 
 
@@ -244,3 +250,12 @@ def json_value(path: Path, what: str, most: int = JSON_TEXT) -> Any:
         if isinstance(error, FileError):
             raise
         raise FileError(f"{path} is damaged or not JSON ({str(error)[:200]}); give {what}") from error
+
+
+def mapping(path: Path) -> dict[str, Any] | None:
+    """Return what one of our own small files keeps; None when it is not there, or so damaged that it is to be made again."""
+    try:
+        found = json_value(path, "a mapping", TEXT)
+    except FileError:
+        return None
+    return found if isinstance(found, dict) else None

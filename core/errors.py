@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import logging
 import os
 import sys
 import traceback
@@ -11,6 +12,7 @@ from typing import NoReturn
 MACHINE = {
     errno.ENOSPC: "free some space, then start the same command again",
     errno.EDQUOT: "free some of your quota, then start the same command again",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f), then start the same command again",
     errno.EROFS: "choose a folder that can be written",
     errno.EIO: "check the disk, then start the same command again",
 }
@@ -20,7 +22,12 @@ FEW = 12  # names that a message can hold
 
 
 class InputError(ValueError):
-    """Something the user wrote or passed is wrong; the message names it and the next step."""
+    """Something the user wrote or passed is wrong; the message names it and the next step.
+
+    ``code`` is the exit code: 2, or 1 where the machine lacks something and the same command goes on later.
+    """
+
+    code = 2
 
 
 def nearest(name: str, known: Iterable[str], sort: str = "") -> str:
@@ -39,13 +46,14 @@ def cli(main: Callable[[], int | None]) -> NoReturn:
     What the user can mend is one line and exit code 2, what the machine lacks (disk space) one line and 1; anything else is
     a fault of ours, which shows its traceback under one line that says so, and exits with 1.
     """
+    logging.raiseExceptions = False  # a log that the disk has no room for is not worth a traceback a line
     if root := os.environ.get("DETECTRON2_DATASETS"):  # the configs put it before a path as it is
         os.environ["DETECTRON2_DATASETS"] = os.path.expanduser(root).rstrip("/") or "/"
     try:
         sys.exit(main() or 0)
     except (InputError, FileNotFoundError, PermissionError) as error:
         print(f"error: {_told(error)}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(getattr(error, "code", 2))
     except BrokenPipeError:  # the reader of our output is gone, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

@@ -1,13 +1,16 @@
-"""One JSON line per logged step, and a meter of the steps."""
+"""One JSON line per logged step, each with its checksum, and a meter of the steps."""
 
 import json
 import math
+import sys
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from core.files import write_atomic
+from core import bounds
+from core.files import unwritable, write_atomic
 from core.meter import Meter
 from core.tracking import Tracker
 
@@ -15,7 +18,8 @@ from core.tracking import Tracker
 class Journal:
     """Append to ``folder/journal.jsonl`` and show progress.
 
-    Lines after ``start`` are dropped, so a resumed run has each step once. ``trackers`` get every finite number too.
+    Lines after ``start`` are dropped, so a resumed run has each step once; so are damaged ones, which is said. ``trackers`` get
+    every finite number too. Raises FileError where the journal cannot be written.
     """
 
     def __init__(
@@ -23,23 +27,36 @@ class Journal:
     ) -> None:
         self.path = Path(folder) / "journal.jsonl"
         self._keep_until(start)
-        self._file = open(self.path, "a", buffering=1)  # noqa: SIM115 - closed in close()
+        try:
+            self._file = open(self.path, "a", buffering=1)  # noqa: SIM115 - closed in close()
+        except OSError as error:
+            raise unwritable(self.path, error) from error
         self._trackers = list(trackers)
         self._meter = Meter(label, total, first=start)
         self._meter.__enter__()
 
     def log(self, step: int, **values: Any) -> None:
         """Write one line for ``step`` (1-based: steps done) and move the bar."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        try:
+            self._file.write(_sealed(json.dumps({"step": step, **values})) + "\n")
+        except OSError as error:
+            raise unwritable(self.path, error, "free some space, then start the same command again") from error
         numbers = {name: v for name, v in values.items() if isinstance(v, int | float) and math.isfinite(v)}
         for tracker in self._trackers:
             tracker.log(numbers, step)
         self._meter.reach(step, f"loss {numbers['loss']:.3f}" if "loss" in numbers else "")
 
     def _keep_until(self, step: int) -> None:
-        if self.path.exists():
-            lines = [line for line in self.path.read_text().splitlines() if _step(line) <= step]
-            write_atomic(self.path, "".join(line + "\n" for line in lines))
+        if not self.path.exists():
+            return
+        lines = _lines(self.path)
+        whole = [(line, entry) for line in lines if (entry := entry_of(line)) is not None]
+        if len(whole) < len(lines):
+            print(
+                f"{self.path}: {len(lines) - len(whole)} of {len(lines)} lines are damaged and left out",
+                file=sys.stderr,
+            )
+        write_atomic(self.path, "".join(f"{line}\n" for line, entry in whole if entry["step"] <= step))
 
     def close(self) -> None:
         """Flush and stop the meter."""
@@ -57,13 +74,30 @@ class Journal:
         self.close()
 
 
+MOST = 2**30  # bytes of a journal
+CHECKSUM = ', "crc32": "'  # the last entry of a line, over the bytes before it
+
+
+def _sealed(line: str) -> str:
+    return f'{line[:-1]}{CHECKSUM}{zlib.crc32(line[:-1].encode()):08x}"}}'
+
+
 def read(path: Path) -> list[dict[str, Any]]:
-    """Return a journal's lines; a line cut off by a kill is left out."""
-    return [json.loads(line) for line in path.read_text().splitlines() if _step(line) < float("inf")]
+    """Return a journal's lines; one that was cut off by a kill or is damaged is left out. Raises FileError."""
+    return [entry for line in _lines(path) if (entry := entry_of(line)) is not None]
 
 
-def _step(line: str) -> float:
+def entry_of(line: str) -> dict[str, Any] | None:
+    """Return what a line of a journal says, or None where it is damaged; a line of other tools has no checksum."""
+    content, sealed, told = line.rpartition(CHECKSUM)
+    if sealed and told != f'{zlib.crc32(content.encode(errors="replace")):08x}"}}':
+        return None
     try:
-        return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return float("inf")
+        entry = json.loads(f"{content}}}" if sealed else line)
+        return entry if type(entry["step"]) in (int, float) else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _lines(path: Path) -> list[str]:
+    return bounds.regular(path, MOST, "a journal").decode(errors="replace").splitlines()

@@ -4,6 +4,7 @@ One contract for pre-training, trials, suites and the frameworks' training: a lo
 and a file that tells the settings of what lies there.
 """
 
+import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from core import bounds
 from core.errors import InputError
-from core.files import sha256, write_json
+from core.files import sha256, sweep, unwritable, write_json
 
 FILE = "settings.json"
 LOCK = ".run.lock"
@@ -30,10 +32,11 @@ def hold(folder: Path, seconds: float = 0.0, lock: str = LOCK) -> FileLock:
         folder.mkdir(parents=True, exist_ok=True)
         held = FileLock(folder / lock)
         held.acquire(timeout=seconds)
+        sweep(folder)
     except Timeout as error:
         raise InUse(f"{folder} is in use by another process; wait for it, or choose another folder") from error
     except OSError as error:
-        raise InputError(f"cannot write {folder}: {error.strerror}; choose another folder") from error
+        raise unwritable(folder, error) from error
     return held
 
 
@@ -70,7 +73,7 @@ def open_folder(
     if not (has_checkpoint(folder) if begun is None else begun):
         write_json(folder / file, now)
         return False, []
-    before = _kept(folder / file) if kept is None else kept
+    before = bounds.mapping(folder / file) if kept is None else kept
     onward = ", or go on from its last checkpoint with --resume" if can_resume else ""
     changed = differences(before, now, free, file)
     if changed and not resume:
@@ -112,9 +115,16 @@ def content(file: Path | str | None) -> str:
     return sha256(Path(file)) if file and Path(file).is_file() else str(file or "")
 
 
-def _kept(file: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(file.read_text())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
+def fingerprint(folder: Path) -> str:
+    """Return what checkpoints of a folder's run keep of its settings, so that one of another run is told; empty without any."""
+    kept = bounds.mapping(folder / FILE)
+    return "" if kept is None else hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def check_own(folder: Path, checkpoint: Path | str, kept: Any) -> None:
+    """Raise InputError when a checkpoint says that it is of a run of other settings than its folder's (``fingerprint``)."""
+    if kept and kept != fingerprint(folder):
+        raise InputError(
+            f"{checkpoint} is of another run than {folder / FILE} tells; put the run's own checkpoint there, or choose another "
+            "folder"
+        )

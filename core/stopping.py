@@ -1,14 +1,14 @@
 """A run that is asked to stop ends between two steps, with a checkpoint written; how long its sittings took is kept beside it."""
 
 import contextlib
-import json
 import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from core.files import write_json
+from core import bounds
+from core.files import FileError, write_json
 
 SIGNALS = (
     signal.SIGTERM,
@@ -99,8 +99,8 @@ class Sitting:
 
     def _read(self) -> list[float]:
         try:
-            found = json.loads(self.file.read_text())
-        except (OSError, ValueError, RecursionError):
+            found = bounds.json_value(self.file, "times", bounds.TEXT)
+        except FileError:
             return [0.0]  # begun, and not told for how long
         good = isinstance(found, list) and len(found) < 10**6 and all(type(s) in (int, float) and s >= 0 for s in found)
         return found if good and found else [0.0]

@@ -1,7 +1,6 @@
 """Memory format and precision of a run: as asked, or by a short measurement on this device with these shapes."""
 
 import copy
-import json
 import os
 import sys
 import time
@@ -11,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from core import distributed
+from core import bounds, distributed
 from core.backbones import Backbone
 from core.errors import InputError
 from core.files import write_json
@@ -121,7 +120,7 @@ def choose(asked: tuple[bool | str, str], task: Task, device: torch.device) -> t
 def record(folder: Path, form: Form, seconds: dict[str, float], device: torch.device) -> None:
     """Add the form of a run, and what its choice was measured on, to the run's ``environment.json``."""
     path = folder / "environment.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
+    known = bounds.mapping(path) or {}
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else known.get("processor", device.type)
     write_json(path, known | {"form": {"chosen": str(form), "device": name, "seconds": seconds}})
 

@@ -1,6 +1,5 @@
 """From a config file to a trainer that stands where the run's last checkpoint left it."""
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -10,10 +9,10 @@ from typing import Any
 import torch
 from filelock import FileLock
 
-from core import backbones, config, distributed, tracking
+from core import backbones, bounds, config, distributed, tracking
 from core.checkpoint import load as load_checkpoint
 from core.errors import InputError
-from core.files import write_atomic, write_json
+from core.files import FileError, write_atomic, write_json
 from core.plugins import build, none_imported
 from core.provenance import accelerators, derive, environment
 from core.run_folder import another, differences, flat, hold
@@ -145,20 +144,27 @@ def build_parts(settings: PretrainSettings) -> tuple[Objective, Pairs]:
 
 
 def open_folder(folder: Path, settings: PretrainSettings) -> Path | None:
-    """Return the checkpoint to go on from, or None for a new run; refuse a folder of another config."""
-    kept, last = folder / "config.yaml", folder / "checkpoints" / "last.pth"
-    if (kept.exists() or last.exists()) and not settings.run.overwrite:
+    """Return the checkpoint to go on from, or None for a new run; refuse a folder, or a checkpoint, of another config.
+
+    Without a last.pth it is the newest epoch_NNNN.pth: removing a damaged one asks for that.
+    """
+    kept, checkpoints = folder / "config.yaml", folder / "checkpoints"
+    there = [
+        path for path in (checkpoints / "last.pth", *sorted(checkpoints.glob("epoch_*.pth"))[::-1]) if path.exists()
+    ]
+    last = there[0] if there else None
+    if (kept.exists() or last) and not settings.run.overwrite:
         before = None
         if kept.exists():
             with none_imported():
                 before = _flat(config.parse(PretrainSettings, config.load(kept), kept))
         if changed := differences(before, _flat(settings), HOW, "config.yaml"):
             raise another(folder, changed, "run.folder", ", or set run.overwrite=true")
-        if last.exists():
-            load_checkpoint(last)
+        if last is not None:
+            _check_own(there, settings)
             return last
     if distributed.is_main():
-        if settings.run.overwrite and last.exists():
+        if settings.run.overwrite and last is not None:
             for old in (folder / "checkpoints").glob("*.pth"):
                 old.unlink()
             for old in (folder / "journal.jsonl", *folder.glob(".*_run")):
@@ -169,12 +175,32 @@ def open_folder(folder: Path, settings: PretrainSettings) -> Path | None:
     return None
 
 
+def _check_own(there: Sequence[Path], settings: PretrainSettings) -> None:
+    """Raise FileError when the first of a run's checkpoints is damaged, naming the newest good one, or of other settings."""
+    try:
+        own = load_checkpoint(there[0]).get("config")
+    except FileError as error:
+        for path in there[1:]:
+            try:
+                load_checkpoint(path)
+            except FileError:
+                continue
+            raise FileError(
+                f"{error}; to go on from the newest good one, {path.name}, remove {there[0].name}"
+            ) from error
+        raise
+    with none_imported():
+        before = _flat(config.parse(PretrainSettings, own, there[0]))  # type: ignore[arg-type] - parse says what it is
+    if changed := differences(before, _flat(settings), HOW):
+        raise FileError(f"{there[0]} is of a run of other settings (different: {changed}); put the run's own there")
+
+
 def _describe(folder: Path, device: torch.device, new: bool) -> None:
     """Write the machine, the software and every process's device of this start to ``environment.json``; keep what a run chose."""
     devices = distributed.gather_objects(accelerators(device))
     if distributed.is_main():
         path = folder / "environment.json"
-        kept = {} if new or not path.exists() else {"form": json.loads(path.read_text()).get("form")}
+        kept = {} if new or (known := bounds.mapping(path)) is None else {"form": known.get("form")}
         names = [one["device"] for one in devices]
         write_json(path, environment() | devices[0] | {"world_size": len(names), "devices": names} | kept)
 

@@ -7,14 +7,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from core import checkpoint, distributed, tracking
 from core.errors import InputError
+from core.files import FileError, require_room
 from core.journal import Journal, read
 from core.stopping import stop_signals
 from pretrain import finite, form, monitor, optimizers, summary
@@ -40,6 +42,28 @@ class Outcome(NamedTuple):
     keys: list[Tensor]
     lr: float
     grad_norm: Tensor | None
+
+
+class Progress(BaseModel):
+    """How far a run is, as its checkpoints say; what is not of these types is no checkpoint of ours."""
+
+    model_config = ConfigDict(strict=True)
+
+    step: int = Field(ge=0)
+    damaged: list[str]
+    values: dict[str, float]
+    forwards_per_step: dict[str, int]
+    form: tuple[bool, Literal["fp32", "tf32", "bf16", "fp16"]] | None = None
+    groups: int | None = None
+
+
+class _Generators(BaseModel):
+    """The states of one process's generators."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    torch: Tensor
+    cuda: Tensor | None = None
 
 
 class Trainer:
@@ -140,26 +164,40 @@ class Trainer:
         return self.objective.method.groups * distributed.world()
 
     def restore(self, path: Path) -> None:
-        """Go on from a checkpoint of the same run."""
+        """Go on from a checkpoint of the same run; raise FileError for one whose content is no such thing."""
         state = checkpoint.load(path)
-        self.objective.method.load_state_dict(state["method"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        progress = state["progress"]
-        if progress.get("groups", self._groups()) != self._groups():
+        try:
+            progress = Progress.model_validate(state["progress"])
+            ours = self.optimizer.state_dict()["param_groups"]  # what the config says, not the file
+            self.objective.method.load_state_dict(state["method"])
+            self.optimizer.load_state_dict({**state["optimizer"], "param_groups": ours})
+            self.scaler.load_state_dict(state["scaler"])
+            generators = [_Generators.model_validate(one) for one in state["rng"]]
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise FileError(
+                f"{path} is no checkpoint of this run ({type(error).__name__}); put the run's own there"
+            ) from error
+        if self._misfit() or progress.step > self.total:
+            raise FileError(f"{path} does not fit this run's optimizer and steps; put the run's own there")
+        if progress.groups not in (None, self._groups()):
             raise InputError(
-                f"{path}: batch norm and partners worked in {progress['groups']} groups of the batch, here they would in "
-                f"{self._groups()}; go on with as many processes as before ({len(state['rng'])})"
+                f"{path}: batch norm and partners worked in {progress.groups} groups of the batch, here they would in "
+                f"{self._groups()}; go on with as many processes as before ({len(generators)})"
             )
-        self.step = progress["step"]
-        self.damaged = set(progress["damaged"])
-        self._last, self._forwards = progress["values"], progress["forwards_per_step"]
-        self.form = Form(*progress["form"]) if progress.get("form") else None
-        if len(state["rng"]) == distributed.world():
-            mine = state["rng"][distributed.rank()]
-            torch.set_rng_state(mine["torch"])
-            if "cuda" in mine and self.device.type == "cuda":
-                torch.cuda.set_rng_state(mine["cuda"], self.device)
+        self.step = progress.step
+        self.damaged = set(progress.damaged)
+        self._last, self._forwards = progress.values, progress.forwards_per_step
+        self.form = Form(*progress.form) if progress.form else None
+        if len(generators) == distributed.world():
+            mine = generators[distributed.rank()]
+            torch.set_rng_state(mine.torch)
+            if mine.cuda is not None and self.device.type == "cuda":
+                torch.cuda.set_rng_state(mine.cuda, self.device)
+
+    def _misfit(self) -> bool:
+        """Tell whether the optimizer keeps something of another shape than its parameter's."""
+        kept = ((p.shape, value) for p, state in self.optimizer.state.items() for value in state.values())
+        return any(isinstance(value, Tensor) and value.ndim > 0 and value.shape != shape for shape, value in kept)
 
     def _generators(self) -> dict[str, Tensor]:
         """Return the state of torch's generators: layers such as drop path draw from the device's."""
@@ -175,6 +213,7 @@ class Trainer:
             if main and not (self.folder / "summary.json").exists():
                 self._summary(None, 0)  # killed after the last checkpoint
             return
+        self._require_room()
         (self.folder / "summary.json").unlink(missing_ok=True)
         vote = distributed.Vote()
         try:
@@ -195,6 +234,15 @@ class Trainer:
                 distributed.barrier()  # torchrun ends the others as soon as one leaves with another code than 0
         finally:
             self.writer.join()  # a run that fails keeps its last good checkpoint
+
+    def _require_room(self) -> None:
+        """Raise Unwritable when the disk cannot hold the checkpoints to come, and a last.pth beside the one that it replaces."""
+        method, group = self.objective.method, self.optimizer.param_groups[0]
+        size = sum(value.nbytes for value in method.state_dict().values())
+        size += (2 if "betas" in group else 1) * sum(p.nbytes for p in method.parameters() if p.requires_grad)
+        train = self.settings.train
+        files = train.epochs // train.keep_every - self.epoch // train.keep_every + 2
+        require_room(self.folder, files * size, f"{files} checkpoints")
 
     def _ask_to_stop(self, number: int) -> None:
         self.asked_by = number

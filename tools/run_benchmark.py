@@ -82,13 +82,13 @@ def settle(given: argparse.Namespace) -> None:
 
 def job(given: argparse.Namespace) -> "Job":
     """Return the trial that the options describe, or the one in the file that a suite wrote."""
-    from core import config, files
+    from core import bounds, config
     from transfer.suite import lr_sweep
     from transfer.suite.trial import Job
 
     settle(given)
     if given.job:
-        return config.parse(Job, files.read_json(given.job), given.job)
+        return config.parse(Job, bounds.json_value(given.job, "a job", bounds.TEXT), given.job)
     if given.checkpoint is None or given.benchmark is None:
         raise InputError("give a CHECKPOINT and --benchmark NAME (or --job FILE of a suite)")
     same = (

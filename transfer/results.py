@@ -6,6 +6,7 @@ A packed file holds what a report needs of a results folder, one text file a lin
 
 import contextlib
 import gzip
+import hashlib
 import io
 import json
 import math
@@ -22,14 +23,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from core import bounds
 from core.errors import InputError
-from core.files import FileError, write_atomic, write_json
+from core.files import FileError, write_atomic
 
 SCHEMA_VERSION = 1
 FILE = "result.json"
 SCHEMA = Path(__file__).parent / "result.schema.json"
 OF_A_TRIAL = (FILE, "failure.json", "run/journal.jsonl", "run/curves.json")  # what a report reads of an item's folder
 OF_A_RUN = ("summary.json", "config.yaml", "journal.jsonl")  # and of a pre-training's
-LARGEST = 2**30  # characters that a packed file may unpack to
+UNPACKED, RATIO = 2**30, 50  # characters that a packed file may unpack to, and as a multiple of its bytes
+LINE = 2**26  # characters of one file in a packed file
 
 
 class _Part(BaseModel):
@@ -118,11 +120,22 @@ class Collection:
     skipped: list[Skipped] = field(default_factory=list)
 
 
+class Damaged(InputError):
+    """A result is torn or changed since it was written; the same trial can make it again."""
+
+
+SEAL = re.compile(
+    rb',\n  "content_sha256": "([0-9a-f]{64})"\n\}\n$'
+)  # of the bytes before it; results of other tools have none
+
+
 def write(path: Path, result: Result) -> None:
-    """Write a result file atomically; refuse to overwrite one."""
+    """Write a result file atomically, with its checksum as the last entry; refuse to overwrite one."""
     if path.exists():
         raise InputError(f"{path} exists; results are written once, choose another folder")
-    write_json(path, result.model_dump(mode="json"))
+    content = json.dumps(result.model_dump(mode="json"), indent=2, allow_nan=False).removesuffix("\n}")
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    write_atomic(path, f'{content},\n  "content_sha256": "{digest}"\n}}\n')
 
 
 LARGEST = 16 * 2**20  # bytes of a result
@@ -132,8 +145,11 @@ ODD = re.compile(
 
 
 def read(path: Path) -> Result:
-    """Read one result file; raise InputError with the reason when it is not one."""
+    """Read one result file; raise InputError with the reason when it is not one, Damaged when it is no longer whole."""
     data = bounds.regular(path, LARGEST, "a result")
+    seal = SEAL.search(data[-100:])
+    if seal and hashlib.sha256(data[: -len(seal[0])]).hexdigest() != seal[1].decode():
+        raise Damaged("its checksum does not fit; copy it again, or take content_sha256 out if you edited it")
     try:
         result = Result.model_validate_json(data)
         if "schema_version" in result.model_fields_set and not ODD.search(data):
@@ -147,7 +163,7 @@ def _explained(data: bytes) -> Result:
     try:
         values = bounds.loads(data)
     except ValueError as error:
-        raise InputError(f"not JSON, perhaps truncated ({error})") from error
+        raise Damaged(f"not JSON, perhaps truncated ({error})") from error
     if not isinstance(values, dict):
         raise InputError(f"holds a {type(values).__name__}, not an object")
     if (version := values.get("schema_version")) != SCHEMA_VERSION:
@@ -229,17 +245,17 @@ def _packable(folder: Path) -> Iterator[str]:
 
 def unpack(path: Path, folder: Path) -> None:
     """Write the files that a packed file holds below ``folder``; raise FileError for a line that is no such file."""
-    left = LARGEST
+    left = most = min(UNPACKED, RATIO * path.stat().st_size + 2**20)
     try:
         with open(path, "rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
             file.seek(0)
             lines = io.TextIOWrapper(gzip.GzipFile(fileobj=file) if packed else file, encoding="utf-8")
             number = 0
-            while line := lines.readline(left):
+            while line := lines.readline(min(left, LINE)):
                 number, left = number + 1, left - len(line)
-                if left <= 0:
-                    raise FileError(f"{path} unpacks to more than {LARGEST} characters; it is no file of results")
+                if left <= 0 or len(line) == LINE:
+                    raise FileError(f"{path} unpacks to more than {most:,} characters, or a line to more than {LINE:,}")
                 _unpack_line(line, folder, f"{path}, line {number}")
     except (OSError, EOFError, UnicodeError, zlib.error) as error:
         raise FileError(

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from core.journal import read
+
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
 backbone: {name: resnet, depth: 18, width: 4}
@@ -60,7 +62,7 @@ def state(folder: Path) -> dict:
 
 
 def journal(folder: Path) -> list[dict]:
-    lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    lines = read(folder / "journal.jsonl")
     return [{key: value for key, value in line.items() if key != "images_per_second"} for line in lines]
 
 

@@ -127,7 +127,7 @@ def test_a_failed_making_leaves_nothing_and_leftovers_of_a_killed_one_are_remove
         (folder / "file").write_text("half")
         raise RuntimeError("stop")
 
-    (tmp_path / ".set.abc.tmp").mkdir()
+    (tmp_path / ".set.abcdefgh.tmp").mkdir()
     with pytest.raises(RuntimeError, match="stop"):
         files.make_once(tmp_path / "set", {}, fail)
     assert [path.name for path in tmp_path.iterdir()] == [".set.lock"]

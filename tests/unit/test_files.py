@@ -4,6 +4,9 @@ import argparse
 import collections
 import os
 import pickle
+import resource
+import subprocess
+import sys
 import time
 import warnings
 import zipfile
@@ -16,7 +19,9 @@ from mmengine.logging import HistoryBuffer
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
-from core.files import FileError, replacing, sha256, write_atomic, write_json
+from core.checkpoint import save
+from core.files import FileError, replacing, require_room, sha256, sweep, temporary_folder, write_atomic, write_json
+from core.journal import Journal, read
 from core.unpickling import StandIn
 from core.weights_file import read_weights_file
 
@@ -44,6 +49,67 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path):
     with pytest.raises(FileError, match="No space left on device; free some space"), replacing(tmp_path / "x"):
         raise OSError(28, "No space left on device")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["text" * 9000, {"weight": torch.zeros(9000)}], ids=["text", "torch"])
+def test_a_limit_that_is_met_while_writing_is_one_line_of_exit_code_1_and_the_old_file_stays(tmp_path, content):
+    (tmp_path / "x").write_text("old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(FileError, match=r"x: File too large; free some space") as told:
+            write_atomic(tmp_path / "x", content) if isinstance(content, str) else save(tmp_path / "x", content)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (told.value.code, FileError("").code) == (1, 2)
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("x", "old")]
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_write_and_what_is_being_written_stays(tmp_path):
+    killed = """
+import os, signal, sys, pathlib
+from core.files import replacing, temporary_folder
+place = pathlib.Path(sys.argv[1])
+with temporary_folder(place, "convert") as folder, replacing(place / "last.pth") as file:
+    (folder / "half").write_bytes(b"half")
+    file.write(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", killed, str(tmp_path)])
+    left = {path.name for path in tmp_path.iterdir()}
+    assert len(left) == 2
+    (tmp_path / ".mine.tmp").touch()  # not of our making
+    with temporary_folder(tmp_path, "other") as folder, replacing(tmp_path / "a"):
+        now = {path.name for path in tmp_path.iterdir()}
+        sweep(tmp_path)
+        assert {path.name for path in tmp_path.iterdir()} == now
+        assert folder.name in now
+        assert not now & left
+    assert {path.name for path in tmp_path.iterdir()} == {"a", ".mine.tmp"}
+
+
+def test_a_disk_without_room_is_told_before_the_work(tmp_path):
+    require_room(tmp_path / "new" / "run", 1, "a checkpoint")
+    with pytest.raises(FileError, match=r"new has .* GiB free, 1048576\.0 are needed for 3 checkpoints") as told:
+        require_room(tmp_path / "new", 2**50, "3 checkpoints")
+    assert told.value.code == 1
+
+
+def test_a_damaged_line_of_a_journal_is_left_out_and_said(tmp_path, capsys):
+    with Journal(tmp_path, 9) as journal:
+        for step in (1, 2, 3, 4):
+            journal.log(step, loss=step / 2)
+    path = tmp_path / "journal.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[1] = lines[1].replace(b"1.0", b"9.0")  # readable, and not what was written
+    path.write_bytes(b"".join(lines)[:-20] + b"\xff")
+    assert [line["step"] for line in read(path)] == [1, 3]
+    path.write_bytes(path.read_bytes() + b'\n{"step": 5, "loss": 2}\n')  # of another tool
+    capsys.readouterr()
+    with Journal(tmp_path, 9, start=5) as journal:
+        journal.log(6, loss=1.0)
+    assert "journal.jsonl: 2 of 5 lines are damaged and left out" in capsys.readouterr().err
+    assert read(path) == [{"step": step, "loss": loss} for step, loss in ((1, 0.5), (3, 1.5), (5, 2), (6, 1.0))]
 
 
 def test_nan_is_refused_in_json(tmp_path):

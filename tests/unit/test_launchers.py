@@ -186,7 +186,7 @@ def test_the_workers_of_a_killed_runner_get_time_to_end_before_an_item_is_taken_
 def test_half_written_files_of_a_killed_attempt_are_removed():
     item = _item("a")
     item.folder.mkdir(parents=True)
-    (item.folder / ".result.json.x1.tmp").write_text("{")
+    (item.folder / ".result.json.abc_efg1.tmp").write_text("{")
     statuses, _ = _run([item])
     assert statuses["a"].state == "done"
     assert not list(item.folder.glob(".*.tmp"))

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import tarfile
 import time
 
@@ -115,6 +116,66 @@ def test_checkpoints_whose_config_is_lost_are_not_started_over(config, tmp_path)
     ):
         make_trainer(config, [folder])
     assert (tmp_path / "run" / "checkpoints" / "last.pth").exists()
+
+
+def test_a_torn_checkpoint_names_the_newest_good_one_and_goes_on_from_it_when_asked(config, tmp_path):
+    options = ["train.epochs=3", "train.keep_every=1"]
+    make_trainer(config, [*options, f"run.folder={tmp_path / 'whole'}"]).run()
+    make_trainer(config, [*options, f"run.folder={tmp_path / 'torn'}"]).run()
+    files = tmp_path / "torn" / "checkpoints"
+    for name in ("last.pth", "epoch_0003.pth"):
+        whole = (files / name).read_bytes()
+        (files / name).write_bytes(whole[: len(whole) // 2] + b"x" + whole[len(whole) // 2 + 1 :])
+    with pytest.raises(InputError, match=r"last\.pth is damaged: .*newest good one, epoch_0002\.pth, remove last\.pth"):
+        make_trainer(config, [*options, f"run.folder={tmp_path / 'torn'}"])
+    (files / "last.pth").unlink()
+    with pytest.raises(InputError, match=r"epoch_0003\.pth is damaged: .*, epoch_0002\.pth, remove epoch_0003\.pth"):
+        make_trainer(config, [*options, f"run.folder={tmp_path / 'torn'}"])
+    (files / "epoch_0003.pth").unlink()
+    trainer = make_trainer(config, [*options, f"run.folder={tmp_path / 'torn'}"])
+    assert trainer.step == 6
+    trainer.run()
+    one, other = load(tmp_path / "whole" / "checkpoints" / "last.pth"), load(files / "last.pth")
+    assert all(torch.equal(value, other["method"][name]) for name, value in one["method"].items())
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    """Return the config of a run that has ended, its folder's option, and its last checkpoint."""
+    home = tmp_path_factory.mktemp("ended")
+    (home / "small.yaml").write_text(CONFIG)
+    make_trainer(home / "small.yaml", [f"run.folder={home / 'run'}"]).run()
+    return home / "small.yaml", f"run.folder={home / 'run'}", home / "run" / "checkpoints" / "last.pth"
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("config", "train", "epochs"), 7, r"last\.pth is of a run of other settings \(different: train\.epochs\)"),
+        (("config",), [1], "last.pth has 1 problem"),
+        (("progress", "step"), "3", "no checkpoint of this run"),
+        (("progress", "step"), 10**6, "does not fit this run"),
+        (("progress", "form"), "ab", "no checkpoint of this run"),
+        (("progress",), None, "no checkpoint of this run"),
+        (("method",), {"a": 1}, "no checkpoint of this run"),
+        (("optimizer",), {"state": 3}, "no checkpoint of this run"),
+        (("optimizer", "state", 0, "momentum_buffer"), torch.zeros(3, 3), "does not fit this run"),
+        (("rng",), [{"torch": "x"}], "no checkpoint of this run"),
+    ],
+)
+def test_a_checkpoint_of_another_run_or_of_odd_content_is_refused(ended, tmp_path, place, value, message):
+    config, folder, last = ended
+    whole = shutil.copy(last, tmp_path / "whole.pth")
+    state = inner = load(last)
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    save(last, state)
+    try:
+        with pytest.raises(InputError, match=message):
+            make_trainer(config, [folder])
+    finally:
+        shutil.copy(whole, last)
 
 
 def test_a_finished_run_started_again_stays_as_it_is(config, tmp_path):

@@ -21,6 +21,19 @@ def test_a_written_result_reads_back_equal_and_is_never_overwritten(tmp_path):
         results.write(tmp_path / "a" / "result.json", made)
 
 
+def test_a_result_that_was_changed_since_it_was_written_is_told_by_its_checksum(tmp_path):
+    path = tmp_path / "result.json"
+    results.write(path, Result.model_validate(result()))
+    whole = path.read_text()
+    path.write_text(whole.replace('"trial": 0', '"trial": 1'))
+    with pytest.raises(results.Damaged, match="checksum does not fit"):
+        results.read(path)
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if "content_sha256" not in line).replace(
+        '"finished",\n}', '"finished"\n}'
+    ))  # fmt: skip
+    assert results.read(path).trial == 1
+
+
 def test_a_hand_made_file_needs_only_name_benchmark_trial_and_metrics(tmp_path):
     values = {
         "schema_version": 1,
@@ -188,7 +201,7 @@ def test_a_folder_inside_a_packed_file_is_named_like_one_on_the_disk(tmp_path):
     ],
 )
 def test_a_packed_file_of_a_stranger_writes_nothing_outside_and_is_named(tmp_path, monkeypatch, text, reason):
-    monkeypatch.setattr(results, "LARGEST", 2000)
+    monkeypatch.setattr(results, "UNPACKED", 2000)
     (tmp_path / "bad.jsonl").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(FileError, match=rf"bad\.jsonl.*{reason}"), results.opened(tmp_path / "bad.jsonl"):
         pass

@@ -40,6 +40,28 @@ def test_detectron2_gets_options_before_its_pairs_of_keys_and_values() -> None:
     assert Detectron2().command(coco, *PLACES, departure=EVERYTHING)[2:8] == ["--num-gpus", "2", *SAID[:4]]
 
 
+@pytest.mark.parametrize("torn", ["trial.json", "proof.json", "run/evaluation.json", "result.json"])
+def test_a_torn_file_of_a_trial_is_named_kept_aside_and_made_again(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], torn: str
+) -> None:
+    out = tmp_path / "out"
+    whole = run(checkpoint, out)
+    (out / torn).write_text((out / torn).read_text()[:-9])
+    if torn != "result.json":
+        (out / "result.json").unlink()
+    capsys.readouterr()
+    again = run(checkpoint, out)
+    told = capsys.readouterr().err
+    assert f"{out / torn} is damaged: it is made again, and kept as {Path(torn).name}.damaged" in told
+    assert (again.metrics, again.seed) == (whole.metrics, whole.seed)
+    assert json.loads((out / torn).read_text())
+    assert run(checkpoint, out) == again
+    (out / "trial.json").write_text("{")
+    checkpoint.write_bytes(b"other weights")
+    with pytest.raises(InputError, match="different: checkpoint or protocol of its result"):
+        run(checkpoint, out)
+
+
 @pytest.mark.parametrize(
     ("file", "pretrain", "name"),
     [

@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from core.backbones import Backbone, without_values
-from core.files import FileError, replacing, write_json
+from core.files import FileError, replacing, temporary_folder, unwritable, write_json
 from core.weights_file import read_weights_file
 from transfer.convert.load_check import compare
 from transfer.convert.read import Recognised
@@ -30,23 +29,18 @@ def write_proven(output: Path, target: Target, found: Recognised, recipe: Recipe
     Return the number of tensors in the file, and what the comparison of features found.
     """
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(prefix=".convert-", dir=output.parent)
-    except OSError as error:
-        raise FileError(f"cannot write to {output.parent}: {error.strerror}; choose another output") from error
-    with folder:
-        draft = Path(folder.name) / target.file(output).name
-        write(draft, target, found.family.export(found.tensors, target.naming or target.name), recipe)
-        read_back = unpack(target, read_weights_file(draft))
-        _compare_tensors(output, read_back, found)
-        features = _compare_features(output, target, read_back, found, recipe)
-        try:
+        with temporary_folder(output.parent, output.name) as folder:
+            draft = folder / target.file(output).name
+            write(draft, target, found.family.export(found.tensors, target.naming or target.name), recipe)
+            read_back = unpack(target, read_weights_file(draft))
+            _compare_tensors(output, read_back, found)
+            features = _compare_features(output, target, read_back, found, recipe)
             if target.folder:
                 output.mkdir(exist_ok=True)
                 write_json(output / "config.json", target.config(recipe))
             os.replace(draft, target.file(output))
-        except OSError as error:
-            raise FileError(f"cannot write {output}: {error.strerror}; choose another output") from error
+    except OSError as error:
+        raise unwritable(output, error, "choose another output") from error
     return len(read_back), features
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as rle
 
 from core.errors import InputError
+from core.files import temporary_folder
 from core.meter import track
 from transfer.datasets import Counts
 from transfer.datasets.files import Faults, require_files, require_image, size
@@ -190,18 +191,16 @@ def link(source: Path, target: Path, *, copy: bool = False) -> Counts:
         target.unlink()  # a link is ours to replace
     elif target.exists():
         raise InputError(f"{target} exists; remove it or choose another place")
-    temporary = target.with_name(f".{target.name}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if not copy:
             target.symlink_to(source.resolve(), target_is_directory=True)
             return counts
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.copytree(source, temporary)
-        temporary.chmod(0o755)  # the source may be read-only
-        temporary.rename(target)
+        with temporary_folder(target.parent, target.name) as place:
+            shutil.copytree(source, place / "copy")
+            (place / "copy").chmod(0o755)  # the source may be read-only
+            (place / "copy").rename(target)
     except (OSError, shutil.Error) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"cannot write {target} ({reason}); free some space or choose another place") from error
     return counts

@@ -5,8 +5,6 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from core.errors import InputError
-from core.files import sha256, write_json
+from core.files import sha256, temporary_folder, write_json
 from core.meter import track
 
 MANIFEST = "manifest.json"
@@ -45,26 +43,20 @@ def make_once(folder: Path, made_from: dict[str, Any], make: Callable[[Path], No
 
 
 def _make(folder: Path, made_from: dict[str, Any], make: Callable[[Path], None]) -> None:
-    for left in folder.parent.glob(f".{folder.name}.*.tmp"):  # of a killed process: the lock is ours
-        shutil.rmtree(left)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
-    try:
-        make(temporary)
+    with temporary_folder(folder.parent, folder.name) as place:
+        made = place / "made"
+        made.mkdir()
+        make(made)
         names = sorted(
-            path.relative_to(temporary).as_posix()
-            for path in temporary.rglob("*")
-            if path.is_file() and not path.is_symlink()
+            path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file() and not path.is_symlink()
         )
-        files = {name: sha256(temporary / name) for name in names}
-        write_json(temporary / MANIFEST, {"made_from": made_from, "sha256": digest(files), "files": files})
-        os.chmod(temporary, 0o755)  # noqa: S103 - data sets are shared by a group
+        files = {name: sha256(made / name) for name in names}
+        write_json(made / MANIFEST, {"made_from": made_from, "sha256": digest(files), "files": files})
+        os.chmod(made, 0o755)  # noqa: S103 - data sets are shared by a group
         os.sync()  # one for all files, before the name says that they are whole
         if folder.exists():
-            os.rename(folder, temporary.with_suffix(".old.tmp"))
-        os.rename(temporary, folder)
-        shutil.rmtree(temporary.with_suffix(".old.tmp"), ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            os.rename(folder, place / "before")
+        os.rename(made, folder)
 
 
 def digest(files: dict[str, str]) -> str:

@@ -3,7 +3,6 @@
 import math
 import os
 import shutil
-import tempfile
 import xml.etree.ElementTree as ET
 from collections import defaultdict
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from PIL import Image
 
 from core import bounds
 from core.errors import InputError
-from core.files import sha256, write_atomic
+from core.files import sha256, temporary_folder, write_atomic
 from core.meter import track
 from transfer.datasets import Counts, coco
 from transfer.datasets.download import below, unpack
@@ -343,8 +342,7 @@ def augment(root: Path, archive: Path) -> int:
 
 def _write_masks(root: Path, archive: Path, train: list[str], val: list[str]) -> list[str]:
     """Make the folder of masks, whole or not at all; return the names of SBD's images outside VOC's lists."""
-    temporary = Path(tempfile.mkdtemp(prefix=f".{AUG_FOLDER}.", suffix=".tmp", dir=root))
-    try:
+    with temporary_folder(root, AUG_FOLDER) as temporary:
         sbd, masks = temporary / "sbd", temporary / AUG_FOLDER
         unpack(archive, sbd, _select)
         named = [name for split in ("train", "val") for name in read_list(sbd / f"{split}.txt")]
@@ -357,8 +355,6 @@ def _write_masks(root: Path, archive: Path, train: list[str], val: list[str]) ->
         shutil.rmtree(root / AUG_FOLDER, ignore_errors=True)
         os.sync()
         os.rename(masks, root / AUG_FOLDER)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return extra
 
 

@@ -6,13 +6,11 @@ it in ``FORMS``. A writer decides nothing: every number, verdict and notice stan
 
 import importlib
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import InputError
-from core.files import FileError
+from core.files import temporary_folder, unwritable
 
 if TYPE_CHECKING:
     from transfer.report.model import Report
@@ -25,15 +23,11 @@ def write(report: "Report", folder: Path) -> list[Path]:
     if folder.is_file():
         raise InputError(f"{folder} is a file; give --out a folder")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".report.", dir=folder))
+        with temporary_folder(folder, "report") as staging:
+            for name, module in FORMS.items():
+                importlib.import_module(f"transfer.report.{module}").write(report, staging / name)
+            for name in FORMS:
+                os.replace(staging / name, folder / name)
     except OSError as error:
-        raise FileError(f"cannot write {folder}: {error.strerror}; choose another folder with --out") from error
-    try:
-        for name, module in FORMS.items():
-            importlib.import_module(f"transfer.report.{module}").write(report, staging / name)
-        for name in FORMS:
-            os.replace(staging / name, folder / name)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        raise unwritable(folder, error, "choose another folder with --out") from error
     return [folder / name for name in FORMS]

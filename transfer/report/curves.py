@@ -10,6 +10,7 @@ from typing import Any
 from core import bounds
 from core.errors import InputError
 from core.files import FileError, write_atomic
+from core.journal import entry_of
 from transfer.report import cost
 from transfer.report.charts import Chart, Series, line_chart, smoothed, thinned
 from transfer.report.model import Column, Report, short
@@ -49,8 +50,8 @@ class Cache:
 
     def _read(self) -> dict[str, Any]:
         try:
-            values = json.loads(self._path.read_bytes())
-        except (OSError, ValueError, RecursionError):
+            values = bounds.json_value(self._path, "a cache", LARGEST)
+        except FileError:
             return {}
         usable = isinstance(values, dict) and values.get("version") == VERSION
         return values["values"] if usable and isinstance(values.get("values"), dict) else {}
@@ -164,10 +165,10 @@ def _points(path: Path, value: str) -> Points:
     except FileError:
         return []
     for line in lines:
+        entry = entry_of(line)
         try:
-            entry = json.loads(line)
-            point = float(entry["step"]), float(entry[value])
-        except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
+            point = (0.0, math.nan) if entry is None else (float(entry["step"]), float(entry[value]))
+        except (ValueError, KeyError, TypeError, OverflowError):
             continue
         if all(map(math.isfinite, point)):
             points.append(point)

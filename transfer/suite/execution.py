@@ -169,8 +169,6 @@ class Attempt:
         self.code: int | None = None
         self._excess, self._measured, self._ended = "", 0.0, 0.0
         self.started = time.monotonic()
-        for half_written in item.folder.glob(".*.tmp"):  # of an attempt that was killed while writing
-            half_written.unlink(missing_ok=True)
         (item.folder / FAILURE).unlink(missing_ok=True)
         self.log = item.folder / LOG
         _append(self.log, f"\n$ {' '.join(item.command)}\n")

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from core import files, plugins, run_folder
+from core import bounds, files, plugins, run_folder
 from core.errors import InputError
 from core.meter import duration
 from transfer import frameworks
@@ -67,7 +67,7 @@ def _claim(settings: Suite, folder: Path) -> None:
     """Refuse a results folder of another suite: its list of what was asked for would be replaced."""
     path = folder / items.FILE
     if path.exists():
-        found = files.read_json(path)
+        found = bounds.json_value(path, "a suite's description")
         kept = {"name": found.get("name")} if isinstance(found, dict) else {}
         run_folder.open_folder(folder, {"name": settings.name}, False, "--out", begun=True, kept=kept, can_resume=False)
 

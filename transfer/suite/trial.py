@@ -1,6 +1,5 @@
 """One trial: a checkpoint into a framework, fine-tuned and tested there, and its numbers into one file."""
 
-import json
 import re
 import resource
 import shlex
@@ -16,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from core import files, provenance, remote, run_folder
+from core import bounds, files, provenance, remote, run_folder
 from core.config import Settings
 from core.errors import InputError
 from core.weights_file import digest as digest_of
@@ -124,12 +123,12 @@ def run_trial(job: Job) -> Result:
     _own(job, framework)
     digest, rules = digest_of(job.checkpoint), frameworks.protocol_hash(benchmark, job.said)
     with run_folder.hold(job.out, seconds=60):
-        _claim(job, digest, rules, data_of(job, benchmark))
-        if (job.out / results.FILE).exists():
-            return results.read(job.out / results.FILE)
+        known = _claim(job, digest, rules, data_of(job, benchmark))
+        if (done := _done(job, digest, rules)) is not None:
+            return done
         started = _now()
         weights, proof = _converted(job, framework, digest)
-        evaluation = _measure(_Runs(job, benchmark, framework, weights))
+        evaluation = _measure(_Runs(job, benchmark, framework, weights, known))
         result = Result(
             benchmark=job.label or job.row.rpartition(":")[2],
             protocol=_measured(job, benchmark, rules),
@@ -170,26 +169,28 @@ def data_of(job: Job, benchmark: Benchmark) -> dict[str, str]:
 
 def home(base: Path, job: Job, benchmark: Benchmark) -> Path:
     """Return the folder of a trial: where ``base`` holds one on other data, which was edited since, a folder beside it."""
-    try:
-        before = json.loads((base / CLAIM).read_text()).get("data")
-    except (OSError, ValueError, AttributeError):
-        before = None
+    before = (bounds.mapping(base / CLAIM) or {}).get("data")
     now = str(data_of(job, benchmark)) if before else ""
     return (
         base if before in (None, now, "{}") else base.with_name(f"{base.name}--{hash_of(now.encode()).hexdigest()[:8]}")
     )
 
 
-def _claim(job: Job, digest: str, rules: str, data: Mapping[str, str]) -> None:
+def _claim(job: Job, digest: str, rules: str, data: Mapping[str, str]) -> bool:
     """Note what the folder is for; refuse one made for another checkpoint, protocol, trial or data.
 
+    Return False where the note was damaged: then each part of the folder has to tell by itself what it is of.
     The number of devices may change while it goes on: the images of an iteration and what the norms see do not depend on it.
     """
     fit = {"number of devices": job.devices, "images per device": job.images_per_device, "scaling": job.scaling}
     identity = {"checkpoint": digest, "protocol": rules, "trial": job.trial, **fit, "data": str(data)}
     path = job.out / CLAIM
     before = {"number of devices": 1, "images per device": 0, "scaling": "batch"}  # unless the file says otherwise
-    kept = {**before, **json.loads(path.read_text())} if path.exists() else None
+    found = bounds.mapping(path)
+    damaged = found is None and path.exists()
+    if damaged:
+        _made_again(path)
+    kept = None if found is None else {**before, **found}
     unknown = ("data",) if kept and kept.get("data") in (None, "{}") else ()  # of an older version, or rendered since
     unknown = (*unknown, "number of devices", "images per device")
     run_folder.open_folder(
@@ -203,6 +204,28 @@ def _claim(job: Job, digest: str, rules: str, data: Mapping[str, str]) -> None:
         file=CLAIM,
         can_resume=False,
     )
+    return not damaged
+
+
+def _made_again(path: Path) -> None:
+    """Say that a file is damaged, and put it out of the way."""
+    print(f"{path} is damaged: it is made again, and kept as {path.name}.damaged", file=sys.stderr, flush=True)
+    path.replace(path.with_name(f"{path.name}.damaged"))
+
+
+def _done(job: Job, digest: str, rules: str) -> Result | None:
+    """Return the folder's result, if there is one; raise InputError when it is of another checkpoint or protocol."""
+    path = job.out / results.FILE
+    if not path.exists():
+        return None
+    try:
+        result = results.read(path)
+    except results.Damaged:
+        _made_again(path)
+        return None
+    if (result.checkpoint.sha256, result.protocol.hash) != (digest, rules):
+        raise run_folder.another(job.out, "checkpoint or protocol of its result", "folder")
+    return result
 
 
 def _measured(job: Job, benchmark: Benchmark, rules: str) -> MeasuredProtocol:
@@ -229,14 +252,18 @@ def _circumstances(job: Job, started: str) -> dict[str, Any]:
 def _converted(job: Job, framework: Framework, digest: str) -> tuple[Path, dict[str, Any]]:
     """Return the framework's weights file and the proof of its conversion, made now unless both are there."""
     weights, proof = job.out / f"weights{framework.suffix}", job.out / "proof.json"
-    if not (weights.exists() and proof.exists()):
+    values = bounds.mapping(proof)
+    if values is None and proof.exists():
+        _made_again(proof)
+    elif values is not None and weights.exists() and files.sha256(weights) != values.get("sha256"):
+        _made_again(weights)
+    if values is None or not weights.exists() or values.get("source_sha256") != digest:
         from transfer.convert import convert  # here: it imports torch, which --help and planning need not wait for
 
-        made = convert.convert(
+        values = convert.convert(
             job.checkpoint, weights, target=framework.target, dialect=job.source, source_sha256=digest
-        )
-        files.write_json(proof, made.to_dict())
-    values: dict[str, Any] = json.loads(proof.read_text())
+        ).to_dict()
+        files.write_json(proof, values)
     for note in values.get("notes") or ():
         print(f"note: {note}", file=sys.stderr, flush=True)
     return weights, values
@@ -250,18 +277,23 @@ class _Runs:
     benchmark: Benchmark
     framework: Framework
     weights: Path
+    known: bool  # whether the folder is known to be of this trial; a run of another one is resumed as soon as it is told to
 
     def run(self, name: str, departure: Departure) -> float:
         """Train and test in the folder ``name`` unless that is done; return the wall seconds spent now."""
         job = self.job
         run, log = job.out / name, job.out / LOG
-        if (run / "evaluation.json").exists():
+        evaluation = run / "evaluation.json"
+        if evaluation.exists() and bounds.mapping(evaluation) is not None:
             return 0.0
+        if evaluation.exists():
+            _made_again(evaluation)
         if run.exists() and not run_folder.has_checkpoint(run):
             shutil.rmtree(run)  # stopped before its first checkpoint: its journal would be written twice
         run.mkdir(parents=True, exist_ok=True)
         places = (self.weights.absolute(), run.absolute())
         command = self.framework.command(self.benchmark, *places, seed_of(job.trial), job.options, departure)
+        command = [part for part in command if self.known or part != "--resume"]
         begin = time.monotonic()
         print(f"{self.benchmark.framework} trains and tests; its log is {log}", file=sys.stderr, flush=True)
         code = process.run(command, log, process.threads(None), process.Relay(log))
@@ -286,8 +318,7 @@ def _measure(runs: _Runs) -> dict[str, Any]:
             runs.run(name, replace(departure, lr_factor=factor, hold_out=held))
             for checkpoint in (folder / name).glob("*.pth"):
                 checkpoint.unlink()  # only its score is wanted, and each is as large as the detector
-            evaluation: dict[str, Any] = json.loads((folder / name / "evaluation.json").read_text())
-            return evaluation
+            return bounds.json_value(folder / name / "evaluation.json", "an evaluation")  # type: ignore[no-any-return]
 
         sweep = lr_sweep.sweep(runs.job.lr_sweep, score, runs.benchmark.headline, held)
         departure = replace(departure, lr_factor=sweep["chosen"])
@@ -298,7 +329,7 @@ def _measure(runs: _Runs) -> dict[str, Any]:
 
 
 def _evaluation(path: Path, seconds: float) -> dict[str, Any]:
-    values = json.loads(path.read_text())
+    values = bounds.json_value(path, "an evaluation")
     cost = Cost(
         seconds=values.get("seconds") or seconds,
         resumed=values.get("resumed") or 0,
