@@ -4,38 +4,54 @@ A few hundred bytes can describe 10^20 objects by naming the same ones again and
 amount of memory. Every limit is far above what a real file needs, and each refusal is a FileError that names the file.
 """
 
+import contextlib
+import io
 import json
 import pickletools
 import re
 import stat
+import struct
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 from xml.etree import ElementTree
 
+from core.errors import InputError
 from core.files import FileError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 STEPS = 500_000  # operations of a pickle; a checkpoint of a ResNet-50 and its optimizer has 50,000, a file of CIFAR-100 250,000
 OBJECTS = 10_000_000  # of a pickle, with each counted as often as it occurs
 NODES = 200_000  # of a YAML file, counted in the same way
 DEPTH = 100  # of lists and mappings in each other
 TEXT = 4 * 2**20  # bytes of a config
+IMAGE, MOST_PIXELS = 2**30, 2**26  # bytes and pixels of an image; a few bytes can stand for many pixels
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF")  # Pillow has others that start programs, as EPS does
+MAT = 64 * 2**20  # bytes that an array of a MATLAB file may unpack to
 JSON_TEXT = 512 * 2**20  # bytes of a JSON file; the annotations of COCO's training set have 450 MB
 
 
 def regular(path: Path, most: int, what: str) -> bytes:
     """Return a file's bytes; raise FileError when it is a pipe, a device or too large, before anything is read."""
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise FileError(f"{path} is no regular file; give {what}")
-        if status.st_size > most:
-            raise FileError(f"{path} has {status.st_size:,} bytes, more than {most:,}; is it {what}?")
+        check_regular(path, most, what)
         return path.read_bytes()
     except OSError as error:
         raise FileError(f"{path}: {(error.strerror or 'cannot be read').lower()}; check the path") from error
+
+
+def check_regular(path: Path, most: int, what: str) -> None:
+    """Raise FileError when a file is a pipe, a device or too large, OSError when it is not there."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise FileError(f"{path} is no regular file; give {what}")
+    if status.st_size > most:
+        raise FileError(f"{path} has {status.st_size:,} bytes, more than {most:,}; is it {what}?")
 
 
 def text(path: Path, what: str, most: int = TEXT) -> str:
@@ -213,6 +229,42 @@ def xml(content: str | bytes, path: Path) -> ElementTree.Element:
     if re.search(rb"<!(DOCTYPE|ENTITY)", content.encode() if isinstance(content, str) else content, re.IGNORECASE):
         raise FileError(f"{path} defines entities (DOCTYPE), as no annotation does; remove that part")
     return ElementTree.fromstring(content)  # noqa: S314 - what makes it dangerous is refused
+
+
+@contextlib.contextmanager
+def image(path: Path, formats: tuple[str, ...] = FORMATS) -> Iterator["Image.Image"]:
+    """Open an image of one of the formats; raise FileError when it is none, damaged, or of too many pixels."""
+    from PIL import Image  # here: most forms of a report need no pictures
+
+    try:
+        check_regular(path, IMAGE, "an image")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is ours
+            with Image.open(path, formats=formats) as opened:
+                if opened.width * opened.height > MOST_PIXELS:
+                    raise ValueError(f"{opened.width} x {opened.height} pixels are more than {MOST_PIXELS:,}")
+                yield opened
+    except InputError:
+        raise
+    except Exception as error:  # a damaged image can raise anything
+        raise FileError(f"{path} is truncated or not an image ({error}); copy or download it again") from error
+
+
+def mat(path: Path, *names: str) -> dict[str, Any]:
+    """Return arrays of a MATLAB file; raise FileError when it is damaged, of another form, or unpacks to far too much."""
+    from scipy.io import loadmat  # here: SciPy loads for a second
+
+    data = regular(path, TEXT, "a file of MATLAB")
+    try:
+        place = 128  # behind the header there are elements: kind, bytes, content; kind 15 is compressed by zlib
+        while place + 8 <= len(data):
+            kind, size = struct.unpack_from("<II", data, place)
+            if kind == 15 and len(zlib.decompressobj().decompress(data[place + 8 : place + 8 + size], MAT + 1)) > MAT:
+                raise ValueError(f"an array of more than {MAT:,} bytes")
+            place += 8 + size
+        return dict(loadmat(io.BytesIO(data), variable_names=list(names) or None))
+    except Exception as error:  # a damaged file can raise anything
+        raise FileError(f"{path} is damaged or no file of MATLAB ({error}); copy or download it again") from error
 
 
 LARGEST = 1e15  # a number beyond is no measurement, and overflows what is computed with it

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from core.files import FileError, replacing
+from core.files import FileError, replacing, require_room
 from core.weights_file import read_weights_file
 
 RUN = "masktransfer-checkpoint"
@@ -28,6 +28,14 @@ def save(path: Path | str, state: dict[str, Any]) -> None:
     """Write a checkpoint whole or not at all; ``state`` holds tensors and plain values only."""
     with replacing(path) as file:
         torch.save(state, file)
+
+
+def check_room(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, files: int) -> None:
+    """Raise Unwritable when the disk cannot hold so many more checkpoints of a network and its optimizer."""
+    copies = 2 if "betas" in optimizer.param_groups[0] else 1  # Adam keeps two numbers a weight, SGD with momentum one
+    size = sum(value.nbytes for value in network.state_dict().values() if isinstance(value, Tensor))
+    size += copies * sum(p.nbytes for p in network.parameters() if p.requires_grad)
+    require_room(folder, files * size, f"{files} checkpoints")
 
 
 class Writer:

@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from core.bounds import FORMATS, MOST_PIXELS
 from core.errors import InputError
 
 # The gray names only ask for the size: the colour is that of IMREAD_COLOR_RGB. EXIF rotation is left alone, as Pillow does.
@@ -26,9 +27,7 @@ FLAGS = {
     8: RGB | cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"})
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF")  # Pillow has others that start programs, as EPS does
 DEEP = 257  # 16-bit values of one 8-bit value: 65,535 / 255
-MOST_PIXELS = 2**26  # a few bytes can stand for many more
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers that begin a frame (ITU-T T.81, table B.1)
 SCAN, START = 0xDA, b"\xff\xd8"
 

@@ -5,7 +5,6 @@ whose content changed is fetched again. Where there is no network, the message s
 """
 
 import hashlib
-import json
 import os
 import re
 import urllib.error
@@ -16,6 +15,7 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock
 
+from core import bounds
 from core.errors import InputError
 from core.files import FileError, sha256, write_json
 
@@ -86,7 +86,7 @@ def _from_hub(address: str, place: str) -> Path:
         asked = [file] if file else WEIGHTS
         found = next((there for wanted in asked if (there := fetch(wanted)) is not None), None)
         if found is not None and found.name.endswith(".index.json"):
-            for shard in sorted(set(json.loads(found.read_text())["weight_map"].values())):
+            for shard in sorted(set(bounds.json_value(found, "an index", bounds.TEXT)["weight_map"].values())):
                 fetch(shard)
         if found is None and unreached:
             raise unreached[0]
@@ -193,7 +193,7 @@ def _download(opened: Opened, part: Path, state: str) -> None:
 def _kept(note: Path, wanted: str) -> tuple[Path, str] | None:
     """Return the kept file and the state that its address had, unless its content is no longer what was fetched."""
     try:
-        told = json.loads(note.read_text())
+        told = bounds.json_value(note, "a note", bounds.TEXT)
         file = note.parent / told["sha256"] / told["name"]
         whole = sha256(file) == told["sha256"] and wanted in ("", told["sha256"])
         return (file, str(told["state"])) if whole else None

@@ -2,12 +2,11 @@
 
 import contextlib
 import hashlib
-import json
 import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +70,7 @@ def whole(path: Path | str) -> Path:
 def shards(index: Path) -> list[Path]:
     """Return the files that the index of a sharded checkpoint names; raise FileError when one is missing."""
     try:
-        files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        files = sorted(set(bounds.json_value(index, "an index", bounds.TEXT)["weight_map"].values()))
         if any("/" in name or "\\" in name for name in files):
             raise ValueError("a shard elsewhere")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -79,6 +78,27 @@ def shards(index: Path) -> list[Path]:
     if missing := [name for name in files if not (index.parent / name).is_file()]:
         raise FileError(f"{index} names {len(files)} shards, of which {missing[0]} is not there; download all of them")
     return [index.parent / name for name in files]
+
+
+SEAL = "tensors_sha256"  # entry of our files in forms that have no checksum of their own
+
+
+def tensors_sha256(tensors: Mapping[str, Any]) -> str:
+    """Return the sha256 of names, shapes and fp32 values in the order of names; it does not depend on the file's form."""
+    import numpy as np
+
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name]
+        array = value if isinstance(value, np.ndarray) else value.detach().cpu().float().numpy()
+        found.update(f"{name}{tuple(array.shape)}".encode())
+        found.update(np.asarray(array, np.float32, order="C").data)
+    return found.hexdigest()
+
+
+def _check_seal(tensors: Any, seal: Any, path: Path) -> None:
+    if seal is not None and tensors_sha256(tensors) != seal:
+        raise FileError(f"{path} is damaged: its tensors' checksum does not fit; copy or convert it again")
 
 
 def digest(path: Path | str) -> str:
@@ -141,7 +161,10 @@ def _read_safetensors(path: Path) -> Any:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the file is no mapping
             metadata = file.metadata() or {}
-        recipe = json.loads(metadata["recipe"]) if "recipe" in metadata else None
+        recipe = bounds.loads(metadata["recipe"]) if "recipe" in metadata else None
+        _check_seal(tensors, metadata.get(SEAL), path)
+    except FileError:
+        raise
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise FileError(f"{path} is truncated or not a safetensors file; copy or download it again") from error
     return tensors if recipe is None else {"state_dict": tensors, "recipe": recipe}
@@ -223,7 +246,12 @@ def read_arrays(path: Path) -> Any:
     bounds.check_pickles(path)
     try:
         with open(path, "rb") as file:
-            return unpickling.resolved(unpickling.ArrayUnpickler(file, encoding="latin1").load())
+            value = unpickling.resolved(unpickling.ArrayUnpickler(file, encoding="latin1").load())
+        if isinstance(value, dict) and SEAL in value:
+            _check_seal(value["model"], value[SEAL], path)
+        return value
+    except FileError:
+        raise
     except pickle.UnpicklingError as error:
         if "." in str(error) and " " not in str(error):
             raise FileError(

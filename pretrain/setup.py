@@ -178,7 +178,7 @@ def open_folder(folder: Path, settings: PretrainSettings) -> Path | None:
 def _check_own(there: Sequence[Path], settings: PretrainSettings) -> None:
     """Raise FileError when the first of a run's checkpoints is damaged, naming the newest good one, or of other settings."""
     try:
-        own = load_checkpoint(there[0]).get("config")
+        own: Any = load_checkpoint(there[0]).get("config")
     except FileError as error:
         for path in there[1:]:
             try:
@@ -190,7 +190,7 @@ def _check_own(there: Sequence[Path], settings: PretrainSettings) -> None:
             ) from error
         raise
     with none_imported():
-        before = _flat(config.parse(PretrainSettings, own, there[0]))  # type: ignore[arg-type] - parse says what it is
+        before = _flat(config.parse(PretrainSettings, own, there[0]))
     if changed := differences(before, _flat(settings), HOW):
         raise FileError(f"{there[0]} is of a run of other settings (different: {changed}); put the run's own there")
 

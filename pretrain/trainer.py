@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from core import checkpoint, distributed, tracking
 from core.errors import InputError
-from core.files import FileError, require_room
+from core.files import FileError
 from core.journal import Journal, read
 from core.stopping import stop_signals
 from pretrain import finite, form, monitor, optimizers, summary
@@ -213,7 +213,9 @@ class Trainer:
             if main and not (self.folder / "summary.json").exists():
                 self._summary(None, 0)  # killed after the last checkpoint
             return
-        self._require_room()
+        train = self.settings.train  # a last.pth stands beside the one that it replaces
+        files = train.epochs // train.keep_every - self.epoch // train.keep_every + 2
+        checkpoint.check_room(self.folder, self.objective.method, self.optimizer, files)
         (self.folder / "summary.json").unlink(missing_ok=True)
         vote = distributed.Vote()
         try:
@@ -234,15 +236,6 @@ class Trainer:
                 distributed.barrier()  # torchrun ends the others as soon as one leaves with another code than 0
         finally:
             self.writer.join()  # a run that fails keeps its last good checkpoint
-
-    def _require_room(self) -> None:
-        """Raise Unwritable when the disk cannot hold the checkpoints to come, and a last.pth beside the one that it replaces."""
-        method, group = self.objective.method, self.optimizer.param_groups[0]
-        size = sum(value.nbytes for value in method.state_dict().values())
-        size += (2 if "betas" in group else 1) * sum(p.nbytes for p in method.parameters() if p.requires_grad)
-        train = self.settings.train
-        files = train.epochs // train.keep_every - self.epoch // train.keep_every + 2
-        require_room(self.folder, files * size, f"{files} checkpoints")
 
     def _ask_to_stop(self, number: int) -> None:
         self.asked_by = number

@@ -10,11 +10,12 @@ from typing import Any, Literal, overload
 
 from torch import Tensor
 
+from core import bounds
 from core.config import PluginSettings
 from core.data import Images, Labelled, LabelledSettings, Split
 from core.decoding import SUFFIXES, DamagedImage, Encoded, decode
 from core.errors import InputError
-from core.files import datasets_root
+from core.files import FileError, datasets_root
 from core.provenance import ROOT
 
 MAKE = (
@@ -176,8 +177,8 @@ def class_names(classes: Sequence[str] | Path) -> list[str]:
     """Return the class names of a list or of a file; raise InputError for none, a repeated one, or one that is a path."""
     if isinstance(classes, Path):
         try:
-            lines = classes.read_text().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            lines = bounds.text(classes, "class names").splitlines()
+        except FileError as error:
             raise InputError(
                 f"cannot read data.classes={classes} ({error}); give a text file of class names"
             ) from error

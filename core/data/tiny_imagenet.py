@@ -6,11 +6,12 @@
 from pathlib import Path
 from typing import Literal
 
+from core import bounds
 from core.config import PluginSettings
 from core.data import Labelled, LabelledSettings
 from core.data.imagefolder import ImageFolder, split_of_files
 from core.errors import InputError
-from core.files import datasets_root
+from core.files import FileError, datasets_root
 
 NEXT = "unpack it again with: python tools/prepare_data.py tiny-imagenet"
 
@@ -59,19 +60,20 @@ class TinyImagenet(ImageFolder):
 
 
 def _wnids(root: Path) -> list[str]:
+    return sorted(_text(root / "wnids.txt").split())
+
+
+def _text(path: Path) -> str:
     try:
-        return sorted((root / "wnids.txt").read_text().split())
-    except OSError as error:
-        raise InputError(f"cannot read {root / 'wnids.txt'} ({error.strerror}); {NEXT}") from error
+        return bounds.text(path, "a list of Tiny-ImageNet")
+    except FileError as error:
+        raise InputError(f"cannot read {path} ({error.__cause__ or error}); {NEXT}") from error
 
 
 def _annotations(path: Path, wnids: list[str]) -> dict[str, int]:
     """Read lines of file name, wnid and a box; return file name -> class number."""
     numbers = {wnid: number for number, wnid in enumerate(wnids)}
-    try:
-        lines = path.read_text().splitlines()
-    except OSError as error:
-        raise InputError(f"cannot read {path} ({error.strerror}); {NEXT}") from error
+    lines = _text(path).splitlines()
     classes = {}
     for number, line in enumerate(lines, start=1):
         parts = line.split("\t")

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 import shutil
 import tarfile
 import threading
@@ -17,6 +18,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from core.data import _cifar_batches
+from core.errors import InputError
 from transfer.datasets import (
     class_folders,
     download,
@@ -86,8 +88,8 @@ def server(monkeypatch) -> Iterator[Server]:
     running.server_close()
 
 
-def archive(server: Server, md5: str | None = MD5, size: int | None = None) -> Archive:
-    return Archive("set.tar", f"http://127.0.0.1:{server.server_port}/set.tar", md5, size)
+def archive(server: Server, md5: str = MD5, size: int | None = None, sha256: str = "") -> Archive:
+    return Archive("set.tar", f"http://127.0.0.1:{server.server_port}/set.tar", size, sha256, md5)
 
 
 def names(folder: Path) -> list[str]:
@@ -171,6 +173,40 @@ def test_a_wrong_checksum_is_refused_and_the_file_set_aside(server, tmp_path):
     with pytest.raises(ValueError, match=f"set.tar has {len(BODY) - 1} bytes, not {len(BODY)}"):
         download.obtain([archive(server, size=len(BODY))], tmp_path)
     assert names(tmp_path) == ["set.tar.refused"]
+
+
+def test_a_sha256_is_what_counts_where_there_is_one_and_an_md5_alone_is_said(server, tmp_path, capsys):
+    whole = hashlib.sha256(BODY).hexdigest()
+    download.fetch(archive(server, "0000", sha256=whole), tmp_path / "set.tar")
+    assert "MD5" not in capsys.readouterr().err
+    download.fetch(archive(server), tmp_path / "other.tar")
+    assert "set.tar: only its MD5 is published, which tells damage and no forger" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=rf"set\.tar has the sha256 {whole}, not 1111"):
+        download.fetch(archive(server, sha256="1111"), tmp_path / "third" / "set.tar")
+
+
+def test_everything_in_the_catalogue_is_encrypted_and_has_a_size_and_a_checksum():
+    named = [one for sets in published.SETS.values() for each in sets for one in each.archives if one.url] + [
+        published.SBD
+    ]
+    assert [one.name for one in named if not (one.url.startswith("https://") and one.size)] == []
+    assert [one.name for one in named if not re.fullmatch(r"[0-9a-f]{64}", one.sha256)] == ["benchmark.tgz"]
+
+
+@pytest.mark.parametrize("suffix", [".tar.gz", ".tar.bz2", ".tar.xz", ".zip"])
+@pytest.mark.parametrize("kind", ["member", "header"])
+def test_an_archive_that_unpacks_to_far_more_than_it_is_is_refused(tmp_path, suffix, kind):
+    path = tmp_path / f"bomb{suffix}"
+    if suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr("a", bytes(24 * 2**20))
+    else:
+        with tarfile.open(path, f"w:{suffix[5:]}", format=tarfile.PAX_FORMAT) as tar:
+            member = tarfile.TarInfo("a" if kind == "member" else "a" * 24 * 2**20)
+            member.size = 24 * 2**20 if kind == "member" else 0
+            tar.addfile(member, io.BytesIO(bytes(member.size)))
+    with pytest.raises(InputError, match=r"bomb.* unpacks to more than 20 times its size"):
+        download.unpack(path, tmp_path / "out")
 
 
 def test_without_a_network_one_message_names_every_file_and_its_place(monkeypatch, tmp_path):

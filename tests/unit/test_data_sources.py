@@ -460,15 +460,6 @@ def test_imagenet_100_needs_all_classes_of_its_list_in_both_splits(tmp_path):
 # --- the tool and the question before training
 
 
-def test_every_published_archive_has_a_checksum_or_a_login():
-    for sets in published.SETS.values():
-        for one in sets:
-            for archive in one.archives:
-                assert (archive.md5 is not None and len(archive.md5) == 32) or one.login
-                assert archive.url is None or archive.url.endswith(f"/{archive.name}")
-    assert published.SBD.name == "benchmark.tgz"
-
-
 def test_cityscapes_without_its_files_says_where_to_get_and_put_them(tmp_path, run_tool):
     done = run_tool("tools/prepare_data.py", "cityscapes", tmp_path, check=2)
     assert done.stderr == (
@@ -616,7 +607,9 @@ def test_a_list_that_leads_outside_or_names_a_missing_image_is_refused_and_leave
 
 
 def test_another_folder_and_another_number_of_images_are_refused(small, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"is not the unpacked download of dtd \(FileNotFoundError"):
+    with pytest.raises(
+        InputError, match=r"is not the unpacked download of dtd \(FileError: .*train1.txt: no such file"
+    ):
         listed.lay_out("dtd", tmp_path, tmp_path / "root")
     source = small("food101")
     (source / "meta" / "test.txt").write_text("pie/3\n")

@@ -19,6 +19,7 @@ from shipped_configs import DETECTION, Name, load_detection, shipped
 from torch import nn
 from torch.utils.data import DataLoader
 
+from core import run_folder
 from core.backbones.resnet import ResNet
 from core.checkpoint import save_backbone
 from core.errors import InputError
@@ -26,6 +27,7 @@ from core.files import FileError
 from core.provenance import ROOT
 from core.run_folder import flat
 from core.shapes import CLASSES
+from core.weights_file import read_weights_file
 from transfer.convert import recipe
 from transfer.convert.convert import convert
 from transfer.convert.load_check import LoadError
@@ -240,6 +242,25 @@ def test_a_damaged_checkpoint_names_the_newest_good_one_and_a_pointer_that_was_n
         FileError, match=r"model_3\.pth is truncated.*; to go on .* write model_1\.pth into .*last_checkpoint"
     ):
         checkpointer.resume_or_load("", resume=True)
+
+
+def test_a_checkpoint_of_another_run_than_its_folder_tells_is_not_gone_on_from(tmp_path: Path) -> None:
+    checkpointer = ProvenCheckpointer(nn.Linear(1, 1), str(tmp_path))
+    run_folder.open_folder(tmp_path, {"SOLVER.BASE_LR": 0.1}, True, "OUTPUT_DIR")
+    checkpointer.save("model_1", iteration=1)
+    assert checkpointer.resume_or_load("", resume=True)["iteration"] == 1
+    (tmp_path / "settings.json").write_text('{"SOLVER.BASE_LR": "0.2"}')
+    with pytest.raises(InputError, match=r"model_1\.pth is of another run than .*settings\.json tells"):
+        checkpointer.resume_or_load("", resume=True)
+
+
+def test_a_converted_pickle_whose_tensors_were_changed_is_told_by_its_checksum(file: Path, tmp_path: Path) -> None:
+    data = bytearray(file.read_bytes())
+    place = data.index(np.float32(read_weights_file(file)["model"]["stem.conv1.weight"][0, 0, 0, 0]).tobytes())
+    data[place] ^= 1
+    (tmp_path / "changed.pkl").write_bytes(data)
+    with pytest.raises(FileError, match=r"changed\.pkl is damaged: its tensors' checksum does not fit"):
+        read_weights_file(tmp_path / "changed.pkl")
 
 
 def test_addresses_and_pickled_proposals_are_refused(tmp_path: Path) -> None:

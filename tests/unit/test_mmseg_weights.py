@@ -4,23 +4,27 @@ import importlib.util
 import pickle
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torchvision
+from mmengine.logging import MessageHub
 from mmengine.model import initialize
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner.checkpoint import CheckpointLoader
 from PIL import Image
 from torch import Tensor, nn
 
+from core import run_folder
 from core.errors import InputError
 from core.files import FileError
 from transfer.convert.load_check import LoadError
 from transfer.convert.recipe import Recipe
 from transfer.frameworks.mmseg import compat, data, hooks
+from transfer.frameworks.mmseg.hooks import LoadBackbone
 from transfer.frameworks.mmseg.run import read_config, take_checkpoint
 from transfer.frameworks.mmseg.weights import Weights, check_backbone, inject, load_backbone, read_weights
 
@@ -252,6 +256,18 @@ def dataset(root: Path) -> compat.Config:
     }
     both = {"type": "ConcatDataset", "datasets": [one, one]}
     return compat.Config({"train_dataloader": {"dataset": both}, "val_dataloader": {"dataset": one}})
+
+
+def test_a_checkpoint_of_another_run_than_its_folder_tells_is_not_gone_on_from(tmp_path: Path) -> None:
+    hub = MessageHub.get_instance(tmp_path.name)
+    runner = SimpleNamespace(iter=0, work_dir=str(tmp_path), _load_from="iter_3.pth", message_hub=hub)
+    run_folder.open_folder(tmp_path, {"lr": 0.1}, True, "--work-dir")
+    LoadBackbone(None, "").before_train(runner)
+    runner.iter = 3
+    LoadBackbone(None, "").before_train(runner)
+    (tmp_path / "settings.json").write_text('{"lr": "0.2"}')
+    with pytest.raises(InputError, match=r"iter_3\.pth is of another run than .*settings\.json tells"):
+        LoadBackbone(None, "").before_train(runner)
 
 
 def test_what_a_dataset_lacks_is_named_one_step_after_the_other(tmp_path: Path) -> None:

@@ -113,12 +113,18 @@ def test_a_command_that_leaves_no_result_is_a_failure(home):
     assert (statuses["make"].state, statuses["make"].reason) == ("failed", "the command ended well but left no result")
 
 
-def test_what_is_killed_after_it_left_its_product_is_done(home):
-    text = "import os; open('made/x.pth', 'w').close(); os.kill(os.getpid(), 9)"
+def test_what_is_killed_after_it_left_its_product_is_done_and_a_torn_product_is_not(home, capsys):
+    text = "import os, zipfile; zipfile.ZipFile('made/x.pth', 'w').close(); os.kill(os.getpid(), 9)"
     item = Item("make", "random", "r", Path("made"), _script(home, "f.py", text), checkpoint_file=Path("made/x.pth"))
     statuses = _execute([item])
     assert statuses["make"].state == "done"
     assert not Path("made/failure.json").exists()
+    Path("made/x.pth").write_bytes(b"PK torn")
+    assert not items.finished(item)
+    assert (
+        "made/x.pth is truncated or not a checkpoint; copy or download it again; it is made again"
+        in capsys.readouterr().err
+    )
 
 
 def _wait_for(condition, seconds=90.0):

@@ -1,21 +1,18 @@
 """Carry a backbone from any known checkpoint into a framework, and prove that nothing was lost on the way."""
 
 import dataclasses
-import hashlib
 import io
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 from core import remote
 from core.errors import InputError
 from core.files import sha256
-from core.weights_file import digest
+from core.weights_file import digest, tensors_sha256
 from transfer.convert import targets
 from transfer.convert.read import Recognised, read
 from transfer.convert.recipe import Recipe
@@ -101,16 +98,6 @@ def convert(
         stages=_by_stage(found, features),
         recipe=recipe.to_dict(),
     )
-
-
-def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
-    """Return the sha256 of names, shapes and fp32 values in the order of names; it does not depend on the file's form."""
-    found = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name].detach().cpu().float().contiguous()
-        found.update(f"{name}{tuple(value.shape)}".encode())
-        found.update(value.numpy().data)
-    return found.hexdigest()
 
 
 def table(proof: Proof) -> str:

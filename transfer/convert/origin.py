@@ -5,7 +5,6 @@ convolution), timm's resnetaa50 and resnetblur50. What is found goes into the re
 """
 
 import dataclasses
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,11 +14,12 @@ import torch
 import yaml
 from torch import Tensor
 
+from core import bounds
+
 # of MMDetection's resnet50_caffe and Detectron2's MSRA models, in BGR (detectron2/config/defaults.py, MODEL.PIXEL_MEAN)
 CAFFE = {"channel_order": "BGR", "mean": (103.53, 116.28, 123.675), "std": (1.0, 1.0, 1.0), "stride_in_1x1": True}
 PIXELS = ("channel_order", "mean", "std", "stride_in_1x1")
 NEIGHBOURS = ("config.json", "preprocessor_config.json", "config.yaml")
-MAX_BYTES = 10**7
 
 
 @dataclasses.dataclass
@@ -130,10 +130,10 @@ def _neighbours(found: Origin, path: Path) -> None:
 def _read(file: Path) -> dict[str, Any]:
     """Read a mapping of JSON or YAML; nothing when there is none."""
     try:
-        if file.stat().st_size > MAX_BYTES:
-            return {}
-        value = json.loads(file.read_text()) if file.suffix == ".json" else yaml.safe_load(file.read_text())
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        if file.suffix == ".json":
+            return bounds.mapping(file) or {}
+        value = yaml.safe_load(bounds.yaml_text(file))
+    except (ValueError, RecursionError, yaml.YAMLError):
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from core.backbones import Backbone, without_values
 from core.files import FileError, replacing, temporary_folder, unwritable, write_json
-from core.weights_file import read_weights_file
+from core.weights_file import SEAL, read_weights_file, tensors_sha256
 from transfer.convert.load_check import compare
 from transfer.convert.read import Recognised
 from transfer.convert.recipe import Recipe
@@ -50,10 +50,15 @@ def write(file: Path, target: Target, tensors: dict[str, Tensor], recipe: Recipe
         from safetensors.torch import save_file
 
         # ``format: pt`` is what timm and transformers look for
-        save_file(tensors, file, {"format": "pt", "recipe": json.dumps(recipe.to_dict(), sort_keys=True)})
+        facts = {"recipe": json.dumps(recipe.to_dict(), sort_keys=True), SEAL: tensors_sha256(tensors)}
+        save_file(tensors, file, {"format": "pt", **facts})
         return
     held = {name: tensor.numpy() for name, tensor in tensors.items()} if file.suffix == ".pkl" else tensors
-    content = {target.container: held, **target.beside, "recipe": recipe.to_dict()} if target.container else held
+    content: dict[str, Any] = (
+        {target.container: held, **target.beside, "recipe": recipe.to_dict()} if target.container else held
+    )
+    if file.suffix == ".pkl" and target.container == "model":
+        content[SEAL] = tensors_sha256(held)
     with replacing(file) as opened:
         if file.suffix == ".pkl":
             pickle.dump(content, opened, protocol=4)

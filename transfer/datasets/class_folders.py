@@ -1,14 +1,14 @@
 """Classification sets: CIFAR, Tiny-ImageNet in its own layout, and ImageNet as ``{train,val}/<wnid>/*``."""
 
 import re
-import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from core import bounds
 from core.errors import InputError
 from core.files import sha256
 from core.meter import track
-from transfer.datasets import Counts
+from transfer.datasets import Counts, download
 from transfer.datasets.files import make_once, require_files, require_image
 
 TINY_NEXT = "unpack it again with: python tools/prepare_data.py tiny-imagenet ROOT"
@@ -22,7 +22,7 @@ def check_tiny(folder: Path) -> Counts:
     """Check Tiny-ImageNet: classes of ``wnids.txt`` with equally many images, and ``val`` against its annotations."""
     if not (folder / "wnids.txt").is_file():
         raise InputError(f"no file {folder / 'wnids.txt'}; {TINY_NEXT}")
-    wnids = (folder / "wnids.txt").read_text().split()
+    wnids = bounds.text(folder / "wnids.txt", "a list of classes").split()
     sizes = {wnid: len(_check_images(folder / "train" / wnid / "images", TINY_NEXT)) for wnid in wnids}
     fewest = min(sizes, key=lambda wnid: sizes[wnid])
     if sizes[fewest] != max(sizes.values()):
@@ -31,7 +31,7 @@ def check_tiny(folder: Path) -> Counts:
     annotations = folder / "val" / "val_annotations.txt"
     if not annotations.is_file():
         raise InputError(f"no file {annotations}; {TINY_NEXT}")
-    lines = [line.split("\t") for line in annotations.read_text().splitlines()]
+    lines = [line.split("\t") for line in bounds.text(annotations, "Tiny-ImageNet's annotations").splitlines()]
     for number, parts in enumerate(lines, start=1):
         if len(parts) < 2 or parts[1] not in sizes:
             raise InputError(f"line {number} of {annotations} names no class of wnids.txt; {TINY_NEXT}")
@@ -122,23 +122,13 @@ def check_cifar10(folder: Path) -> Counts:
 
 
 def _unpack_cifar10(archive: Path, folder: Path) -> None:
-    from core.data._tar_index import members  # here: core.data imports torch, which the doctor must not wait for
+    def select(name: str) -> str:
+        if (known := MEMBER.fullmatch(name)) is None:
+            raise InputError(
+                f"{archive} holds '{name}', which is not an image file cifar10/{{train,test}}/<class>/NAME.jpg; nothing was "
+                "unpacked, use another tar"
+            )
+        return known[1]
 
-    try:
-        with tarfile.open(archive) as tar:
-            for member in members(tar):
-                if member.isdir():
-                    continue
-                known = MEMBER.fullmatch(member.name)
-                content = tar.extractfile(member) if known and member.isreg() else None
-                if known is None or content is None:
-                    raise InputError(
-                        f"{archive} holds '{member.name}', which is not an image file cifar10/{{train,test}}/<class>/NAME.jpg; "
-                        "nothing was unpacked, use another tar"
-                    )
-                path = folder / known[1]
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content.read())
-    except tarfile.TarError as error:
-        raise InputError(f"{archive} is truncated or not a tar ({error}); copy it again") from error
+    download.unpack(archive, folder, select)
     check_cifar10(folder)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
+from core import bounds
 from core.errors import InputError
 from core.files import temporary_folder
 from core.meter import track
@@ -110,8 +111,10 @@ def read(root: Path, name: str) -> Split:
     if not (root / name).is_dir():
         raise InputError(f"no folder {root / name} for the images of {source.name}; {NEXT}")
     try:
-        content = json.loads(source.read_bytes())
-    except ValueError as error:
+        content = json.loads(bounds.regular(source, bounds.JSON_TEXT, "COCO's annotations"))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{source} is truncated or not JSON ({error}); copy or download it again") from error
     parts = [content.get(key) if isinstance(content, dict) else None for key in ("images", "annotations", "categories")]
     for key, part in zip(("images", "annotations", "categories"), parts, strict=True):

@@ -3,14 +3,19 @@
 Archives lie in ``ROOT/downloads``. One put there by hand is taken as well, so a machine without a network needs no other way.
 """
 
+import bz2
 import contextlib
 import fcntl
+import gzip
 import hashlib
 import http.client
+import io
 import json
+import lzma
 import os
 import shutil
 import ssl
+import sys
 import tarfile
 import time
 import urllib.error
@@ -19,25 +24,31 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO, BinaryIO, NamedTuple
+from typing import IO, Any, BinaryIO, NamedTuple
 from urllib.parse import urlsplit
 
 from core.errors import InputError
+from core.files import require_room
 from core.meter import Meter
 
 BLOCK = 2**20
 TIMEOUT = 30.0  # seconds without a byte
 PAUSES = (1.0, 4.0, 16.0)  # seconds before each new attempt that follows one without progress
+RATIO, SMALL, MEMBERS = 20, 2**24, 5_000_000  # of an archive: bytes unpacked to bytes, and what any may have; files
 ROOM = 2.2  # times the archives' bytes: themselves and what they unpack to
 
 
 class Archive(NamedTuple):
-    """A published file: its name, where it is (None: behind a login), its md5 and bytes as published (None: not known)."""
+    """A published file: its name, where it is (None: behind a login), its bytes, and its sha256 or, where none is known, its md5.
+
+    A file behind a login has none of these.
+    """
 
     name: str
     url: str | None
-    md5: str | None = None
     size: int | None = None
+    sha256: str = ""
+    md5: str = ""
 
 
 class Interrupted(Exception):
@@ -63,7 +74,7 @@ def obtain(archives: Sequence[Archive], folder: Path, login: str = "") -> list[P
     if any(archive.url is None for archive in missing):
         names = ", ".join(archive.name for archive in missing)
         raise InputError(f"{login}; put {names} into {folder} and start the same command again")
-    _require_room(folder, missing)
+    require_room(folder, ROOM * sum(archive.size or 0 for archive in missing), "archives and what they hold")
     for number, archive in enumerate(missing):
         try:
             fetch(archive, folder / archive.name)
@@ -79,13 +90,17 @@ def obtain(archives: Sequence[Archive], folder: Path, login: str = "") -> list[P
 
 
 def verify(archive: Archive, path: Path) -> None:
-    """Compare a file with the published size and md5; one that differs is renamed to ``NAME.refused`` and InputError raised."""
+    """Compare a file with the published size and checksum; one that differs is set aside, with an InputError."""
     size = path.stat().st_size
     wrong = ""
     if archive.size is not None and size != archive.size:
         wrong = f"has {size} bytes, not {archive.size}"
-    elif archive.md5 is not None and (found := _md5(path)) != archive.md5:
-        wrong = f"has the md5 {found}, not {archive.md5}"
+    else:
+        kind, wanted = ("sha256", archive.sha256) if archive.sha256 else ("md5", archive.md5)
+        if wanted and (found := _digest(path, kind)) != wanted:
+            wrong = f"has the {kind} {found}, not {wanted}"
+        elif archive.md5 and not archive.sha256:
+            print(f"{archive.name}: only its MD5 is published, which tells damage and no forger", file=sys.stderr)
     if wrong:
         aside = path.with_name(f"{archive.name}.refused")
         path.replace(aside)
@@ -164,7 +179,9 @@ def _request(archive: Archive, file: BinaryIO) -> None:
     if have and (validator := _read_stamp(stamp)):
         request.add_header("Range", f"bytes={have}-")
         request.add_header("If-Range", validator)
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310 - the catalogue has http(s) alone
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:  # noqa: S310 - the catalogue has https alone
+        if archive.url.startswith("https:") and not answer.url.startswith("https:"):
+            raise InputError(f"{archive.url} sends on to {answer.url}, which is not encrypted; fetch the file by hand")
         going_on = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
         if not going_on:
             if answer.status != 200:
@@ -179,7 +196,7 @@ def _request(archive: Archive, file: BinaryIO) -> None:
         length = answer.headers.get("Content-Length")
         total = have + int(length) if length and length.isdecimal() else 0
         with Meter(f"downloading {archive.name}", total, of_bytes=True, first=have) as meter:
-            while block := answer.read(BLOCK):
+            while block := answer.read(BLOCK if archive.size is None else min(BLOCK, archive.size + 1 - file.tell())):
                 if archive.size is not None and file.tell() + len(block) > archive.size:
                     file.truncate(0)
                     raise InputError(
@@ -204,12 +221,12 @@ def _stamp(part: Path) -> Path:
 def _read_stamp(path: Path) -> str:
     """Return what tells the server's file from a newer one; nothing where the server gave nothing, so it begins anew."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return str(json.loads(path.read_text())["validator"])
+        return str(json.loads(path.read_bytes()[:BLOCK])["validator"])
     return ""
 
 
-def _md5(path: Path) -> str:
-    digest = hashlib.md5(usedforsecurity=False)  # what the datasets' authors publish
+def _digest(path: Path, kind: str) -> str:
+    digest = hashlib.new(kind, usedforsecurity=kind != "md5")
     with open(path, "rb") as file, Meter(f"checking {path.name}", path.stat().st_size, of_bytes=True) as meter:
         while block := file.read(BLOCK):
             digest.update(block)
@@ -217,18 +234,14 @@ def _md5(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _require_room(folder: Path, archives: Sequence[Archive]) -> None:
-    """Raise InputError before a download that the disk cannot hold."""
-    needed = ROOM * sum(archive.size or 0 for archive in archives)
-    place = folder
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    if needed > free:
-        raise InputError(
-            f"{folder} has {free / 2**30:.1f} GiB free, {needed / 2**30:.1f} are needed; free some or choose another folder"
-        )
-
+DAMAGE: tuple[type[Exception], ...] = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    gzip.BadGzipFile,
+)
+DAMAGE += (EOFError, RuntimeError, NotImplementedError, OverflowError, ValueError)
 
 # --- unpacking: nothing leaves the folder; links and devices, which tarfile's own filter would let through, are refused
 
@@ -255,10 +268,13 @@ def unpack(archive: Path, folder: Path, select: Select = everything) -> int:
     Raises InputError naming the archive, and the member where one is a link, a device or would leave the folder.
     """
     count = 0
+    most = RATIO * archive.stat().st_size + SMALL
     try:
         with Meter(f"unpacking {archive.name}", archive.stat().st_size, of_bytes=True) as meter:
-            members = _zip(archive, meter) if archive.suffix == ".zip" else _tar(archive, meter)
-            for name, content in members:
+            members = _zip(archive, most, meter) if archive.suffix == ".zip" else tar_members(archive, most, meter)
+            for number, (name, content) in enumerate(members):
+                if number >= MEMBERS:
+                    raise InputError(f"{archive} holds more than {MEMBERS:,} files; use the published archive")
                 target = select(name.removeprefix("./"))
                 if target is None:
                     continue
@@ -267,7 +283,9 @@ def unpack(archive: Path, folder: Path, select: Select = everything) -> int:
                 with content() as source, open(path, "wb") as file:
                     shutil.copyfileobj(source, file, 2**20)
                 count += 1
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+    except DAMAGE as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{archive} is truncated or damaged ({error}); copy or download it again") from error
     if not count:
         raise InputError(f"{archive} holds none of the files expected in it; use the published archive of that name")
@@ -283,10 +301,39 @@ def _inside(target: str, name: str, archive: Path) -> PurePosixPath:
     return path
 
 
-def _tar(archive: Path, meter: Meter) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
+class _Limited(io.RawIOBase):
+    """The bytes of an archive, unpacked, up to a limit: a few bytes can stand for any number."""
+
+    def __init__(self, file: IO[bytes], most: int, archive: Path) -> None:
+        self.file, self.left, self.archive = file, most, archive
+
+    def read(self, size: int = -1) -> bytes:
+        """Read on; raise InputError beyond the limit."""
+        block = self.file.read(min(size, BLOCK) if size >= 0 else BLOCK)
+        self.left -= len(block)
+        if self.left < 0:
+            raise InputError(f"{self.archive} unpacks to more than {RATIO} times its size; use the published archive")
+        return block
+
+
+def _unpacked(raw: BinaryIO) -> Any:
+    """Return what a file holds that is compressed by gzip, bzip2 or xz, or not at all."""
+    head = raw.read(6)
+    raw.seek(0)
+    kinds: tuple[tuple[bytes, Callable[[BinaryIO], Any]], ...]
+    kinds = (
+        (b"\x1f\x8b", lambda file: gzip.GzipFile(fileobj=file)),
+        (b"BZh", bz2.BZ2File),
+        (b"\xfd7zXZ", lzma.LZMAFile),
+    )
+    return next((opened(raw) for start, opened in kinds if head.startswith(start)), raw)
+
+
+def tar_members(archive: Path, most: int, meter: Meter) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
+    """Yield each file's name in a tar, and what opens it before the next is asked for; ``most`` bytes are unpacked."""
     from core.data._tar_index import members  # here: core.data imports torch, which the doctor must not wait for
 
-    with open(archive, "rb") as raw, tarfile.open(fileobj=raw) as tar:
+    with open(archive, "rb") as raw, tarfile.open(fileobj=_Limited(_unpacked(raw), most, archive), mode="r|") as tar:
         for member in members(tar):
             meter.reach(min(raw.tell(), meter.total))
             if member.isdir():
@@ -303,8 +350,10 @@ def _tar(archive: Path, meter: Meter) -> Iterator[tuple[str, Callable[[], IO[byt
             yield member.name, content
 
 
-def _zip(archive: Path, meter: Meter) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
+def _zip(archive: Path, most: int, meter: Meter) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
     with zipfile.ZipFile(archive) as file:
+        if sum(member.file_size for member in file.infolist()) > most:
+            raise InputError(f"{archive} unpacks to more than {RATIO} times its size; use the published archive")
         done = 0
         for member in file.infolist():
             done += member.compress_size

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from core import bounds
 from core.errors import InputError
-from core.files import sha256, temporary_folder, write_json
+from core.files import FileError, sha256, temporary_folder, write_json
 from core.meter import track
 
 MANIFEST = "manifest.json"
@@ -67,10 +68,10 @@ def digest(files: dict[str, str]) -> str:
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Return what a made folder was made from (``made_from``), its ``files`` and their common ``sha256``."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = bounds.loads(bounds.regular(folder / MANIFEST, bounds.JSON_TEXT, "a manifest"))
         if not isinstance(manifest["files"], dict) or not isinstance(manifest["made_from"], dict):
             raise TypeError
-    except FileNotFoundError as error:
+    except FileError as error:
         raise InputError(f"no {folder / MANIFEST}; make the folder with tools/prepare_data.py") from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder / MANIFEST} is damaged; remove the folder {folder} and make it again") from error
@@ -129,20 +130,14 @@ def require_image(path: Path, belongs_to: str) -> None:
         file.seek(-min(TAIL, os.path.getsize(path)), os.SEEK_END)
         if head == b"\xff\xd8\xff" and b"\xff\xd9" in file.read():
             return
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path} is truncated or not an image ({error}); copy or download it again") from error
+    with bounds.image(path) as image:
+        image.load()
 
 
 def size(path: Path) -> tuple[int, int]:
     """Return (width, height) in pixels from an image's header."""
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path} is truncated or not an image ({error}); copy or download it again") from error
+    with bounds.image(path) as image:
+        return image.size
 
 
 # --- a user's folder
@@ -179,14 +174,12 @@ def kept_fingerprint(folder: Path) -> str:
             found = os.stat(os.path.join(here, name))
             state.update(f"{name} {found.st_size} {found.st_mtime_ns}\n".encode())
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "masktransfer" / "fingerprints.json"
-    kept: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError):
-        kept = json.loads(cache.read_text())
+    kept = bounds.mapping(cache) or {}
     key = str(folder.resolve())
-    if (known := kept.get(key)) and known[0] == state.hexdigest():
+    if isinstance(known := kept.get(key), list) and known[:1] == [state.hexdigest()]:
         return str(known[1])
     content = fingerprint(folder, content=True)
-    with contextlib.suppress(OSError):  # it is a convenience
+    with contextlib.suppress(FileError):  # it is a convenience
         write_json(cache, {**kept, key: [state.hexdigest(), content]})
     return content
 
@@ -222,15 +215,12 @@ def check_pairs(found: list[tuple[Path, Path]], allowed: set[int], label: str) -
 
 def read_labels(path: Path) -> tuple[np.ndarray, tuple[int, int]]:
     """Read an 8-bit label map; return it [height, width] and (width, height)."""
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("L", "P"):
-                raise InputError(
-                    f"{path} is a PNG of mode {image.mode}, not of 8-bit labels (L); use the published label maps"
-                )
-            return np.asarray(image), image.size
-    except (OSError, SyntaxError) as error:
-        raise InputError(f"{path} is truncated or not an image ({error}); copy or download it again") from error
+    with bounds.image(path, ("PNG",)) as image:
+        if image.mode not in ("L", "P"):
+            raise InputError(
+                f"{path} is a PNG of mode {image.mode}, not of 8-bit labels (L); use the published label maps"
+            )
+        return np.asarray(image), image.size
 
 
 def rewrite(sources: list[Path], target_of: Callable[[Path], Path], table: np.ndarray, label: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from core import bounds
 from core.errors import InputError
 from transfer.datasets import Counts
 from transfer.datasets.files import make_once
@@ -36,30 +37,32 @@ def _caltech(source: Path) -> Iterator[Entry]:
 
 
 def _flowers(source: Path) -> Iterator[Entry]:
-    from scipy.io import loadmat  # here: SciPy loads for a second
-
-    labels, splits = loadmat(source / "imagelabels.mat")["labels"][0], loadmat(source / "setid.mat")
+    labels, splits = bounds.mat(source / "imagelabels.mat", "labels")["labels"][0], bounds.mat(source / "setid.mat")
     for key, split in (("trnid", "train"), ("valid", "train"), ("tstid", "val")):
         for number in splits[key][0]:
             yield split, f"image_{int(number):05d}.jpg", f"{int(labels[int(number) - 1]):03d}"
 
 
+def _text(path: Path) -> str:
+    return bounds.text(path, "a list of the published set", bounds.JSON_TEXT)
+
+
 def _pets(source: Path) -> Iterator[Entry]:
     for split, file in (("train", "trainval"), ("val", "test")):
-        for line in (source / "annotations" / f"{file}.txt").read_text().splitlines():
+        for line in _text(source / "annotations" / f"{file}.txt").splitlines():
             name = line.split()[0]
             yield split, f"{name}.jpg", name.rpartition("_")[0]
 
 
 def _textures(source: Path) -> Iterator[Entry]:
     for split, file in (("train", "train1"), ("train", "val1"), ("val", "test1")):
-        for name in (source / "labels" / f"{file}.txt").read_text().split():
+        for name in _text(source / "labels" / f"{file}.txt").split():
             yield split, name, name.partition("/")[0]
 
 
 def _food(source: Path) -> Iterator[Entry]:
     for split, file in (("train", "train"), ("val", "test")):
-        for name in (source / "meta" / f"{file}.txt").read_text().split():
+        for name in _text(source / "meta" / f"{file}.txt").split():
             yield split, f"{name}.jpg", name.partition("/")[0]
 
 
@@ -72,7 +75,7 @@ def _places(source: Path) -> Iterator[Entry]:
 
 def _inat(source: Path) -> Iterator[Entry]:
     for split in ("train", "val"):
-        content: dict[str, Any] = json.loads((source / f"{split}2018.json").read_text())
+        content: dict[str, Any] = json.loads(_text(source / f"{split}2018.json"))
         labels = {int(item["image_id"]): int(item["category_id"]) for item in content["annotations"]}
         for image in content["images"]:
             yield split, str(image["file_name"]), f"{labels[int(image['id'])]:04d}"

@@ -13,7 +13,6 @@ with the file and the object; with ``skip_bad`` such images and objects are left
 """
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,9 +22,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from core.decoding import FORMATS, SUFFIXES, DamagedImage, decode, rgb
+from core import bounds
+from core.decoding import SUFFIXES, DamagedImage, decode, rgb
 from core.errors import InputError
-from core.files import datasets_root, write_json
+from core.files import FileError, datasets_root, write_json
 from core.meter import track
 from transfer.datasets import Counts, files
 
@@ -116,14 +116,14 @@ class Photo(NamedTuple):
 def photo(path: Path) -> Photo:
     """Read and decode an image file; raise DamagedImage when it is missing, truncated or no image."""
     try:
-        data = path.read_bytes()
+        data = bounds.regular(path, bounds.IMAGE, "an image")
         decode(data, path)
-        with Image.open(path, formats=FORMATS) as image:
+        with bounds.image(path) as image:
             orientation = int(image.getexif().get(ORIENTATION) or 1)
             deep = image.mode.startswith("I") or image.mode == "F"
             return Photo(path, image.size, orientation if orientation in range(2, 9) else 1, deep)
-    except OSError as error:
-        raise DamagedImage(f"{path} cannot be decoded ({error.strerror or error}); copy it again") from error
+    except FileError as error:
+        raise DamagedImage(f"{path} cannot be decoded ({error}); copy it again") from error
 
 
 class Turns:
@@ -171,7 +171,7 @@ def place(one: Photo, target: Path, way: str) -> None:
     if one.orientation == 1 and not one.deep:
         target.symlink_to(one.path.resolve())
         return
-    with Image.open(one.path, formats=FORMATS) as image:
+    with bounds.image(one.path) as image:
         turned = ImageOps.exif_transpose(image) if way == "displayed" else image
         pixels = Image.fromarray(rgb(turned))
     pixels.save(target, "PNG")  # readers go by content, not by name
@@ -325,7 +325,7 @@ def _made(root: Path, layout: str, write: Writer, skip_bad: bool) -> Own:
         write_json(temporary / FACTS, asdict(Own(*facts, made.outlines, made.runs)))
 
     files.make_once(target, {**key, "files": files.fingerprint(root, content=False)}, make)
-    values = json.loads((target / FACTS).read_text())
+    values = bounds.json_value(target / FACTS, "the facts of a set made here")
     return Own(**{**values, **{name: tuple(values[name]) for name in ("classes", "notes")}})
 
 
@@ -349,10 +349,7 @@ def safe_name(number: int) -> str:
 
 def read_text(path: Path) -> str:
     """Read a text file of any exporter: UTF-8 with or without a byte order mark."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as text ({error}); save it as UTF-8") from error
+    return bounds.text(path, "annotations, saved as UTF-8", bounds.JSON_TEXT)
 
 
 def index_map(labels: np.ndarray) -> Image.Image:

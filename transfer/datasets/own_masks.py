@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from core import bounds
 from core.decoding import SUFFIXES
 from core.errors import InputError
+from core.files import FileError
 from transfer.datasets import Counts, files, own, voc
 from transfer.datasets.own import Made, Photo, Said, Turns, place, safe_name
 from transfer.datasets.own_boxes import voc_splits, xml_files
@@ -103,7 +103,7 @@ class _Map:
 
 def _read(path: Path, colours: dict[Colour, int]) -> _Map:
     try:
-        with Image.open(path, formats=["PNG"]) as image:
+        with bounds.image(path, ("PNG",)) as image:
             image.load()
             if image.mode in ("RGB", "RGBA") and colours:
                 return _Map(_by_colour(np.asarray(image.convert("RGB")), colours, path), None)
@@ -114,10 +114,10 @@ def _read(path: Path, colours: dict[Colour, int]) -> _Map:
                 indices = _by_colour(np.asarray(image.convert("RGB")), {**found.void(), **colours}, path)
                 return _Map(indices, None)
             return found
-    except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is truncated or no PNG ({error}); copy or export it again") from error
+    except FileError as error:
+        raise InputError(
+            f"{path} is truncated or no PNG ({error.__cause__ or error}); copy or export it again"
+        ) from error
 
 
 def _by_colour(pixels: NDArray[np.uint8], colours: dict[Colour, int], path: Path) -> NDArray[np.uint8]:

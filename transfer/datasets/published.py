@@ -1,6 +1,8 @@
 """Where the public datasets are, and how their archives become the folders that the frameworks expect.
 
-Checksums are md5 sums as published or as pinned by torchvision, sizes in bytes; image counts are those of the papers and pages.
+Sizes and sha256 sums are those that TensorFlow Datasets records (``url_checksums/``); Tiny-ImageNet's is that of the file whose
+MD5 is the known 90528d7ca1a48142e341f4ef8d21d0de, and of SBD only the MD5 that torchvision pins is known. Image counts are those
+of the papers and pages. Everything comes over HTTPS; COCO's own name has no certificate, so its bucket is named.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,8 +23,8 @@ from transfer.datasets import (
 from transfer.datasets.download import Archive
 
 
-def _at(url: str, md5: str, size: int | None = None) -> Archive:
-    return Archive(url.rpartition("/")[2], url, md5, size)
+def _at(url: str, size: int, sha256: str = "", md5: str = "") -> Archive:
+    return Archive(url.rpartition("/")[2], url, size, sha256, md5)
 
 
 class Published(NamedTuple):
@@ -38,31 +40,50 @@ class Published(NamedTuple):
 
 
 CIFAR = "https://www.cs.toronto.edu/~kriz"
-COCO = "http://images.cocodataset.org"
-VOC = "http://host.robots.ox.ac.uk/pascal/VOC"
+COCO = "https://s3.amazonaws.com/images.cocodataset.org"
+VOC = "https://thor.robots.ox.ac.uk/pascal/VOC"
 SBD = _at(
-    "http://www.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
-    "82b4d87ceb2ed10f6038a1cba92111cb",
+    "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
+    1_419_539_633,
+    md5="82b4d87ceb2ed10f6038a1cba92111cb",
 )
 AUG_IMAGES = 9118  # of SBD outside VOC 2012's train and val
 
 CIFAR10 = Published(
     "cifar10",
-    [_at(f"{CIFAR}/cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530", 170_052_171)],
+    [
+        _at(
+            f"{CIFAR}/cifar-10-binary.tar.gz",
+            170_052_171,
+            "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+        )
+    ],
     download.everything,
     class_folders.check_cifar10,
     {"train": 50_000, "test": 10_000},
 )
 CIFAR100 = Published(
     "cifar100",
-    [_at(f"{CIFAR}/cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8", 168_513_733)],
+    [
+        _at(
+            f"{CIFAR}/cifar-100-binary.tar.gz",
+            168_513_733,
+            "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+        )
+    ],
     download.everything,
     class_folders.check_cifar,
     {"train": 50_000, "test": 10_000},
 )
 TINY_IMAGENET = Published(
     "tiny-imagenet-200",
-    [_at("http://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de", 248_100_043)],
+    [
+        _at(
+            "https://cs231n.stanford.edu/tiny-imagenet-200.zip",
+            248_100_043,
+            "6198c8ae015e2b3e007c7841da39ec069199b9aa3bfa943a462022fe5e43c821",
+        )
+    ],
     download.below("tiny-imagenet-200/"),
     class_folders.check_tiny,
     {"train": 100_000, "val": 10_000},
@@ -70,9 +91,19 @@ TINY_IMAGENET = Published(
 COCO2017 = Published(
     "coco",
     [
-        _at(f"{COCO}/annotations/annotations_trainval2017.zip", "f4bbac642086de4f52a3fdda2de5fa2c", 252_907_541),
-        _at(f"{COCO}/zips/val2017.zip", "442b8da7639aecaf257c1dceb8ba8c80", 815_585_330),
-        _at(f"{COCO}/zips/train2017.zip", "cced6f7f71b7629ddf16f17bbcfab6b2", 19_336_861_798),
+        _at(
+            f"{COCO}/annotations/annotations_trainval2017.zip",
+            252_907_541,
+            "113a836d90195ee1f884e704da6304dfaaecff1f023f49b6ca93c4aaae470268",
+        ),
+        _at(
+            f"{COCO}/zips/val2017.zip", 815_585_330, "4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05"
+        ),
+        _at(
+            f"{COCO}/zips/train2017.zip",
+            19_336_861_798,
+            "69a8bb58ea5f8f99d24875f21416de2e9ded3178e903f1f7603e283b9e06d929",
+        ),
     ],
     download.everything,
     coco.check,
@@ -81,8 +112,16 @@ COCO2017 = Published(
 VOC2007 = Published(
     "VOC2007",
     [
-        _at(f"{VOC}/voc2007/VOCtrainval_06-Nov-2007.tar", "c52e279531787c972589f7e41ab4ae64", 460_032_000),
-        _at(f"{VOC}/voc2007/VOCtest_06-Nov-2007.tar", "b6e924de25625d8de591ea690078ad9f"),
+        _at(
+            f"{VOC}/voc2007/VOCtrainval_06-Nov-2007.tar",
+            460_032_000,
+            "7d8cd951101b0957ddfd7a530bdc8a94f06121cfc1e511bb5937e973020c7508",
+        ),
+        _at(
+            f"{VOC}/voc2007/VOCtest_06-Nov-2007.tar",
+            451_020_800,
+            "6836888e2e01dca84577a849d339fa4f73e1e4f135d312430c4856b5609b4892",
+        ),
     ],
     download.below("VOCdevkit/VOC2007/"),
     voc.check,
@@ -90,7 +129,13 @@ VOC2007 = Published(
 )
 VOC2012 = Published(
     "VOC2012",
-    [_at(f"{VOC}/voc2012/VOCtrainval_11-May-2012.tar", "6cd6e144f989b92b3379bac3b3de84fd", 1_999_639_040)],
+    [
+        _at(
+            f"{VOC}/voc2012/VOCtrainval_11-May-2012.tar",
+            1_999_639_040,
+            "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
+        )
+    ],
     download.below("VOCdevkit/VOC2012/"),
     voc.check,
     {"Main/trainval": 11_540, "Segmentation/train": 1_464, "Segmentation/val": 1_449},
@@ -108,8 +153,9 @@ ADE20K = Published(
     "ADEChallengeData2016",
     [
         _at(
-            "http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip",
-            "7328b3957e407ddae1d3cbf487f149ef",
+            "https://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip",
+            967_382_037,
+            "7ff1be44964418441f542a7cc1e1a650e7dc0fc275f5d23252bc9bbdbc977b29",
         )
     ],
     download.below("ADEChallengeData2016/"),

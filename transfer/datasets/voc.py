@@ -86,7 +86,7 @@ def read_list(path: Path) -> list[str]:
     """Return the image names of a list, one a line; raise InputError when there are none."""
     if not path.is_file():
         raise InputError(f"no list {path}; {NEXT}")
-    names = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+    names = [line.split()[0] for line in bounds.text(path, "a list", bounds.JSON_TEXT).splitlines() if line.strip()]
     if not names:
         raise InputError(f"{path} lists no images; make or unpack the set again")
     return names
@@ -119,7 +119,7 @@ def _check_list(root: Path, path: Path, classes: Sequence[str]) -> dict[str, int
 def _check_labels(path: Path, image: Path, classes: int) -> set[int]:
     """Check a palette PNG against its image; return the classes it shows."""
     require_image(path, "an ImageSets/Segmentation list")
-    with Image.open(path) as labels, Image.open(image) as photo:
+    with bounds.image(path, ("PNG",)) as labels, bounds.image(image) as photo:
         if labels.mode != "P":
             raise InputError(
                 f"{path} is a PNG of mode {labels.mode}, not a palette PNG (P); convert it with the VOC colours"
@@ -366,11 +366,9 @@ def _select(name: str) -> str | None:
 
 def _read_mask(path: Path) -> Labels:
     """Read the class map of an SBD file, uint8 [height, width]."""
-    from scipy.io import loadmat  # here: only SBD comes in this format
-
     try:
-        labels = np.asarray(loadmat(path, variable_names=["GTcls"])["GTcls"]["Segmentation"][0, 0])
-    except (OSError, ValueError, KeyError, TypeError, IndexError, NotImplementedError) as error:
+        labels = np.asarray(bounds.mat(path, "GTcls")["GTcls"]["Segmentation"][0, 0])
+    except (ValueError, KeyError, TypeError, IndexError, NotImplementedError) as error:
         raise InputError(f"{path.name} of SBD is missing or damaged ({error}); download the archive again") from error
     if labels.ndim != 2 or labels.dtype != np.uint8 or labels.max() > len(CLASSES):
         raise InputError(f"{path.name} of SBD holds no map of the {len(CLASSES)} classes; download the archive again")

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
-from core.decoding import FORMATS, DamagedImage, rgb
+from core import bounds
+from core.decoding import DamagedImage, rgb
 from core.errors import InputError
 from core.files import FileError, replacing
 from core.weights_file import read_weights_file
@@ -82,7 +83,7 @@ def _places(images: Sequence[Path], out: Path) -> dict[Path, Path]:
 def _pixels(path: Path) -> np.ndarray:
     """Return an image as uint8 [height, width, 3], RGB, the way its EXIF says that it was held."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with bounds.image(path) as image:
             return rgb(ImageOps.exif_transpose(image))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except FileError as error:
         raise DamagedImage(f"{path} cannot be decoded ({error}); copy or download it again") from error

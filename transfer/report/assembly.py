@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from core import bounds
+from core.files import FileError
 from transfer import results
 from transfer.report import cost, statistics
 from transfer.report.model import Cell, Column, Ranks, Report, Row, conditions, is_class
@@ -81,8 +82,8 @@ def _suite(folder: Path, skipped: list[Skipped]) -> _Suite:
     if not path.exists():
         return _Suite()
     try:
-        return _Suite.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
+        return _Suite.model_validate(bounds.json_value(path, "a suite's description"))
+    except (FileError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         skipped.append(Skipped(path, f"not a suite's description, so missing cells are not known ({reason})"))
         return _Suite()

@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from core import tracking
+from core import bounds, tracking
 from core.errors import InputError
-from core.files import replacing, write_atomic, write_json
+from core.files import FileError, replacing, write_atomic, write_json
 from transfer.report import published
 from transfer.report.model import Cell, Column, Report, Row
 from transfer.results import SCHEMA_VERSION, Result
@@ -206,8 +206,8 @@ def _detections(report: Report, folder: Path) -> Iterator[tuple[Path, Path]]:
 
 def _read(path: Path) -> list[Any] | None:
     try:
-        values = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        values = bounds.json_value(path, "detections")
+    except FileError:
         return None
     needed = {"image_id", "category_id", "score"}
     whole = isinstance(values, list) and all(isinstance(v, dict) and needed <= v.keys() for v in values)

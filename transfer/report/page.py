@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import io
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from core import bounds
 from core.files import write_atomic
 from core.meter import duration
 from transfer.report import charts, cost, curves, published, wording
@@ -242,15 +242,13 @@ class Pictures:
         return str(data)
 
     def _encoded(self, path: Path) -> str:
-        from PIL import Image  # here: the other forms need no pictures
-
         try:
-            with Image.open(path) as image:
+            with bounds.image(path) as image:
                 shown = image.convert("RGB")
             shown.thumbnail((self.widest, self.widest))
             buffer = io.BytesIO()
             shown.save(buffer, "WEBP", quality=82, method=3)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        except (OSError, ValueError):
             return ""
         return START + base64.b64encode(buffer.getvalue()).decode()
 
@@ -297,9 +295,9 @@ def images(report: Report) -> list[Image]:
 def class_colours(image: Image) -> list[tuple[str, str]]:
     """Return the classes and colours that the drawings' own ``classes.json`` names, as far as they are such."""
     try:
-        values = json.loads((image.shown[0][1].parent / "classes.json").read_text())
+        values = bounds.mapping(image.shown[0][1].parent / "classes.json") or {}
         pairs = [(str(name), str(colour)) for name, colour in values.items()]
-    except (OSError, ValueError, AttributeError, RecursionError):
+    except RecursionError:
         return []
     return [(name, colour) for name, colour in pairs if re.fullmatch(r"#[0-9a-f]{6}", colour)][:200]
 

@@ -4,7 +4,6 @@ An item is executed under its lock by one attempt at a time, whoever runs: sever
 A failed attempt leaves ``failure.json`` with the reason; a stopped one leaves nothing and is gone on with later.
 """
 
-import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Any, Literal
 
 from filelock import FileLock
 
-from core import files, run_folder
+from core import bounds, files, run_folder
 from core.errors import InputError
 from core.provenance import ROOT
 from transfer.suite import process
@@ -146,10 +145,10 @@ class Work:
         """Return what another runner wrote of its attempt since we began."""
         path = item.folder / FAILURE
         try:
-            values = json.loads(path.read_text()) if path.stat().st_mtime > self.begin else None
-        except (OSError, ValueError):
+            values = bounds.mapping(path) if path.stat().st_mtime > self.begin else None
+        except OSError:
             return None
-        return values if isinstance(values, dict) and values.get("attempts", 1) else None
+        return values if values and values.get("attempts", 1) else None
 
     def _left_alone(self, item: Item) -> bool:
         """Tell whether no process works on an item any more; those of a killed runner get time to end."""

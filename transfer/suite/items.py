@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from core import config
+from core import bounds, config
 from core.errors import InputError
+from core.files import FileError
 from core.provenance import ROOT
 from core.weights_file import digest
 from transfer import frameworks, results
@@ -188,9 +189,9 @@ def finished(item: Item) -> bool:
     """Tell whether an item's product is there; a result of another checkpoint file does not count."""
     try:
         if item.kind == "random":
-            return item.checkpoint_file.is_file()
+            return item.checkpoint_file.is_file() and _whole(item.checkpoint_file, _version(item.checkpoint_file))
         if item.kind == "pretrain":
-            summary = json.loads((item.folder / "summary.json").read_text())
+            summary = bounds.mapping(item.folder / "summary.json") or {}
             return summary.get("status") == "finished" and item.checkpoint_file.is_file()
         measured = results.read(item.folder / results.FILE).checkpoint.sha256
     except (OSError, ValueError):
@@ -198,9 +199,25 @@ def finished(item: Item) -> bool:
     return not item.checkpoint_file.exists() or measured == _digest(item.checkpoint_file)
 
 
-def _digest(file: Path) -> str:
+@functools.lru_cache(maxsize=4096)
+def _whole(file: Path, _version: tuple[int, ...]) -> bool:
+    """Tell whether a suite's own random weights can be read; torn ones are named, and made again."""
+    try:
+        if file.suffix == ".pth":
+            bounds.check_zip(file)
+    except FileError as error:
+        print(f"{error}; it is made again", file=sys.stderr, flush=True)
+        return False
+    return True
+
+
+def _version(file: Path) -> tuple[int, ...]:
     found = file.stat()
-    return _digest_of(file, (found.st_mtime_ns, found.st_size, found.st_ino))
+    return (found.st_mtime_ns, found.st_size, found.st_ino)
+
+
+def _digest(file: Path) -> str:
+    return _digest_of(file, _version(file))
 
 
 @functools.lru_cache(maxsize=4096)

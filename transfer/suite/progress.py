@@ -1,7 +1,6 @@
 """Show a suite's progress: a live table on a terminal, plain lines in a log, and how long what is left takes."""
 
 import contextlib
-import json
 import logging
 import time
 from collections import Counter
@@ -16,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from core import bounds
 from core.meter import duration
 from transfer import results
 from transfer.suite import process
@@ -154,8 +154,8 @@ class Progress:
 def warnings(item: Item) -> list[str]:
     """Return what the monitor warned about in a pre-training that has ended."""
     try:
-        found = json.loads((item.folder / "summary.json").read_text())["warnings"] if item.kind == "pretrain" else []
-    except (OSError, ValueError, KeyError, TypeError):
+        found = (bounds.mapping(item.folder / "summary.json") or {})["warnings"] if item.kind == "pretrain" else []
+    except KeyError:
         return []
     return list(map(str, found)) if isinstance(found, list) else []
 
@@ -215,5 +215,5 @@ def _seconds(item: Item) -> float | None:
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         if item.kind == "benchmark":
             return results.read(item.folder / results.FILE).cost.seconds
-        return float(json.loads((item.folder / "summary.json").read_text())["seconds"])
+        return float((bounds.mapping(item.folder / "summary.json") or {})["seconds"])
     return None

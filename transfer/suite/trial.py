@@ -318,7 +318,7 @@ def _measure(runs: _Runs) -> dict[str, Any]:
             runs.run(name, replace(departure, lr_factor=factor, hold_out=held))
             for checkpoint in (folder / name).glob("*.pth"):
                 checkpoint.unlink()  # only its score is wanted, and each is as large as the detector
-            return bounds.json_value(folder / name / "evaluation.json", "an evaluation")  # type: ignore[no-any-return]
+            return bounds.json_value(folder / name / "evaluation.json", "an evaluation")
 
         sweep = lr_sweep.sweep(runs.job.lr_sweep, score, runs.benchmark.headline, held)
         departure = replace(departure, lr_factor=sweep["chosen"])

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from core import bounds
 from core.config import Settings
 from core.data import Split
 from core.errors import InputError
@@ -155,7 +156,7 @@ def listed(names: list[str], path: Path) -> list[int]:
         for key in {name, name.rsplit("/", 1)[-1]}:
             rows_of[key].append(row)
     chosen: set[int] = set()
-    for line in filter(None, map(str.strip, path.read_text().splitlines())):
+    for line in filter(None, map(str.strip, bounds.text(path, "a list of images").splitlines())):
         if len(found := rows_of.get(line, [])) != 1:
             problem = "is no training image" if not found else f"is the name of {len(found)} images; write class/name"
             raise InputError(f"{path}: {line} {problem}")

@@ -15,6 +15,7 @@ from detectron2.data.transforms import ResizeShortestEdge
 from detectron2.modeling import build_model
 from PIL import Image
 
+from core import bounds
 from core.files import FileError
 from transfer.frameworks.detectron2 import run, trainer, weights
 
@@ -47,7 +48,7 @@ def network(content: dict[str, Any], file: Path, score: float) -> Callable[[np.n
 
 def _config(path: Path, file: Path) -> CfgNode:
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(bounds.yaml_text(path))
     except OSError as error:
         raise FileError(f"no {path}, the config that {file} was trained with; give the run folder whole") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torchvision.utils import draw_segmentation_masks
 
 from core import distributed
+from core.checkpoint import check_room
 from core.errors import InputError
 from core.files import replacing
 from core.journal import Journal
@@ -173,8 +174,10 @@ class Resumable(HookBase):
         self.last: Path | None = None  # what was saved by the minute
 
     def before_train(self) -> None:
-        """Let all processes end after the same step."""
-        self.vote = distributed.Vote()
+        """Let all processes end after the same step; raise Unwritable when the disk cannot hold the checkpoints to come."""
+        self.vote, trainer = distributed.Vote(), self.trainer
+        files = (trainer.max_iter - trainer.start_iter) // trainer.cfg.SOLVER.CHECKPOINT_PERIOD + 2
+        check_room(Path(trainer.cfg.OUTPUT_DIR), trainer.model, trainer.optimizer, files)
 
     def before_step(self) -> None:
         """Make what the step draws a function of seed, step and process."""

@@ -12,10 +12,10 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import Tensor
 
+from core import run_folder
 from core.checkpoint import save
 from core.errors import InputError
 from core.files import FileError, write_atomic
-from core.run_folder import has_checkpoint
 from transfer.convert.load_check import LoadError, compare
 from transfer.convert.recipe import Recipe
 from transfer.frameworks._protocol import check_known, read_checkpoint, same
@@ -138,6 +138,7 @@ class ProvenCheckpointer(DetectionCheckpointer):
         resuming = resume and self.has_checkpoint()
         rest: dict[str, Any] = super().resume_or_load(path, resume=resume)
         if resuming:
+            run_folder.check_own(Path(self.save_dir), self.get_checkpoint_file(), rest.get("run"))
             self.checked = rest.get("tensors_checked", 0)
         elif path:
             self.checked = check(self.model.state_dict(), self.read, path)
@@ -149,14 +150,14 @@ class ProvenCheckpointer(DetectionCheckpointer):
             return
         parts = {key: part.state_dict() for key, part in self.checkpointables.items()}
         state = {"model": self.model.state_dict(), **parts, "tensors_checked": self.checked}
-        state |= {"classes": list(self.classes), **values}
+        state |= {"classes": list(self.classes), "run": run_folder.fingerprint(Path(self.save_dir)), **values}
         save(Path(self.save_dir) / f"{name}.pth", state)
         self.tag_last_checkpoint(f"{name}.pth")
         self.iteration = values.get("iteration", -1)
 
     def has_checkpoint(self) -> bool:
         """Tell whether the folder holds a checkpoint."""
-        return has_checkpoint(Path(self.save_dir))
+        return run_folder.has_checkpoint(Path(self.save_dir))
 
     def get_checkpoint_file(self) -> str:
         """Return the checkpoint that ``last_checkpoint`` names; raise FileError unless it is a file of the same folder.

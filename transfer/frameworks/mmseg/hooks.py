@@ -15,7 +15,8 @@ from mmengine.runner import Runner
 from PIL import Image
 from torch import Tensor, nn
 
-from core import distributed
+from core import bounds, distributed, run_folder
+from core.checkpoint import check_room
 from core.errors import InputError
 from core.files import replacing, write_json
 from core.journal import Journal
@@ -41,8 +42,9 @@ class LoadBackbone(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Load and compare, or check that the resumed run is the same one."""
-        hub = runner.message_hub
+        hub, folder = runner.message_hub, Path(runner.work_dir)
         if runner.iter > 0:
+            run_folder.check_own(folder, runner._load_from, hub.get_info("run", ""))
             began = hub.get_info("backbone_sha256", "")
             if began != self.sha256:
                 raise InputError(
@@ -53,13 +55,22 @@ class LoadBackbone(Hook):
             return
         if self.weights is not None:
             self.tensors = load_backbone(unwrapped(runner.model).backbone, self.weights)
+        hub.update_info("run", run_folder.fingerprint(folder))
         hub.update_info("backbone_sha256", self.sha256)
         hub.update_info("tensors_checked", self.tensors)
 
 
 # What a checkpoint may say besides tensors, and of which type.
 META = {"epoch": int, "iter": int, "seed": int, "dataset_meta": dict}
-INFO = {"epoch": int, "iter": int, "images": int, "max_iters": int, "backbone_sha256": str, "tensors_checked": int}
+INFO = {
+    "epoch": int,
+    "iter": int,
+    "images": int,
+    "max_iters": int,
+    "run": str,
+    "backbone_sha256": str,
+    "tensors_checked": int,
+}
 
 
 class PlainCheckpoints(Hook):
@@ -171,10 +182,13 @@ class Resumable(Hook):
         self.sitting = sitting
 
     def before_train(self, runner: Runner) -> None:
-        """Find MMEngine's hook that writes checkpoints, and let these say how many images an iteration has."""
+        """Find MMEngine's hook that writes checkpoints, which say how many images an iteration has; look for room for them."""
         runner.message_hub.update_info("images", runner.images)
         self._vote = distributed.Vote()
-        self._saver = next(hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
+        self._saver = saver = next(hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
+        due = (runner.max_iters - runner.iter) // saver.interval if saver.interval > 0 else 0
+        kept = min(due, saver.max_keep_ckpts) if saver.max_keep_ckpts > 0 else due
+        check_room(Path(runner.work_dir), runner.model, runner.optim_wrapper.optimizer, kept + 2)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Make what the step draws a function of seed, step and process."""
@@ -246,7 +260,7 @@ def panels(image: Path, truth: Tensor, prediction: Tensor, palette: Sequence[Seq
     colours = np.full((256, 3), 255, dtype=np.uint8)
     colours[: len(palette)] = palette
     maps = [Image.fromarray(colours[labels.cpu().numpy().astype(np.uint8)]) for labels in (truth, prediction)]
-    with Image.open(image) as opened:
+    with bounds.image(image) as opened:
         photo = opened.convert("RGB").resize(maps[0].size)
     width, height = photo.size
     sheet = Image.new("RGB", (3 * width + 8, height), "white")
