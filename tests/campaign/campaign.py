@@ -1,18 +1,24 @@
-"""Hostile and damaged files for every reader, made from a seed, and kills of the real frameworks; ``make campaign`` runs all.
+"""Hostile and damaged files for every reader, limits while writing, and kills of the real tools, from a seed; ``make campaign``.
 
-Each input is read in a process of its own with 10 s and 1 GiB more memory than it began with. It is clean when it is read or
-refused with an InputError; a fault is any other exception, a signal, a time-out, or code that ran.
+Each input is read in a process of its own with 10 s of processor time and 1 GiB more memory than it began with. It is clean when
+it is read or refused with an InputError; a fault is any other exception, a signal, a limit that was met, code that ran, or a file
+outside the input's own folder. ``campaign.py WORD ...`` runs the rows whose names hold one of the words.
 """
 
 import collections
+import contextlib
+import functools
+import hashlib
 import io
 import json
 import os
 import pickle
 import random
 import resource
+import shutil
 import signal
 import struct
+import subprocess
 import sys
 import tarfile
 import tempfile
@@ -20,22 +26,28 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import yaml
 from PIL import Image
-from running import end_when, same
+from running import end_when
 
-from core import bounds, checkpoint, config, decoding
+from core import bounds, checkpoint, config, decoding, journal
+from core.backbones.resnet import ResNet
 from core.data import _tar_index
 from core.errors import InputError
+from core.files import sha256
 from core.provenance import ROOT
 from core.weights_file import read_weights_file
+from pretrain.setup import make_trainer
 from transfer import results
+from transfer.convert import convert
 from transfer.convert.recipe import Recipe
 from transfer.datasets import coco
+from transfer.report import assembly, export
+from transfer.report import write as write_report
 
 SECONDS, MEMORY = 10, 2**30
 RAN = "code-ran.txt"  # what a file that runs code would leave
@@ -295,6 +307,99 @@ def annotation(chance: random.Random) -> bytes:
     return chance.choice([bomb, flipped(chance, plain), b"<a>" * 100_000])
 
 
+GOOD = {
+    "schema_version": 1, "benchmark": "b", "trial": 0, "metrics": {"bbox/AP": 1.0},
+    "checkpoint": {"name": "good", "sha256": "a" * 64, "method": "moco", "branches": ["mscn"], "pretrain": {}},
+    "protocol": {"title": "t", "headline": "bbox/AP", "metrics": ["bbox/AP"], "hash": "0" * 64},
+}  # fmt: skip
+
+
+def folder_of_results(chance: random.Random) -> bytes:
+    """Make a packed folder of two good results and a hostile one, with what else a report reads of it."""
+    curve = {"curves": [{"name": "a", "x": "b", "y": "c", "points": [[0, 1], [1, 2]]}]}
+    curve = {"curves": [mutated(chance, curve["curves"][0])]}
+    line = mutated(chance, {"step": 1, "loss": 0.5, "knn_top1": 3})
+    summary = mutated(
+        chance, {"status": "finished", "seconds": 3.0, "images_per_second": 2.0, "forwards_per_step": {"query": 2}}
+    )
+    described = {
+        "name": "s",
+        "baseline": "good",
+        "checkpoints": [{"label": "bad", "name": "bad", "runs": ["pre"]}],
+        "items": [],
+    }
+    files = {f"good{n}/result.json": json.dumps(GOOD | {"trial": n, "metrics": {"bbox/AP": 1.0 + n}}) for n in range(2)}
+    files |= {
+        "bad/result.json": result(chance).decode(errors="replace"),
+        "bad/run/curves.json": json.dumps(curve),
+        "bad/run/journal.jsonl": json.dumps(line) + "\n" + json.dumps(value(chance)),
+        "bad/failure.json": json.dumps(value(chance)),
+        "pre/summary.json": json.dumps(summary),
+        "pre/config.yaml": text_of_yaml(chance).decode(errors="replace"),
+        "pre/journal.jsonl": json.dumps(line),
+        "suite.json": json.dumps(
+            mutated(chance, {"items": {}}) | described if chance.random() < 0.5 else value(chance)
+        ),
+    }
+    return "".join(
+        json.dumps({"file": name, "text": text.encode("utf-8", "replace").decode()}) + "\n"
+        for name, text in files.items()
+    ).encode()
+
+
+def _report(path: Path) -> None:
+    """Write every form of the report, with hostile pictures and detections; the good results must be in it."""
+    folder = path.parent / "results"
+    results.unpack(path, folder)
+    chance = random.Random(len(path.read_bytes()))
+    for place, data in {
+        "bad/run/predictions/x.png": picture(chance),
+        "pre/views.png": picture(chance),
+        "bad/run/predictions/classes.json": json.dumps(value(chance)).encode(),
+        "bad/run/coco_instances_results.json": annotations(chance),
+    }.items():
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).write_bytes(data)
+    try:
+        report = assembly.build(folder)
+        written = [*write_report(report, path.parent / "report"), *export.everything(report, path.parent / "export")]
+    except InputError as error:
+        raise RuntimeError(f"no report: {error}") from error
+    if "good" not in (path.parent / "report" / "report.md").read_text() or not all(file.is_file() for file in written):
+        raise RuntimeError("the good results are not in the report")
+
+
+SHAPE = {"name": "resnet", "depth": 18, "width": 8, "stem": "imagenet"}
+
+
+def source(chance: random.Random) -> bytes:
+    """Make a checkpoint whose backbone is whole and whose config, progress, recipe and metadata are not."""
+    network = ResNet(ResNet.Config(**SHAPE)).state_dict()
+    whole = {
+        "format": checkpoint.RUN, "version": 1, "progress": {"step": 3, "epoch": 1, "damaged": [], "values": {"loss": 1.0}},
+        "config": {"backbone": SHAPE, "method": {"name": "moco"}, "branches": {"a": {"name": "mscn"}}},
+    }  # fmt: skip
+    state = mutated(chance, whole) | {
+        "method": {f"query_encoder.backbone.{name}": tensor for name, tensor in network.items()}
+    }
+    if chance.random() < 0.4:  # of another tool
+        state = {"state_dict": network, **{key: value(chance) for key in ("epoch", "args", "arch", "recipe", "meta")}}
+    torch.save(state, buffer := io.BytesIO())
+    return buffer.getvalue()
+
+
+def _convert(path: Path) -> None:
+    """Convert, and see that there is a file that can be read, or none at all."""
+    output = path.parent / "out" / "x.pth"
+    try:
+        convert.convert(path, output, target="classification")
+        read_weights_file(output)
+    finally:
+        left = list(output.parent.iterdir()) if output.parent.exists() else []
+        if sys.exc_info()[0] is not None and left:
+            raise RuntimeError(f"left {left[0].name}")
+
+
 def _coco(path: Path) -> Any:
     (path.parent / "annotations").mkdir()
     path.rename(path.parent / "annotations" / "instances_val.json")
@@ -327,6 +432,8 @@ KINDS: dict[str, tuple[int, str, Maker, Callable[[Path], Any]]] = {
     "YAML": (150, "x.yaml", text_of_yaml, config.load),
     "COCO annotations": (100, "x.json", annotations, _coco),
     "XML annotations": (50, "x.xml", annotation, _xml),
+    "reports, in every form and export": (100, "x.jsonl", folder_of_results, _report),
+    "conversions": (60, "x.pth", source, _convert),
 }
 
 
@@ -342,6 +449,8 @@ def judge(make: Maker, name: str, read: Callable[[Path], Any], seed: int) -> str
         _, status = os.waitpid(child, 0)
         if (place / RAN).exists() or Path(RAN).exists():
             return "code ran"
+        if outside := {path.name for path in Path(folder).iterdir()} - {"in", "fault"}:
+            return f"wrote {min(outside)} outside its folder"
         code = os.waitstatus_to_exitcode(status)
         if code in (0, 2):
             return ""
@@ -354,7 +463,9 @@ def _read(read: Callable[[Path], Any], path: Path, fault: Path) -> int:
     os.chdir(path.parent)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
-    signal.alarm(SECONDS)
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
+    signal.alarm(12 * SECONDS)  # other work may hold the processor
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
     try:
         read(path)
         return 0
@@ -365,12 +476,11 @@ def _read(read: Callable[[Path], Any], path: Path, fault: Path) -> int:
         return 1
 
 
-def hostile(share: float, seed: int = 0) -> Iterator[tuple[str, int, collections.Counter]]:
-    """Yield each kind with how many inputs were tried, and its faults; ``share`` is the part of a whole campaign."""
-    for kind, (count, name, make, read) in KINDS.items():
-        tried = max(1, round(count * share))
-        found = (judge(make, name, read, hash_of(kind, seed, number)) for number in range(tried))
-        yield kind, tried, collections.Counter(filter(None, found))
+def hostile(kind: str, seed: int = 0) -> Iterator[str]:
+    """Yield "" or the fault of each input of a kind."""
+    count, name, make, read = KINDS[kind]
+    for number in range(count):
+        yield judge(make, name, read, hash_of(kind, seed, number))
 
 
 def hash_of(kind: str, seed: int, number: int) -> int:
@@ -378,73 +488,247 @@ def hash_of(kind: str, seed: int, number: int) -> int:
     return int.from_bytes(f"{kind}{seed}{number}".encode(), "big")
 
 
-def kills(count: int, chance: random.Random, folder: Path, tool: list[str], last: str) -> list[str]:
-    """Kill a real run ``count`` times, each at a random moment after its first checkpoint; return what is not as undisturbed."""
-    import subprocess
+def in_child(work: Callable[[], Any], limit: int | None = None) -> str:
+    """Do work in a process of its own, whose files may have ``limit`` bytes; return "" or the fault (InputErrors are none)."""
+    with tempfile.TemporaryFile("w+") as told:
+        child = os.fork()
+        if child == 0:
+            code = 0
+            try:
+                sys.stderr = sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+                if limit is not None:
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+                work()
+            except InputError:
+                code = 2
+            except BaseException as error:
+                code = 1
+                with contextlib.suppress(OSError):
+                    told.write(f"{type(error).__name__}: {str(error)[:150]!r}")
+                    told.flush()
+            os._exit(code)
+        _, status = os.waitpid(child, 0)
+        code = os.waitstatus_to_exitcode(status)
+        told.seek(0)
+        return "" if code in (0, 2) else told.read() or f"ended with {code}"
+
+
+SMALL = """
+backbone: {name: resnet, depth: 18, width: 4}
+data: {name: shapes, count: 24, size: 32}
+views: {size: 32}
+method: {name: moco, queue: 32, dim: 8}
+branches: {filled: {name: mixmask, mask: {name: block, cells: 4, ratio: 0.5}}}
+train: {epochs: EPOCHS, batch_size: 8, workers: 0, log_every: 1, keep_every: 1}
+optimizer: {lr: 0.01}
+"""
+
+
+def _go_on(settings: Path, folder: Path) -> None:
+    make_trainer(settings, [f"run.folder={folder}"]).run()
+
+
+def _begun(scratch: Path) -> tuple[Path, Path, dict[str, Any]]:
+    """Pre-train for four epochs; return the config, the folder as it was after two of them, and what the end is."""
+    small = scratch / "small.yaml"
+    small.write_text(SMALL.replace("EPOCHS", "4"))
+
+    def stop() -> None:
+        trainer = make_trainer(small, [f"run.folder={scratch / 'begun'}"])
+        step = trainer._step
+        trainer._step = lambda batch: (trainer.step == 6 and trainer._ask_to_stop(signal.SIGTERM), step(batch))[1]
+        trainer.run()
+
+    for work in (functools.partial(_go_on, small, scratch / "whole"), stop):
+        assert (fault := in_child(work)) == "", fault
+    return small, scratch / "begun", checkpoint.load(scratch / "whole" / "checkpoints" / "last.pth")["method"]
+
+
+def damaged(count: int, chance: random.Random, scratch: Path) -> Iterator[str]:
+    """Damage a file of a stopped pre-training and go on: the end is that of the undisturbed run, or a file is named."""
+    small, begun, end = _begun(scratch)
+    names = [
+        str(path.relative_to(begun)) for path in sorted(begun.rglob("*")) if path.is_file() and path.suffix != ".lock"
+    ]
+    for number in range(count):
+        place, name = scratch / f"damaged{number}", names[number % len(names)]
+        shutil.copytree(begun, place)
+        (place / name).write_bytes(flipped(chance, (place / name).read_bytes()))
+        fault = in_child(functools.partial(_go_on, small, place))
+        last = place / "checkpoints" / "last.pth"
+        if (
+            not fault
+            and (place / "summary.json").exists()
+            and json.loads((place / "summary.json").read_text())["steps"] == 12
+        ):
+            made = checkpoint.load(last)["method"]
+            fault = (
+                ""
+                if all(torch.equal(value, made[key]) for key, value in end.items())
+                else f"{name}: not as undisturbed"
+            )
+        yield fault
+        shutil.rmtree(place)
+
+
+def limited(count: int, chance: random.Random, scratch: Path) -> Iterator[str]:
+    """Meet a limit while a checkpoint, a journal, a conversion or a report is written: the old files stay, and it can go on."""
+    small, begun, end = _begun(scratch)
+    converted = scratch / "source.pth"
+    converted.write_bytes(source(random.Random(0)))
+    for number in range(count):
+        place, limit = scratch / f"limited{number}", int(10 ** chance.uniform(1.5, 5.5))
+        shutil.copytree(begun, place)
+        before = sha256(place / "checkpoints" / "epoch_0001.pth")
+        if number % 4 == 3:
+            work = functools.partial(convert.convert, converted, place / "out.pth", target="classification")
+        else:
+            work = functools.partial(_go_on, small, place)
+        fault = in_child(work, limit)
+        if not fault and number % 4 == 3 and (place / "out.pth").exists():
+            read_weights_file(place / "out.pth")
+        if not fault and number % 4 != 3:
+            fault = in_child(work)
+            made = checkpoint.load(place / "checkpoints" / "last.pth")["method"]
+            fault = fault or ("" if all(torch.equal(v, made[k]) for k, v in end.items()) else "not as undisturbed")
+            fault = fault or ("" if journal.read(place / "journal.jsonl")[-1]["step"] == 12 else "no whole journal")
+        if sha256(place / "checkpoints" / "epoch_0001.pth") != before:
+            fault = "an old checkpoint was changed"
+        if list(place.rglob(".*.tmp")):
+            fault = "a temporary file was left"
+        yield fault
+        shutil.rmtree(place)
+
+
+class Victim(NamedTuple):
+    """A real tool: how often it is killed, its command, what tells that it has begun and that it is done, and what it made."""
+
+    kills: int
+    tool: list[str]
+    begun: str
+    done: str
+    made: Callable[[Path], Any]
+
+
+def kills(victim: Victim, chance: random.Random, folder: Path) -> Iterator[str]:
+    """Kill a real run, each time at a random moment after its first checkpoint; yield "" or how it is not as undisturbed."""
 
     def run(place: Path) -> list[str]:
-        return [sys.executable, *(part.replace("{out}", str(place)) for part in tool)]
+        return [sys.executable, *(part.replace("{out}", str(place)) for part in victim.tool)]
 
+    signals = [signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
     subprocess.run(run(folder / "whole"), check=True, capture_output=True)
-    faults, done, number = [], 0, 0
-    while done < count:
-        place, number = folder / f"killed{number}", number + 1
-        while done < count and not (place / "evaluation.json").exists():
-            sign = chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
-            code = end_when(place / "last_checkpoint", sign, run(place), {}, wait=chance.uniform(0, 4))
-            done += 1
+    wanted, done, number = victim.made(folder / "whole"), 0, 0
+    while done < victim.kills:
+        place, number, struck, faults = folder / f"killed{number}", number + 1, 0, []
+        while done + struck < victim.kills and not list(place.glob(victim.done)):
+            sign = chance.choice(signals)
+            first = not (place / victim.begun).exists()  # else it imports for some seconds before it goes on
+            code = end_when(place / victim.begun, sign, run(place), {}, wait=chance.uniform(0, 4 if first else 10))
+            struck += 1
             if code not in (0, -sign, 128 + sign):
-                faults.append(f"ended with {code}")
+                faults.append(f"{sign.name} ended it with {code}")
         left = subprocess.run(run(place), capture_output=True, text=True)
         if left.returncode:
-            faults.append(left.stderr.strip().splitlines()[-1][:150])
-            continue
-        try:
-            same(folder / "whole" / last, place / last)
-            ours, theirs = (
-                json.loads((at / "evaluation.json").read_text())["metrics"] for at in (place, folder / "whole")
-            )
-            assert ours == theirs, "other metrics"
-        except AssertionError as error:
-            faults.append(f"not as undisturbed: {error}")
-    return faults
+            faults.append((left.stderr.strip().splitlines() or [f"ended with {left.returncode}"])[-1][:150])
+        elif victim.made(place) != wanted:
+            faults.append("not as undisturbed")
+        if found := list(place.rglob(".*.tmp")):
+            faults.append(f"left {found[0].name}")
+        done += struck
+        yield from [*faults[:struck], *[""] * (struck - len(faults))]
+
+
+def _evaluated(last: str) -> Callable[[Path], Any]:
+    def made(place: Path) -> Any:
+        parts = read_weights_file(place / last)
+        kept = ("model", "state_dict", "optimizer", "scheduler", "param_schedulers", "iteration")
+        return _digest({key: parts.get(key) for key in kept}), json.loads((place / "evaluation.json").read_text())[
+            "metrics"
+        ]
+
+    return made
+
+
+def _trained(place: Path) -> Any:
+    parts = checkpoint.load(place / "checkpoints" / "last.pth")
+    steps = [line["step"] for line in journal.read(place / "journal.jsonl")]
+    return _digest({key: parts[key] for key in ("method", "optimizer", "progress")}), steps
+
+
+def _suite(place: Path) -> Any:
+    return {path.parent.name: results.read(path).metrics for path in sorted(place.glob("*/result.json"))}
+
+
+def _digest(value: Any) -> Any:
+    """Return plain values that are equal where two checkpoints are equal bit for bit."""
+    if isinstance(value, torch.Tensor):
+        return hashlib.sha256(
+            value.contiguous().view(torch.uint8 if value.ndim else value.dtype).numpy().tobytes()
+        ).hexdigest()
+    if isinstance(value, dict):
+        return {key: _digest(part) for key, part in value.items()}
+    return [_digest(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def main() -> int:
-    """Run the whole campaign and print its table; end with 1 when anything is not clean."""
+    """Run the whole campaign, or the rows that are named, and print the table; end with 1 when anything is not clean."""
     began, rows = time.monotonic(), []
-    for kind, tried, faults in hostile(1.0):
-        rows.append(
-            (
-                kind,
-                tried,
-                tried - faults.total(),
-                "; ".join(f"{n} x {what}" for what, n in faults.most_common(3)) or "-",
-            )
-        )
-        print(*rows[-1], sep=" | ", flush=True)
-    chance = random.Random(1)
-    with tempfile.TemporaryDirectory(prefix="campaign-kills-") as scratch:
-        os.environ.setdefault("DETECTRON2_DATASETS", scratch)
-        for name, (count, tool, last) in runs(Path(scratch)).items():
-            faults = kills(count, chance, Path(scratch) / name, tool, last)
-            rows.append((f"kills of {name}", count, count - len(faults), "; ".join(sorted(set(faults))[:3]) or "-"))
-            print(*rows[-1], sep=" | ", flush=True)
-    print(f"\n{time.monotonic() - began:.0f} s\n\n| input | tried | clean | faults |\n|---|---|---|---|")
+    before = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True).stdout
+
+    def tell(name: str, faults: list[str]) -> None:
+        told = collections.Counter(filter(None, faults))
+        shown = "; ".join(f"{n} x {what}" for what, n in told.most_common(3)).replace("|", "/") or "-"
+        rows.append((name, len(faults), len(faults) - told.total(), shown))
+        print(*rows[-1], f"{time.monotonic() - began:.0f} s", sep=" | ", flush=True)
+
+    def asked(name: str) -> bool:
+        return not sys.argv[1:] or any(word in name for word in sys.argv[1:])
+
+    for kind in filter(asked, KINDS):
+        tell(kind, list(hostile(kind)))
+    with tempfile.TemporaryDirectory(prefix="campaign-", ignore_cleanup_errors=True) as place:
+        scratch = Path(place)
+        os.environ.setdefault("DETECTRON2_DATASETS", place)
+        for name, (count, work) in {
+            "damaged files of a pre-training": (44, damaged),
+            "limits on files while writing": (40, limited),
+        }.items():
+            if asked(name):
+                (scratch / name[:4]).mkdir()
+                tell(name, list(work(count, random.Random(2), scratch / name[:4])))
+        for name, victim in (victims(scratch) if any(map(asked, VICTIMS)) else {}).items():
+            if asked(name):
+                tell(name, list(kills(victim, random.Random(1), scratch / name.split()[-1])))
+    after = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True).stdout
+    tell(
+        "the checkout and the working directory afterwards",
+        ["" if after == before and not Path(RAN).exists() else "changed"],
+    )
+    print("\n| input | tried | clean | faults |\n|---|---|---|---|")
     for row in rows:
         print(f"| {' | '.join(map(str, row))} |")
     return int(any(tried != clean for _, tried, clean, _ in rows))
 
 
-def runs(scratch: Path) -> dict[str, tuple[int, list[str], str]]:
-    """Return the real frameworks' commands on the embedded data, with how often to kill each and their last checkpoint."""
-    from core.backbones.resnet import ResNet
-    from transfer.convert.convert import convert
+VICTIMS = tuple(f"kills of {what}" for what in ("pre-training", "detection", "segmentation", "a suite"))
+SUITE = """
+name: campaign
+trials: 2
+threads: 1
+benchmarks: [shapes_knn]
+checkpoints:
+  drawn: {random: {backbone: {name: resnet, depth: 18, width: 4, stem: imagenet}, seed: 0}}
+  made: {pretrain: {config: SMALL}}
+"""
 
+
+def victims(scratch: Path) -> dict[str, Victim]:
+    """Return the real tools, on the embedded data."""
     shape = {"name": "resnet", "depth": 18, "width": 16, "stem": "imagenet"}
     checkpoint.save_backbone(scratch / "b.pth", ResNet(ResNet.Config(**shape)).state_dict(), {"backbone": shape})
-    convert(scratch / "b.pth", scratch / "d2.pkl", target="detectron2")
-    convert(scratch / "b.pth", scratch / "seg.pth", target="mmseg")
+    convert.convert(scratch / "b.pth", scratch / "d2.pkl", target="detectron2")
+    convert.convert(scratch / "b.pth", scratch / "seg.pth", target="mmseg")
     configs = ROOT / "configs" / "transfer"
     detection = next((configs / "detection").glob("mask-rcnn_r18w16-fpn_*_shapes.yaml"))
     segmentation = next((configs / "segmentation").glob("fcn_r18w16-*shapes*.py"))
@@ -452,7 +736,17 @@ def runs(scratch: Path) -> dict[str, tuple[int, list[str], str]]:
     train_net += [str(scratch / "d2.pkl"), "SEED", "7", "OUTPUT_DIR", "{out}"]
     train_seg = [str(ROOT / "tools/train_seg.py"), str(segmentation), "--tiny", "shapes", "--seed", "7"]
     train_seg += ["--weights", str(scratch / "seg.pth"), "--work-dir", "{out}"]
-    return {"detection": (20, train_net, "model_final.pth"), "segmentation": (20, train_seg, "iter_4.pth")}
+    (scratch / "pre.yaml").write_text(SMALL.replace("EPOCHS", "40"))
+    pretrain = [str(ROOT / "pretrain/run.py"), str(scratch / "pre.yaml"), "--out", "{out}"]
+    (scratch / "suite.yaml").write_text(SUITE.replace("SMALL", str(scratch / "pre.yaml")))
+    run_suite = [str(ROOT / "tools/run_suite.py"), str(scratch / "suite.yaml"), "--out", "{out}"]
+    found = (
+        Victim(16, pretrain, "checkpoints/last.pth", "summary.json", _trained),
+        Victim(10, train_net, "last_checkpoint", "evaluation.json", _evaluated("model_final.pth")),
+        Victim(10, train_seg, "last_checkpoint", "evaluation.json", _evaluated("iter_4.pth")),
+        Victim(8, run_suite, "suite.json", "made*1*/result.json", _suite),
+    )
+    return dict(zip(VICTIMS, found, strict=True))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from core.checkpoint import load
 from core.journal import read
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -99,10 +100,11 @@ def test_a_run_killed_or_stopped_and_resumed_equals_the_uninterrupted_one_bit_fo
         assert not list(folder.rglob("*.tmp"))
 
 
-def test_two_gloo_processes_equal_one_with_the_batch_split_in_two(config, tmp_path):
+def test_two_gloo_processes_equal_one_with_the_batch_split_in_two_and_go_on_bit_for_bit_after_a_stop(config, tmp_path):
     """After two steps losses agree to 1e-6 and tensors to 1e-3; rounding grows tenfold with each further step."""
     quick = (
-        "train.epochs=1",
+        "train.epochs=6",
+        "train.keep_every=1",
         "train.batch_size=32",
         "method.split_bn=2",
         "method.queue=64",
@@ -112,16 +114,24 @@ def test_two_gloo_processes_equal_one_with_the_batch_split_in_two(config, tmp_pa
     one, two = tmp_path / "one", tmp_path / "two"
     finish(start(config, one, *quick))
     finish(start(config, two, *quick, torchrun=True))
-    losses = [[line["loss/filled"] for line in journal(folder)] for folder in (one, two)]
-    assert len(losses[0]) == 2
+    losses = [[line["loss/filled"] for line in journal(folder)[:2]] for folder in (one, two)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
-    first, second = state(one)["method"], state(two)["method"]
+    first, second = (load(folder / "checkpoints" / "epoch_0001.pth")["method"] for folder in (one, two))
     for key, value in first.items():
         if value.is_floating_point():
             torch.testing.assert_close(
                 value, second[key], atol=1e-3, rtol=1e-3, msg=lambda text, key=key: f"{key}: {text}"
             )
     assert torch.equal(first["queue_pointer"], second["queue_pointer"])
+
+    stopped = tmp_path / "stopped"
+    process = start(config, stopped, *quick, torchrun=True)
+    wait_for_steps(stopped, 1)
+    os.kill(process.pid, signal.SIGTERM)  # torchrun passes it on to both, and ends with its own code
+    finish(process, 1)
+    assert 0 < (reached := state(stopped)["progress"]["step"]) < 12
+    assert f"going on at step {reached} of 12" in finish(start(config, stopped, *quick, torchrun=True))
+    assert_same_run(two, stopped)
 
 
 def test_bf16_and_channels_last_are_switches_that_train(config, tmp_path):

@@ -397,6 +397,14 @@ def test_published_is_what_the_config_file_says_whatever_the_command_line_change
     assert found == {"published": (0.002, 400), "effective": (0.5, 7)}
 
 
+def test_a_folder_in_which_another_process_trains_is_refused(tmp_path: Path) -> None:
+    asked = parser().parse_args(["--config-file", str(CONFIG), "OUTPUT_DIR", str(tmp_path)])
+    refused = pytest.raises(InputError, match="is in use by another process; wait for it, or choose another folder")
+    with run_folder.hold(tmp_path), contextlib.ExitStack() as held, compat.quiet(), refused:
+        run.prepare(asked, held)
+    assert not (tmp_path / "settings.json").exists()
+
+
 def test_a_finished_run_is_not_overwritten_by_one_of_other_settings(tmp_path: Path) -> None:
     assert not prepare(tmp_path).resume
     (tmp_path / "last_checkpoint").write_text("model_final.pth")
