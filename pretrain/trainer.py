@@ -58,12 +58,13 @@ class Progress(BaseModel):
 
 
 class _Generators(BaseModel):
-    """The states of one process's generators."""
+    """The states of one process's generators, and of several processes its own running statistics."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     torch: Tensor
     cuda: Tensor | None = None
+    norms: dict[str, Tensor] = {}
 
 
 class Trainer:
@@ -124,11 +125,12 @@ class Trainer:
 
     def save(self) -> None:
         """Write ``checkpoints/last.pth``, and ``epoch_NNNN.pth`` where it is kept; raise NotFinite when a weight is no number."""
-        norms = [b for name, b in self.objective.named_buffers() if name.endswith(("running_mean", "running_var"))]
-        distributed.average(norms)  # every process normalised its own rows
+        norms = self._norms()
+        own = {name: value.cpu().clone() for name, value in norms.items()} if distributed.world() > 1 else {}
+        distributed.average(list(norms.values()))  # every process normalised its own rows, and goes on with its own
         self.writer.join()  # what a complaint names as kept must be there
         finite.check(self.objective.method.state_dict(), self.step, self.folder, self.settings.run.precision)
-        states = distributed.gather_objects(self._generators())
+        states = distributed.gather_objects({**self._generators(), "norms": own})
         self.damaged.update(*distributed.gather_objects(self.damaged))
         kept = self._due(self.settings.train.keep_every)
         exact = self._population_statistics() if kept and self.settings.train.precise_bn else {}
@@ -157,7 +159,14 @@ class Trainer:
             # training never reads running statistics, but a run that goes on keeps its own all the same
             files[self.folder / "checkpoints" / "last.pth"] = final if self.step == self.total else state
             self.writer.write(files)
+        for name, value in own.items():
+            norms[name].copy_(value)
         self._saved = time.monotonic()
+
+    def _norms(self) -> dict[str, Tensor]:
+        """Return the running statistics of all batch norms."""
+        buffers = self.objective.named_buffers()
+        return {name: value for name, value in buffers if name.endswith(("running_mean", "running_var"))}
 
     def _groups(self) -> int:
         """Return in how many parts of the batch, of all processes, batch norm and partners work."""
@@ -189,7 +198,11 @@ class Trainer:
         self._last, self._forwards = progress.values, progress.forwards_per_step
         self.form = Form(*progress.form) if progress.form else None
         if len(generators) == distributed.world():
-            mine = generators[distributed.rank()]
+            mine, norms = generators[distributed.rank()], self._norms()
+            if mine.norms and {n: v.shape for n, v in mine.norms.items()} != {n: v.shape for n, v in norms.items()}:
+                raise FileError(f"{path} does not fit this run's batch norms; put the run's own there")
+            for name, value in mine.norms.items():
+                norms[name].copy_(value)
             torch.set_rng_state(mine.torch)
             if mine.cuda is not None and self.device.type == "cuda":
                 torch.cuda.set_rng_state(mine.cuda, self.device)
