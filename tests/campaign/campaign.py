@@ -736,7 +736,7 @@ def victims(scratch: Path) -> dict[str, Victim]:
     train_net += [str(scratch / "d2.pkl"), "SEED", "7", "OUTPUT_DIR", "{out}"]
     train_seg = [str(ROOT / "tools/train_seg.py"), str(segmentation), "--tiny", "shapes", "--seed", "7"]
     train_seg += ["--weights", str(scratch / "seg.pth"), "--work-dir", "{out}"]
-    (scratch / "pre.yaml").write_text(SMALL.replace("EPOCHS", "40"))
+    (scratch / "pre.yaml").write_text(SMALL.replace("EPOCHS", "16").replace("keep_every: 1", "keep_every: 4"))
     pretrain = [str(ROOT / "pretrain/run.py"), str(scratch / "pre.yaml"), "--out", "{out}"]
     (scratch / "suite.yaml").write_text(SUITE.replace("SMALL", str(scratch / "pre.yaml")))
     run_suite = [str(ROOT / "tools/run_suite.py"), str(scratch / "suite.yaml"), "--out", "{out}"]

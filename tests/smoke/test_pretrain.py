@@ -51,7 +51,7 @@ def finish(process: subprocess.Popen, code: int = 0) -> str:
 
 def wait_for_steps(folder: Path, steps: int) -> None:
     journal = folder / "journal.jsonl"
-    for _ in range(1200):
+    for _ in range(6000):
         if journal.exists() and len(journal.read_text().splitlines()) >= steps:
             return
         time.sleep(0.05)
