@@ -13,7 +13,7 @@ LIMITS = {
     "floors of rooms in transfer/ (longest chain of imports)": 3,
     "Python files in transfer/": 100,
     "Python files in the tree": 388,
-    "lines of Python in the tree": 56_300,
+    "lines of Python in the tree": 56_600,
     "files in docs/": 60,
     "megabytes in docs/": 4.0,
 }

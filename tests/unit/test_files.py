@@ -312,10 +312,10 @@ def key(depth):
 )
 def test_a_small_file_that_describes_too_much_is_refused_at_once(tmp_path, content, problem):
     (tmp_path / "x.pkl").write_bytes(content)
-    begin = time.monotonic()
+    begin = time.process_time()
     with pytest.raises(FileError, match=problem):
         read_weights_file(tmp_path / "x.pkl")
-    assert time.monotonic() - begin < 10
+    assert time.process_time() - begin < 10
 
 
 def test_tensors_far_larger_than_their_file_and_damaged_or_compressed_archives_are_refused(tmp_path):
