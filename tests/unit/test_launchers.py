@@ -363,6 +363,7 @@ def test_commands_of_a_warm_process_are_forks_that_have_imported_what_they_need_
         "assert 'fractions' in sys.modules and sys.argv[1:] == ['given'] and os.getsid(0) == os.getpid()\n"
         "assert os.environ['MASKTRANSFER_ITEM'] == str(pathlib.Path('out', pathlib.Path(sys.argv[0]).stem).resolve())\n"
         "assert f'MASKTRANSFER_ITEM={os.environ[\"MASKTRANSFER_ITEM\"]}\\0' in open('/proc/self/environ').read()\n"
+        "assert open('/proc/self/comm').read().strip() == pathlib.Path(sys.argv[0]).stem\n"
         "import random; print('drew', random.random(), flush=True)"
     )
     statuses, _ = _run([_warm("a", own), _warm("b", own), _warm("c", "sys.exit('RuntimeError: no luck')")], jobs=2)

@@ -33,7 +33,7 @@ MARK_ROOM = 4096  # bytes, Linux's longest path
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # are read when libraries are loaded
 MESSAGE = 2**20  # bytes
 BEGUN = b"begun "  # and the process's number
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 
 
 class Forked:
@@ -165,6 +165,8 @@ def become(request: dict[str, Any], server: int, mark: int) -> None:
     os.environ.update(request["environment"])
     folder = os.fsencode(request["environment"].get(MARK, ""))
     ctypes.memmove(mark, folder.ljust(MARK_ROOM, b"\0"), MARK_ROOM)  # where other processes read our environment
+    name = Path(next(word for word in request["arguments"] if word not in ("-P", "-m"))).stem
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, os.fsencode(name)[:15])  # what ps and top call it
     os.chdir(request["folder"])
     random.seed()
     np.random.seed()
