@@ -674,7 +674,9 @@ def _digest(value: Any) -> Any:
 def main() -> int:
     """Run the whole campaign, or the rows that are named, and print the table; end with 1 when anything is not clean."""
     began, rows = time.monotonic(), []
-    before = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True).stdout
+    before = subprocess.run(
+        ["git", "--no-optional-locks", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True
+    ).stdout
 
     def tell(name: str, faults: list[str]) -> None:
         told = collections.Counter(filter(None, faults))
@@ -700,7 +702,9 @@ def main() -> int:
         for name, victim in (victims(scratch) if any(map(asked, VICTIMS)) else {}).items():
             if asked(name):
                 tell(name, list(kills(victim, random.Random(1), scratch / name.split()[-1])))
-    after = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True).stdout
+    after = subprocess.run(
+        ["git", "--no-optional-locks", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True
+    ).stdout
     tell(
         "the checkout and the working directory afterwards",
         ["" if after == before and not Path(RAN).exists() else "changed"],

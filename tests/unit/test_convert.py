@@ -18,7 +18,7 @@ from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 import masktransfer
 from core.backbones.convnext import Convnext
 from core.backbones.resnet import ResNet
-from core.checkpoint import save_backbone
+from core.checkpoint import RUN, save_backbone
 from core.errors import InputError
 from core.files import FileError
 from core.weights_file import read_weights_file
@@ -52,6 +52,25 @@ def usual_name(key: str) -> str:
     for number in (1, 2, 3):
         key = key.replace(f"bn{number}", f"conv{number}.norm")
     return key.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"branches": {"a": 1.0}},
+        {"branches": {"a": {"name": 3}}},
+        {"method": {"name": ["moco"]}},
+        {"method": None},
+        {"data": {"name": float("nan")}},
+        {"train": {"batch_size": "8" * 2**21}},
+    ],
+)
+def test_what_a_run_says_of_itself_in_odd_values_is_left_out_and_its_backbone_is_carried(tmp_path, said):
+    shape = {"name": "resnet", "depth": 18, "width": 4, "stem": "imagenet"}
+    method = {f"query_encoder.backbone.{k}": v for k, v in ResNet(ResNet.Config(**shape)).state_dict().items()}
+    state = {"format": RUN, "version": 1, "config": {"backbone": shape, **said}, "progress": {}, "method": method}
+    torch.save(state, tmp_path / "run.pth")
+    assert convert(tmp_path / "run.pth", tmp_path / "out.pth", target="classification").recipe["pretrain"] == {}
 
 
 @pytest.mark.parametrize(("depth", "count"), [(18, 100), (34, 180), (50, 265)])

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import importlib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -22,6 +23,7 @@ from core.files import FileError
 from core.weights_file import read_weights_file, whole
 from transfer.convert import origin
 from transfer.convert.dialects import DIALECTS, FORMER, HEAD, Dialect, Mark
+from transfer.convert.recipe import TEXT
 
 # of data-parallel training, torch.compile, FSDP, activation checkpointing; they may stand anywhere in a name
 WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
@@ -294,7 +296,19 @@ def _taken(contents: Contents, tensors: Tensors, row: Dialect, prefix: str) -> t
 
 
 def _pretrain(contents: Contents, row: Dialect) -> dict[str, Any]:
-    """Return what the file says about its pre-training; a converted file's recipe remembers it."""
+    """Return what the file says about its pre-training, nothing where that is no such thing: it is a stranger's word."""
+    try:
+        found = _said(contents, row)
+        names = [found.get("method", ""), *found.get("branches", ())]
+        if len(json.dumps(found, allow_nan=False)) > TEXT or not all(isinstance(name, str) for name in names):
+            return {}
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+        return {}
+    return found
+
+
+def _said(contents: Contents, row: Dialect) -> dict[str, Any]:
+    """Return what the file says; a converted file's recipe remembers it."""
     if callable(row.pretrain):
         return row.pretrain(contents.checkpoint)
     if not row.method:
