@@ -1,8 +1,11 @@
 """Tests run on one thread: two processes with two threads each on two cores are slower than with one."""
 
+import contextlib
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -16,6 +19,10 @@ hypothesis.settings.register_profile("project", max_examples=40, deadline=None, 
 hypothesis.settings.load_profile("project")
 
 ROOT = Path(__file__).resolve().parent.parent
+FRAMEWORKS = (
+    "pretrain.setup", "transfer.convert.convert", "transfer.frameworks.classification.run",
+    "transfer.frameworks.detectron2.run", "transfer.frameworks.mmseg.run",
+)  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -29,15 +36,31 @@ def _single_thread() -> None:
         sys.modules["torch"].set_num_threads(1)
 
 
+@pytest.fixture(scope="session")
+def warm_place() -> Iterator[dict[str, str]]:
+    """Keep a process that has imported torch and the frameworks, from which tools are forked: starting each costs seconds."""
+    from transfer.suite import warm  # here: not every test needs it
+
+    with warm.kept(FRAMEWORKS, {"OMP_NUM_THREADS": os.environ["OMP_NUM_THREADS"]}) as place:
+        yield place
+
+
 @pytest.fixture
-def run_tool(tmp_path: Path) -> Run:
+def run_tool(tmp_path: Path, warm_place: dict[str, str]) -> Run:
     """Run one of the project's scripts as a user would, from a folder of its own, and return what it printed."""
+    from transfer.suite import warm
 
     def run(script: str, *arguments: object, check: int | None = 0, **environment: str) -> subprocess.CompletedProcess:
         command = [sys.executable, str(ROOT / script), *map(str, arguments)]
-        done = subprocess.run(
-            command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, **environment}, timeout=400
-        )
+        given = {**os.environ, **warm_place, **environment}
+        with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+            with contextlib.chdir(tmp_path):
+                process = warm.ask(command, output.fileno(), given, errors.fileno())
+                process = process or subprocess.Popen(command, stdout=output, stderr=errors, env=given)
+            code = process.wait(400)
+            output.seek(0)
+            errors.seek(0)
+            done = subprocess.CompletedProcess(command, code, output.read(), errors.read())
         assert check is None or done.returncode == check, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 

@@ -97,8 +97,13 @@ def _able() -> bool:
     return sys.platform == "linux"
 
 
-def ask(command: Sequence[str], output: int, environment: Mapping[str, str]) -> Forked | None:
-    """Have a Python command run with its output in the file ``output``; None where it must be started by itself."""
+def ask(
+    command: Sequence[str], output: int, environment: Mapping[str, str], errors: int | None = None
+) -> Forked | None:
+    """Have a Python command run with its output in the file ``output``; None where it must be started by itself.
+
+    ``errors`` is the file of its standard error, where that is another one.
+    """
     place, (python, *rest) = environment.get(PLACE), command
     if not place or python != sys.executable or not (rest[0].endswith(".py") or rest[:2] == ["-P", "-m"]):
         return None
@@ -106,7 +111,7 @@ def ask(command: Sequence[str], output: int, environment: Mapping[str, str]) -> 
     try:
         line.connect(place)
         request = {"arguments": rest, "environment": dict(environment), "folder": os.getcwd(), "asker": os.getpid()}
-        socket.send_fds(line, [json.dumps(request).encode()], [output])
+        socket.send_fds(line, [json.dumps(request).encode()], [output, output if errors is None else errors])
         begun = line.recv(MESSAGE)
     except OSError:  # it has ended
         begun = b""
@@ -132,11 +137,11 @@ def serve(listener: socket.socket) -> dict[str, Any]:
                     line.send(str(code).encode())
                 continue
             line = listener.accept()[0]
-            message, files, _, _ = socket.recv_fds(line, MESSAGE, 1)
+            message, files, _, _ = socket.recv_fds(line, MESSAGE, 2)
             if not files:  # who asked has ended before it said what
                 line.close()
                 continue
-            request, (output,) = json.loads(message), files
+            request = json.loads(message)
             if any(os.environ.get(name) != request["environment"].get(name) for name in THREADS):
                 line.close()  # libraries have read it
             elif (pid := os.fork()) == 0:
@@ -144,10 +149,11 @@ def serve(listener: socket.socket) -> dict[str, Any]:
                 for other, (_, theirs) in running.items():
                     os.close(other)
                     theirs.close()
-                return {**request, "output": output, "line": line}
+                return {**request, "files": files, "line": line}
             else:
                 running[os.pidfd_open(pid)] = pid, line
-            os.close(output)
+            for file in files:
+                os.close(file)
 
 
 def become(request: dict[str, Any], server: int, mark: int) -> None:
@@ -158,9 +164,9 @@ def become(request: dict[str, Any], server: int, mark: int) -> None:
     if os.getppid() != server:
         os._exit(143)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm's warning before a time limit goes to every process
-    for stream in (1, 2):
-        os.dup2(request["output"], stream)
-    os.close(request["output"])
+    for stream, file in enumerate(request["files"], start=1):
+        os.dup2(file, stream)
+        os.close(file)
     os.environ.clear()
     os.environ.update(request["environment"])
     folder = os.fsencode(request["environment"].get(MARK, ""))
