@@ -264,7 +264,9 @@ def test_a_converted_pickle_whose_tensors_were_changed_is_told_by_its_checksum(f
 
 
 def test_addresses_and_pickled_proposals_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"MODEL\.WEIGHTS is http://127\.0\.0\.1:9/w\.pkl; download it"):
+    with pytest.raises(
+        InputError, match=r"MODEL\.WEIGHTS is http://127\.0\.0\.1:9/w\.pkl in a file, .* give it as --weights"
+    ):
         ProvenCheckpointer(nn.Linear(1, 1), str(tmp_path)).resume_or_load("http://127.0.0.1:9/w.pkl", resume=False)
     cfg, _ = read_config("", ["MODEL.LOAD_PROPOSALS", "True"])
     with pytest.raises(InputError, match=r"MODEL\.LOAD_PROPOSALS reads pickles"):

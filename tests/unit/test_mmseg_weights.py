@@ -141,6 +141,9 @@ def test_a_pretrained_checkpoint_in_init_cfg_is_taken_out_so_that_mmengine_never
     cfg = config("model.backbone.init_cfg.type=Pretrained", "model.backbone.init_cfg.checkpoint=here.pth")
     assert take_checkpoint(cfg) == Path("here.pth")
     assert cfg.model.backbone.init_cfg is None
+    address = "model.backbone.init_cfg.checkpoint=http://127.0.0.1:9/w.pth"
+    with pytest.raises(InputError, match=r"w\.pth is an address in a config, .*; give it as --weights"):
+        take_checkpoint(config("model.backbone.init_cfg.type=Pretrained", address))
 
 
 def test_a_file_with_other_names_is_refused_with_the_tool_that_makes_the_right_one(tmp_path: Path) -> None:

@@ -143,12 +143,10 @@ def trained_by_detectron2(given: str, tmp_path: Path) -> None:
     prepare(asked)
 
 
-def trained_by_mmsegmentation(given: str, tmp_path: Path, option: str = "") -> None:
+def trained_by_mmsegmentation(given: str, tmp_path: Path) -> None:
     from transfer.frameworks.mmseg.run import run
 
-    options = [f"{option}.type=Pretrained", f"{option}.checkpoint={given}"] if option else []
-    config = CONFIGS / "segmentation/fcn_r50-d8_4xb4-20k_voc12aug-512x512.py"
-    run(config, tmp_path / "run", None if option else Path(given), cfg_options=options)
+    run(CONFIGS / "segmentation/fcn_r50-d8_4xb4-20k_voc12aug-512x512.py", tmp_path / "run", Path(given))
 
 
 def trained_by_a_classifier(given: str, tmp_path: Path) -> None:
@@ -167,7 +165,6 @@ USERS: dict[str, Any] = {
     "run_benchmark": measured,
     "train_net": trained_by_detectron2,
     "train_seg": trained_by_mmsegmentation,
-    "train_seg, init_cfg": lambda *given: trained_by_mmsegmentation(*given, "model.backbone.init_cfg"),
     "train_classifier": trained_by_a_classifier,
     "suite": asked_of_a_suite,
     "check_loading": lambda given, tmp_path: inside(torch.nn.Module(), given),

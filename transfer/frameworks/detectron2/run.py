@@ -84,7 +84,9 @@ def prepare(arguments: argparse.Namespace, held: contextlib.ExitStack | None = N
         raise InputError("DATASETS.TRAIN is empty; give --config-file, such as one of configs/transfer/detection")
     resuming = arguments.resume and (Path(cfg.OUTPUT_DIR) / "last_checkpoint").is_file()
     said = []
-    cfg.MODEL.WEIGHTS = str(remote.local(cfg.MODEL.WEIGHTS)) if cfg.MODEL.WEIGHTS else ""
+    if "MODEL.WEIGHTS" in arguments.opts[::2] and cfg.MODEL.WEIGHTS:  # a person asks for an address, no file does
+        cfg.MODEL.WEIGHTS = str(remote.local(cfg.MODEL.WEIGHTS))
+    weights.refuse_address(cfg.MODEL.WEIGHTS)
     if cfg.MODEL.WEIGHTS and not (resuming and not Path(cfg.MODEL.WEIGHTS).is_file()):
         file = cfg.MODEL.WEIGHTS
         found = recipe.read(file)

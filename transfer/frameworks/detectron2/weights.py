@@ -184,7 +184,7 @@ class ProvenCheckpointer(DetectionCheckpointer):
 def refuse_address(path: str) -> None:
     """Raise InputError when a weights file is given as an address."""
     if "://" in path:
-        raise InputError(f"MODEL.WEIGHTS is {path}; download it, check its sha256, and give the path of the file")
+        raise InputError(f"MODEL.WEIGHTS is {path} in a file, from which nothing is fetched; give it as --weights")
 
 
 def backbone(tensors: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -244,7 +244,11 @@ def take_checkpoint(cfg: Config) -> Path | None:
     if not isinstance(init, dict) or "checkpoint" not in init:
         return None
     cfg.model.backbone.init_cfg = None
-    return remote.local(init["checkpoint"])
+    if remote.is_remote(init["checkpoint"]):
+        raise InputError(
+            f"{init['checkpoint']} is an address in a config, from which nothing is fetched; give it as --weights"
+        )
+    return Path(init["checkpoint"])
 
 
 def use_amp(cfg: Config, cuda: bool) -> None:
