@@ -60,7 +60,10 @@ class Journal:
 
     def close(self) -> None:
         """Flush and stop the meter."""
-        self._file.close()
+        try:
+            self._file.close()
+        except OSError as error:  # what is left in the buffer finds no room either
+            raise unwritable(self.path, error, "free some space, then start the same command again") from error
         self._meter.__exit__(None, None, None)
         for tracker in self._trackers:
             tracker.close()

@@ -12,7 +12,7 @@ from filelock import FileLock
 from core import backbones, bounds, config, distributed, tracking
 from core.checkpoint import load as load_checkpoint
 from core.errors import InputError
-from core.files import FileError, write_atomic, write_json
+from core.files import FileError, replacing, write_atomic, write_json
 from core.plugins import build, none_imported
 from core.provenance import accelerators, derive, environment
 from core.run_folder import another, differences, flat, hold
@@ -69,7 +69,8 @@ def make_trainer(path: Path, overrides: Sequence[str] = ()) -> Trainer:
             f"the processes do not see the same checkpoint in {folder}; put run.folder where all nodes share it"
         )
     if distributed.is_main():
-        contact_sheet(trainer.objective, pairs, settings.views).save(folder / "views.png")
+        with replacing(folder / "views.png") as file:
+            contact_sheet(trainer.objective, pairs, settings.views).save(file, format="PNG")
         if trainer.step:
             print(f"going on at step {trainer.step} of {trainer.total} from {last}", file=sys.stderr)
     return trainer

@@ -281,6 +281,9 @@ class Trainer:
             # batch norm's statistics are each process's own (torch renamed the switch after 2.11)
             known = inspect.signature(DistributedDataParallel).parameters
             own = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+            kept = {
+                name: value.clone() for name, value in self._norms().items()
+            }  # the first process's are given to all
             self._wrapped = DistributedDataParallel(
                 self.objective,
                 device_ids=[self.device] if self.device.type == "cuda" else None,
@@ -288,6 +291,8 @@ class Trainer:
                 static_graph=train.accumulate == 1,  # no_sync leaves it
                 **{own: False},  # type: ignore[arg-type]
             )
+            for name, value in self._norms().items():
+                value.copy_(kept[name])
 
     def _draw_ahead(self, step: int) -> list[Kept]:
         """Return what the branches draw for each micro-batch of a step; for a worker of the loader, which has the time."""
