@@ -293,6 +293,7 @@ def test_a_run_goes_on_with_as_many_groups_of_batch_norm_as_before_or_not_at_all
     again = [f"run.folder={tmp_path / 'run'}", "train.epochs=1", "method.split_bn=4"]
     monkeypatch.setattr(distributed, "world", lambda: 2)
     monkeypatch.setattr(distributed, "gather_objects", lambda value: [value] * 2)
+    monkeypatch.setattr(distributed, "from_main", lambda make: make())
     trainer = make_trainer(config, again)
     assert trainer.objective.method.groups == 2  # on each of two
     path = tmp_path / "run" / "checkpoints" / "last.pth"

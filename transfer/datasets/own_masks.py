@@ -85,19 +85,19 @@ class _Map:
     """A label map as it is in its file."""
 
     def __init__(self, values: NDArray[np.uint8], palette: list[int] | None) -> None:
-        self.values, self.palette = values, palette
+        self.values, self.palette = values, palette or []  # written to its last colour, and indices may lie beyond
         self.seen = frozenset(np.unique(values).tolist())
 
     def colours(self) -> dict[int, Colour]:
         """Return the colours of the indices that occur, of a palette image."""
-        return {index: self._colour(index) for index in self.seen - {VOID}} if self.palette else {}
+        return {index: self._colour(index) for index in self.seen - {VOID} if 3 * index < len(self.palette)}
 
     def void(self) -> dict[Colour, int]:
         """Return the colour of what is ignored, if it occurs and a palette gives it one."""
-        return {self._colour(VOID): VOID} if self.palette and VOID in self.seen else {}
+        return {self._colour(VOID): VOID} if len(self.palette) > 3 * VOID and VOID in self.seen else {}
 
     def _colour(self, index: int) -> Colour:
-        red, green, blue = (self.palette or [])[3 * index : 3 * index + 3]
+        red, green, blue = self.palette[3 * index : 3 * index + 3]
         return red, green, blue
 
 

@@ -31,6 +31,7 @@ PLACE = "MASKTRANSFER_WARM"  # the socket of the warm process, for all that is s
 MARK = "MASKTRANSFER_ITEM"  # the folder of the item that a process works on
 MARK_ROOM = 4096  # bytes, Linux's longest path
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # are read when libraries are loaded
+AT_IMPORT = (*THREADS, "DETECTRON2_DATASETS")  # what imported packages have read
 MESSAGE = 2**20  # bytes
 BEGUN = b"begun "  # and the process's number
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
@@ -142,8 +143,8 @@ def serve(listener: socket.socket) -> dict[str, Any]:
                 line.close()
                 continue
             request = json.loads(message)
-            if any(os.environ.get(name) != request["environment"].get(name) for name in THREADS):
-                line.close()  # libraries have read it
+            if any(os.environ.get(name) != request["environment"].get(name) for name in AT_IMPORT):
+                line.close()
             elif (pid := os.fork()) == 0:
                 listener.close()
                 for other, (_, theirs) in running.items():

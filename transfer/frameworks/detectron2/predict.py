@@ -47,10 +47,10 @@ def network(content: dict[str, Any], file: Path, score: float) -> Callable[[np.n
 
 
 def _config(path: Path, file: Path) -> CfgNode:
+    if not path.is_file():
+        raise FileError(f"no {path}, the config that {file} was trained with; give the run folder whole")
     try:
         values = yaml.safe_load(bounds.yaml_text(path))
-    except OSError as error:
-        raise FileError(f"no {path}, the config that {file} was trained with; give the run folder whole") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise FileError(f"{path} is not plain YAML; give the run folder as training left it") from error
     if not isinstance(values, dict) or "_BASE_" in values:

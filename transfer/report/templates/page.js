@@ -120,7 +120,7 @@ function buttons(put, say, names, act) {
   put(bar);
 }
 for (const table of all(".scroll table")) buttons((bar) => table.closest(".scroll").after(bar), "Copy as", Object.keys(forms), (name) => copy(forms[name](cells(table))));
-const NS = "http://www.w3.org/2000/svg";
+const NS = (() => { const box = document.createElement("template"); box.innerHTML = "<svg></svg>"; return box.content.firstChild.namespaceURI; })();
 const make = (name, values) => { const made = document.createElementNS(NS, name); for (const key in values) made.setAttribute(key, values[key]); return made; };
 function styled(source) { // with the styles that are in effect, since a file of its own has no sheet
   const whole = source.cloneNode(true), kept = ["fill", "stroke", "stroke-width", "stroke-dasharray", "opacity", "font-size", "font-family", "font-style"];
