@@ -57,6 +57,8 @@ PLUGINS = {
             (folder / "last_checkpoint").write_text("started")
             time.sleep(60)
         for option in options:
+            if option.startswith("lasts="):
+                time.sleep(float(option[6:]))
             if option.startswith("until="):
                 (folder / "last_checkpoint").write_text("started")
                 while not os.path.exists(option[6:]):

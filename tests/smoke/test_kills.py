@@ -29,8 +29,8 @@ def home(tmp_path, monkeypatch):
         "name": "test",
         "checkpoints": {name: {"path": f"{name}.pth"} for name in ("good", "other")},
         "benchmarks": {
-            "short": {"name": "fake_task", "file": "rows.yaml"},
-            "long": {"name": "fake_task", "file": "rows.yaml", "options": ["x"]},
+            "short": {"name": "fake_task", "file": "rows.yaml", "options": ["lasts=0.5"]},
+            "long": {"name": "fake_task", "file": "rows.yaml", "options": ["lasts=2"]},
         },
         "trials": 2,
         "retries": 1,
