@@ -461,8 +461,8 @@ def judge(make: Maker, name: str, read: Callable[[Path], Any], seed: int) -> str
 def _read(read: Callable[[Path], Any], path: Path, fault: Path) -> int:
     """Read within limits and return 0 (read), 2 (refused) or 1 (a fault, which is written down)."""
     os.chdir(path.parent)
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    used = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()  # less what is only set apart
+    resource.setrlimit(resource.RLIMIT_DATA, (used + MEMORY, used + MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
     signal.alarm(12 * SECONDS)  # other work may hold the processor
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
