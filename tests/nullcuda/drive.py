@@ -25,6 +25,7 @@ from torch.nn.parallel import distributed  # noqa: E402
 
 from core.data import shapes  # noqa: E402
 from pretrain import finite, run  # noqa: E402
+from pretrain.finite import FirstBad  # noqa: E402
 from pretrain.trainer import Trainer  # noqa: E402
 
 faulthandler.dump_traceback_later(120)
@@ -90,7 +91,7 @@ def main() -> None:
     Trainer._step = reading(Trainer._step, True)  # type: ignore[method-assign]
     torch.nn.SyncBatchNorm.forward = reading(torch.nn.SyncBatchNorm.forward, False)  # type: ignore[method-assign]
     if "RANK" in os.environ:
-        finite.check = lambda *given: None  # means over ranks are memory that nobody wrote
+        finite.check = FirstBad.stop = lambda *given: None  # means over ranks are memory that nobody wrote
     distributed._verify_param_shape_across_processes = lambda *given: None  # it compares what NCCL gathers: nothing
     for name, settings in json.loads(Path(sys.argv[3]).read_text()).items():
         config = folder / f"{name}{os.environ.get('RANK', '')}.yaml"
