@@ -63,7 +63,7 @@ def local(**config):
 
 def test_an_item_sees_its_own_devices_and_its_share_of_the_cores(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 12)
-    two = local(devices=("0", "3"))
+    two = local(devices=(0, 3))
     assert (two.slots(), two.available, two.width) == (["0", "3"], 2, 2)
     assert two.environment(["0"], 1) == {"CUDA_VISIBLE_DEVICES": "0", **dict.fromkeys(warm.THREADS, "6")}
     assert two.environment(["0", "3"], 2)["CUDA_VISIBLE_DEVICES"] == "0,3"

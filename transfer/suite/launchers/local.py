@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -27,7 +27,9 @@ class Local(Launcher):
         """
 
         name: Literal["local"] = "local"
-        devices: tuple[str, ...] | None = Field(None, description="for example ['0', '1']")
+        devices: tuple[Annotated[str, Field(coerce_numbers_to_str=True)], ...] | None = Field(
+            None, description="for example [0, 1]"
+        )
 
     config: Config
     warmth: Mapping[str, str] = {}  # how commands find the warm process
