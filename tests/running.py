@@ -1,6 +1,7 @@
-"""Run the project's tools as processes: the type of the ``run_tool`` fixture, ending one at a moment, comparing what two left."""
+"""Run the project as processes, and a small pre-training: what several tests share of that."""
 
 import contextlib
+import json
 import os
 import subprocess
 import time
@@ -9,6 +10,20 @@ from pathlib import Path
 from typing import Any
 
 Run = Callable[..., subprocess.CompletedProcess]
+
+
+def small_run(images: int = 24, **train: int) -> str:
+    """Return the config of a pre-training of seconds, MoCo with MixMask; ``train`` stands over its own keys."""
+    return f"""
+backbone: {{name: resnet, depth: 18, width: 4}}
+data: {{name: shapes, count: {images}, size: 32}}
+views: {{size: 32}}
+method: {{name: moco, queue: 32, dim: 8}}
+branches:
+  filled: {{name: mixmask, mask: {{name: block, cells: 4, ratio: 0.5}}}}
+train: {json.dumps({"epochs": 1, "batch_size": 8, "workers": 0, "log_every": 1} | train)}
+optimizer: {{lr: 0.01}}
+"""
 
 
 def end_when(

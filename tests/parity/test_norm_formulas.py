@@ -9,6 +9,7 @@ import pytest
 import tiny
 import torch
 import torch.nn.functional as F
+from running import small_run
 from torch import Tensor, nn
 
 from core.checkpoint import load, query_backbone
@@ -83,16 +84,7 @@ def test_split_queries_are_normalised_in_the_order_they_come() -> None:
     np.testing.assert_allclose(found, np.concatenate(wanted), atol=1e-6)
 
 
-CONFIG = """
-backbone: {name: resnet, depth: 18, width: 4}
-data: {name: shapes, count: 24, size: 32}
-views: {size: 32}
-method: {name: moco, queue: 32, dim: 8}
-branches:
-  filled: {name: mixmask, mask: {name: block, cells: 4, ratio: 0.5}}
-train: {epochs: 2, batch_size: 8, workers: 0, log_every: 1, keep_every: 1}
-optimizer: {lr: 0.01}
-"""
+CONFIG = small_run(epochs=2, keep_every=1)
 
 
 @pytest.fixture

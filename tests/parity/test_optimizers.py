@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from running import small_run
 from tiny import moco
 from torch import nn
 
@@ -103,16 +104,7 @@ def test_adamw_decays_weights_apart_from_the_gradient_and_not_biases_and_norms()
 # ---- groups, rates, schedules, micro-batches and clipping, as a run uses them ----
 
 
-CONFIG = """
-backbone: {name: resnet, depth: 18, width: 4}
-data: {name: shapes, count: 24, size: 32}
-views: {size: 32}
-method: {name: moco, queue: 32, dim: 8}
-branches:
-  filled: {name: mixmask, mask: {name: block, cells: 4, ratio: 0.5}}
-train: {epochs: 1, batch_size: 8, workers: 0, log_every: 1}
-optimizer: {lr: 0.01}
-"""
+CONFIG = small_run()
 
 
 @pytest.fixture

@@ -10,21 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from running import small_run
 
 from core.checkpoint import load
 from core.journal import read
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = """
-backbone: {name: resnet, depth: 18, width: 4}
-data: {name: shapes, count: 64, size: 32}
-views: {size: 32}
-method: {name: moco, queue: 32, dim: 8}
-branches:
-  filled: {name: mixmask, mask: {name: block, cells: 4, ratio: 0.5}}
-train: {epochs: 4, batch_size: 8, workers: 0, log_every: 1}
-optimizer: {lr: 0.01}
-"""
+CONFIG = small_run(images=64, epochs=4)
 STEPS = 32
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from running import small_run
 
 from core import checkpoint, distributed
 from core.backbones import build as build_backbone
@@ -27,16 +28,7 @@ from pretrain.methods.moco import Moco
 from pretrain.setup import build_parts, make_trainer
 from pretrain.views import ViewSettings
 
-CONFIG = """
-backbone: {name: resnet, depth: 18, width: 4}
-data: {name: shapes, count: 24, size: 32}
-views: {size: 32}
-method: {name: moco, queue: 32, dim: 8}
-branches:
-  filled: {name: mixmask, mask: {name: block, cells: 4, ratio: 0.5}}
-train: {epochs: 1, batch_size: 8, workers: 0, log_every: 1}
-optimizer: {lr: 0.01}
-"""
+CONFIG = small_run()
 
 
 @pytest.fixture

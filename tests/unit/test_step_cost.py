@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from running import small_run
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -21,16 +22,7 @@ from pretrain.heads import Encoder
 from pretrain.loader import loader
 from pretrain.setup import make_trainer
 
-CONFIG = """
-backbone: {name: resnet, depth: 18, width: 4}
-data: {name: shapes, count: 24, size: 32}
-views: {size: 32}
-method: {name: moco, queue: 32, dim: 8}
-branches:
-  filled: {name: mixmask, mask: {name: block, cells: 4, ratio: 0.5}}
-train: {epochs: 1, batch_size: 8, workers: 0, log_every: 3}
-optimizer: {lr: 0.01}
-"""
+CONFIG = small_run(log_every=3)
 CPU = torch.device("cpu")
 SMALL_GRID = ["branches.filled.mask.cells=2"]
 READS = ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__", "__index__")
