@@ -35,17 +35,21 @@ OTHERS: tuple[tuple[bytes, str], ...] = (
 )
 
 
-def read_weights_file(path: Path | str) -> dict[str, Any]:
+def read_weights_file(path: Path | str, *, seal: bool = True) -> dict[str, Any]:
     """Read a checkpoint on the CPU without executing anything in it.
 
     safetensors; pickles of arrays; whatever ``torch.save`` wrote, in which settings objects become empty stand-ins; the index of
-    a sharded file, or a Hugging Face folder. A safetensors file's metadata gives ``recipe``, the tensors ``state_dict``. Raises
-    FileError when the file is missing, truncated, something else, holds other pickled objects, or is not a mapping.
+    a sharded file, or a Hugging Face folder. A safetensors file's metadata gives ``recipe``, the tensors ``state_dict``. ``seal``
+    compares the checksum of our own files, which who compares every tensor can do without. Raises FileError when the file is
+    missing, truncated, damaged, something else, holds other pickled objects, or is not a mapping.
     """
     path = whole(path)
     value = _reader(path)(path)
     if not isinstance(value, dict):
         raise FileError(f"{path} holds a {type(value).__name__}, not a mapping of names to tensors; save a state_dict")
+    given = value.pop(SEAL, None)
+    if seal and given is not None and not _fits(value.get("model", value.get("state_dict")), given):
+        raise FileError(f"{path} is damaged: its tensors' checksum does not fit; copy or convert it again")
     return value
 
 
@@ -96,9 +100,11 @@ def tensors_sha256(tensors: Mapping[str, Any]) -> str:
     return found.hexdigest()
 
 
-def _check_seal(tensors: Any, seal: Any, path: Path) -> None:
-    if seal is not None and tensors_sha256(tensors) != seal:
-        raise FileError(f"{path} is damaged: its tensors' checksum does not fit; copy or convert it again")
+def _fits(tensors: Any, seal: Any) -> bool:
+    try:
+        return tensors_sha256(tensors) == seal
+    except Exception:  # what a damaged file holds instead of tensors can raise anything
+        return False
 
 
 def digest(path: Path | str) -> str:
@@ -161,13 +167,12 @@ def _read_safetensors(path: Path) -> Any:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the file is no mapping
             metadata = file.metadata() or {}
-        recipe = bounds.loads(metadata["recipe"]) if "recipe" in metadata else None
-        _check_seal(tensors, metadata.get(SEAL), path)
-    except FileError:
-        raise
+        if "recipe" in metadata:
+            seal = {SEAL: metadata[SEAL]} if SEAL in metadata else {}
+            return {"state_dict": tensors, "recipe": bounds.loads(metadata["recipe"])} | seal
+        return tensors
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise FileError(f"{path} is truncated or not a safetensors file; copy or download it again") from error
-    return tensors if recipe is None else {"state_dict": tensors, "recipe": recipe}
 
 
 @contextlib.contextmanager
@@ -246,12 +251,7 @@ def read_arrays(path: Path) -> Any:
     bounds.check_pickles(path)
     try:
         with open(path, "rb") as file:
-            value = unpickling.resolved(unpickling.ArrayUnpickler(file, encoding="latin1").load())
-        if isinstance(value, dict) and SEAL in value:
-            _check_seal(value["model"], value[SEAL], path)
-        return value
-    except FileError:
-        raise
+            return unpickling.resolved(unpickling.ArrayUnpickler(file, encoding="latin1").load())
     except pickle.UnpicklingError as error:
         if "." in str(error) and " " not in str(error):
             raise FileError(

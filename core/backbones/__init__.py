@@ -94,7 +94,7 @@ class Backbone(nn.Module, ABC):
 
 FILLS = frozenset(
     getattr(Tensor, name) for name in ("normal_", "uniform_", "fill_", "zero_", "erfinv_", "mul_", "add_", "clamp_")
-)
+) | {getattr(nn.init, name) for name in ("uniform_", "normal_", "constant_", "kaiming_uniform_")}
 
 
 class _Unfilled(TorchFunctionMode):
@@ -102,8 +102,8 @@ class _Unfilled(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call anything but what fills."""
-        if function in FILLS and args[0].is_meta:
-            return args[0]
+        if function in FILLS and (tensor := args[0] if args else kwargs["tensor"]).is_meta:
+            return tensor
         return function(*args, **(kwargs or {}))
 
 

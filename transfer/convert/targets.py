@@ -233,7 +233,7 @@ ROWS = (
         "detectron2",
         (".pkl", ".pth"),
         _detectron2,
-        lambda network, images: [network(images)[f"res{index}"] for index in range(2, 6)],
+        lambda network, images: list(map(network(images).get, ("res2", "res3", "res4", "res5"))),
         container="model",
         beside={"__author__": "masktransfer", "matching_heuristics": True},
         orders=("RGB", "BGR"),
