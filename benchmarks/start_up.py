@@ -55,7 +55,7 @@ def listed(root: Path, repeats: int) -> list[figures.Figure]:
         {
             "path objects": lambda: sorted(path for path in root.rglob("*") if path.suffix == ".JPEG"),
             "made": lambda: ImageFolder(config),
-            "taken": lambda: pickle.loads(made),  # noqa: S301  # made above
+            "taken": lambda: pickle.loads(made),  # noqa: S301 - made above
         },
         repeats,
     )

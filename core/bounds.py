@@ -5,7 +5,7 @@ amount of memory. Every limit is far above what a real file needs, and each refu
 """
 
 import contextlib
-import io
+import itertools
 import json
 import pickletools
 import re
@@ -23,6 +23,7 @@ from core.errors import InputError
 from core.files import FileError
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL import Image
 
 STEPS = 500_000  # operations of a pickle; a checkpoint of a ResNet-50 and its optimizer has 50,000, a file of CIFAR-100 250,000
@@ -32,7 +33,10 @@ DEPTH = 100  # of lists and mappings in each other
 TEXT = 4 * 2**20  # bytes of a config
 IMAGE, MOST_PIXELS = 2**30, 2**26  # bytes and pixels of an image; a few bytes can stand for many pixels
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF")  # Pillow has others that start programs, as EPS does
-MAT = 64 * 2**20  # bytes that an array of a MATLAB file may unpack to
+MAT = 16 * 2**20  # bytes that the arrays of a MATLAB file may unpack to
+MAT_STRUCTURE, MAT_ARRAY, MAT_PACKED = 2, 14, 15  # a class of arrays, and two types of elements
+MAT_NUMBERS = dict(zip(range(6, 16), ("f8", "f4", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8"), strict=True))
+MAT_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 JSON_TEXT = 512 * 2**20  # bytes of a JSON file; the annotations of COCO's training set have 450 MB
 
 
@@ -250,21 +254,68 @@ def image(path: Path, formats: tuple[str, ...] = FORMATS) -> Iterator["Image.Ima
         raise FileError(f"{path} is truncated or not an image ({error}); copy or download it again") from error
 
 
-def mat(path: Path, *names: str) -> dict[str, Any]:
-    """Return arrays of a MATLAB file; raise FileError when it is damaged, of another form, or unpacks to far too much."""
-    from scipy.io import loadmat  # here: SciPy loads for a second
+def mat(path: Path, *names: str) -> "np.ndarray[Any, Any]":
+    """Return the numbers that a MATLAB file (versions 5 to 7) has under a name, or under those of a structure and its field.
 
-    data = regular(path, TEXT, "a file of MATLAB")
+    Nothing larger is made than what the file holds, unpacked to MAT bytes at most. Raises FileError when it is damaged or holds
+    no such array. The form is that of MathWorks' "MAT-File Format".
+    """
+    import numpy as np  # here: a report needs none
+
+    data = memoryview(regular(path, TEXT, "a file of MATLAB"))
     try:
-        place = 128  # behind the header there are elements: kind, bytes, content; kind 15 is compressed by zlib
-        while place + 8 <= len(data):
-            kind, size = struct.unpack_from("<II", data, place)
-            if kind == 15 and len(zlib.decompressobj().decompress(data[place + 8 : place + 8 + size], MAT + 1)) > MAT:
-                raise ValueError(f"an array of more than {MAT:,} bytes")
-            place += 8 + size
-        return dict(loadmat(io.BytesIO(data), variable_names=list(names) or None))
+        if data[126:128] != b"IM":
+            raise ValueError("not of version 5 to 7 with the lower byte first")
+        parts = _mat_elements(data[128:], packed=True)
+        while True:
+            kind, dims, name, inside = _mat_array(next(parts))
+            if names[0] not in ("", name):
+                continue
+            if not (names := names[1:]):
+                break
+            if kind != MAT_STRUCTURE or any(size != 1 for size in dims):
+                raise ValueError(f"{name} is no structure")
+            (length,), fields = struct.unpack("<i", next(inside)[1]), bytes(next(inside)[1])
+            place = [fields[i : i + length].rstrip(b"\0") for i in range(0, min(len(fields), TEXT // 64), length)]
+            parts, names = itertools.islice(inside, place.index(names[0].encode()), None), ("", *names[1:])
+        of, content = next(inside)
+        if kind not in MAT_NUMBERS or of not in MAT_TYPES:
+            raise ValueError("an array that holds no numbers")
+        return np.frombuffer(content, "<" + MAT_TYPES[of]).reshape(dims, order="F").astype(MAT_NUMBERS[kind])
     except Exception as error:  # a damaged file can raise anything
-        raise FileError(f"{path} is damaged or no file of MATLAB ({error}); copy or download it again") from error
+        told = str(error) or "an array is missing"
+        raise FileError(f"{path} is damaged or no file of MATLAB ({told}); copy or download it again") from error
+
+
+def _mat_elements(data: memoryview, packed: bool = False) -> Iterator[tuple[int, memoryview]]:
+    """Yield type and content of each element; those that are ``packed`` by zlib are unpacked."""
+    place, left = 0, MAT
+    while place + 8 <= len(data):
+        kind, size = struct.unpack_from("<II", data, place)
+        start = place + (4 if kind >> 16 else 8)  # a small one has type, size and content in eight bytes
+        kind, size = (kind & 0xFFFF, kind >> 16) if kind >> 16 else (kind, size)
+        if start + size > len(data):
+            raise ValueError("it is truncated")
+        place = start + size + (0 if kind == MAT_PACKED else -(start + size) % 8)
+        content = data[start : start + size]
+        if packed and kind == MAT_PACKED:
+            content = memoryview(zlib.decompressobj().decompress(content, left + 1))
+            left -= len(content)
+            if left < 0:
+                raise ValueError(f"arrays of more than {MAT:,} bytes")
+            yield from _mat_elements(content)
+        else:
+            yield kind, content
+
+
+def _mat_array(element: tuple[int, memoryview]) -> tuple[int, tuple[int, ...], str, Iterator[Any]]:
+    """Return an array's class, dimensions and name, and the elements with its content."""
+    if element[0] != MAT_ARRAY:
+        raise ValueError(f"an element of type {element[0]} in place of an array")
+    inside = _mat_elements(element[1])
+    flags, dims, name = (next(inside)[1] for _ in range(3))
+    sizes = struct.unpack(f"<{len(dims) // 4}i", dims)
+    return struct.unpack_from("<I", flags)[0] & 0xFF, sizes, bytes(name).decode("latin-1"), inside
 
 
 LARGEST = 1e15  # a number beyond is no measurement, and overflows what is computed with it

@@ -189,7 +189,7 @@ def from_main(make: Callable[[], T]) -> T:
     sent = [_pickled(made) if is_main() else None]
     dist.broadcast_object_list(sent, src=0)
     if not is_main():
-        made = pickle.loads(sent[0]) if sent[0] else [make(), None]  # noqa: S301  # from our own first process
+        made = pickle.loads(sent[0]) if sent[0] else [make(), None]  # noqa: S301 - from our own first process
     if made[1] is not None:
         raise made[1]
     return made[0]

@@ -148,13 +148,13 @@ Opened = Callable[[int], tuple[BinaryIO, int, int]]
 def _http(url: str) -> tuple[str, Opened]:
     """Return what the server says of the file's state, and how to read it."""
     asked = urllib.request.Request(url, method="HEAD")  # noqa: S310 - http or https
-    with urllib.request.urlopen(asked, timeout=TIMEOUT) as answer:  # noqa: S310
+    with urllib.request.urlopen(asked, timeout=TIMEOUT) as answer:  # noqa: S310 - the same
         state = "|".join(str(answer.headers.get(key)) for key in ("ETag", "Last-Modified", "Content-Length"))
 
     def opened(first: int) -> tuple[BinaryIO, int, int]:
         ranged = {"Range": f"bytes={first}-"} if first else {}
-        asked = urllib.request.Request(url, headers=ranged)  # noqa: S310
-        answer = urllib.request.urlopen(asked, timeout=TIMEOUT)  # noqa: S310
+        asked = urllib.request.Request(url, headers=ranged)  # noqa: S310 - the same
+        answer = urllib.request.urlopen(asked, timeout=TIMEOUT)  # noqa: S310 - the same
         first = first if answer.status == 206 else 0
         return answer, first, first + int(answer.headers.get("Content-Length") or 0)
 

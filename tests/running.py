@@ -62,6 +62,19 @@ def truncated(file: Path) -> Iterator[Path]:
         file.write_bytes(whole)
 
 
+def refused(run: Run, changed: Sequence[Any], key: str, folder: Path, **environment: str) -> None:
+    """See that a tool refuses to go on in a folder under changed settings, naming the key, and where the folder's are lost."""
+    settings = folder / "settings.json"
+    kept = settings.read_bytes()
+    for left, told in ((kept, key), (None, "no settings.json tells them")):
+        if left is None:
+            settings.unlink()
+        said = run(*changed, check=2, **environment).stderr.splitlines()[-1]
+        assert f"{folder} holds a run of other settings (different: {told}); choose another " in said
+        assert (settings.read_bytes() if settings.exists() else None) == left
+    settings.write_bytes(kept)
+
+
 def same(one: Path, other: Path) -> None:
     """Compare what trains of two checkpoints bit for bit: weights, optimizer, schedule, how far they are."""
     from core.weights_file import read_weights_file

@@ -326,11 +326,7 @@ def fed(proof: Proof) -> None:
             Image.fromarray(pixels).resize((500, 375), Image.Resampling.BICUBIC).save(
                 folder / f"{number}.jpg", quality=90
             )
-        options = [
-            f"views.size={size}",
-            "run.precision=bf16",
-            "run.channels_last=true",
-        ]
+        options = [f"views.size={size}", "run.precision=bf16", "run.channels_last=true"]
         options += [
             f"method={{name: moco, queue: {images * 16}, split_bn: {max(images // 32, 1)}}}",
             f"train.batch_size={images}",

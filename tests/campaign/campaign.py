@@ -24,6 +24,7 @@ import tarfile
 import tempfile
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,23 +85,8 @@ def flipped(chance: random.Random, data: bytes) -> bytes:
 
 def value(chance: random.Random, depth: int = 0) -> Any:
     """Make a value that a reader does not expect."""
-    odd = [
-        None,
-        True,
-        -1,
-        0,
-        10**400,
-        2**63,
-        1e308,
-        -1e-308,
-        float("nan"),
-        float("inf"),
-        "",
-        "\ud800",
-        "a" * 5000,
-        "../../x",
-        "\0",
-    ]
+    odd: list[Any] = [None, True, -1, 0, 10**400, 2**63, 1e308, -1e-308, float("nan"), float("inf"), "", "\ud800"]
+    odd += ["a" * 5000, "../../x", "\0"]
     kind = chance.randrange(10)
     if kind < 7 or depth > 3:
         return chance.choice(odd)
@@ -160,10 +146,8 @@ def weights(chance: random.Random) -> bytes:
     if kind < 3:
         return flipped(chance, buffer.getvalue())
     if kind == 3:
-        torch.save(
-            {"a": torch.zeros(1).expand(chance.choice([10**6, 10**12]), chance.choice([1, 10**5]))},
-            buffer := io.BytesIO(),
-        )
+        huge = torch.zeros(1).expand(chance.choice([10**6, 10**12]), chance.choice([1, 10**5]))
+        torch.save({"a": huge}, buffer := io.BytesIO())
         return buffer.getvalue()
     with zipfile.ZipFile(buffer) as old, zipfile.ZipFile(new := io.BytesIO(), "w", chance.choice([0, 8])) as archive:
         for name in old.namelist():
@@ -175,10 +159,8 @@ def weights(chance: random.Random) -> bytes:
 
 def safetensors(chance: random.Random) -> bytes:
     """Make a safetensors file with a header that lies."""
-    header = {
-        "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
-        "__metadata__": {"recipe": json.dumps(value(chance))},
-    }
+    header = {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
+    header["__metadata__"] = {"recipe": json.dumps(value(chance))}
     if chance.random() < 0.7:
         header["a"] = mutated(chance, header["a"])
     text = json.dumps(header).encode()
@@ -188,12 +170,8 @@ def safetensors(chance: random.Random) -> bytes:
 
 def metadata(chance: random.Random) -> bytes:
     """Make a checkpoint of ours whose progress, config or recipe is not what it should be."""
-    whole = {
-        "format": checkpoint.RUN,
-        "version": 1,
-        "config": {"backbone": {"name": "resnet"}},
-        "progress": {"step": 3, "epoch": 1},
-    }
+    whole = {"format": checkpoint.RUN, "version": 1, "config": {"backbone": {"name": "resnet"}}}
+    whole["progress"] = {"step": 3, "epoch": 1}
     torch.save({**mutated(chance, whole), "method": {}, "recipe": value(chance)}, buffer := io.BytesIO())
     return buffer.getvalue()
 
@@ -219,20 +197,17 @@ def tar(chance: random.Random) -> bytes:
     """Make a tar with odd names, links, devices and sizes."""
     with tarfile.open(fileobj=(buffer := io.BytesIO()), mode="w") as archive:
         for number in range(chance.randrange(1, 5)):
-            member = tarfile.TarInfo(
-                chance.choice(["a.jpg", "../a.jpg", "/etc/x.png", "a.cls", "n/a.jpg"]) + str(number)
-            )
-            member.type = chance.choice(
-                [tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE]
-            )
+            names = ["a.jpg", "../a.jpg", "/etc/x.png", "a.cls", "n/a.jpg"]
+            member = tarfile.TarInfo(chance.choice(names) + str(number))
+            kinds = [tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE]
+            member.type = chance.choice(kinds)
             member.linkname = "/etc/passwd"
             member.size = 4 if member.isreg() else 0
             archive.addfile(member, io.BytesIO(b"abcd"))
     data = bytearray(buffer.getvalue())
     if chance.random() < 0.5:  # a size below zero, or of any kind, with a checksum that fits
-        data[124:136] = chance.choice(
-            [b"\xff" * 12, b"\x80" + b"\xff" * 11, b"77777777777\0", b"\xff" * 8 + b"\xfe\0\0\0"]
-        )
+        sizes = [b"\xff" * 12, b"\x80" + b"\xff" * 11, b"77777777777\0", b"\xff" * 8 + b"\xfe\0\0\0"]
+        data[124:136] = chance.choice(sizes)
         data[148:156] = b" " * 8
         data[148:156] = f"{sum(data[:512]):06o}\0 ".encode()
         return bytes(data)
@@ -241,10 +216,8 @@ def tar(chance: random.Random) -> bytes:
 
 def picture(chance: random.Random) -> bytes:
     """Make an image that is damaged, of a format that starts programs, or says that it is huge."""
-    image, kind = (
-        Image.fromarray(np.random.default_rng(0).integers(0, 255, (24, 24, 3), dtype=np.uint8)),
-        chance.randrange(3),
-    )
+    pixels = np.random.default_rng(0).integers(0, 255, (24, 24, 3), dtype=np.uint8)
+    image, kind = Image.fromarray(pixels), chance.randrange(3)
     image.save(buffer := io.BytesIO(), chance.choice(["PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM"]))
     if kind == 0:
         return b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(%pipe%touch " + RAN.encode() + b") (w) file\n%%EOF\n"
@@ -261,10 +234,8 @@ def text_of_yaml(chance: random.Random) -> bytes:
         return f"a: !!python/object/apply:os.system ['touch {RAN}']\n".encode()
     if kind == 1:
         names = [f"a{number}" for number in range(chance.randrange(8, 40))]
-        rows = [
-            f"{name}: &{name} [{', '.join([f'*{names[i - 1]}'] * 9) if i else 'x'}]" for i, name in enumerate(names)
-        ]
-        return "\n".join(rows).encode()
+        parts = [", ".join([f"*{names[i - 1]}"] * 9) if i else "x" for i in range(len(names))]
+        return "\n".join(f"{name}: &{name} [{part}]" for name, part in zip(names, parts, strict=True)).encode()
     if kind == 2:
         return "\n".join(["a0: x" * 3, *(f"a{i}: {f'${{a{i - 1}}}' * 9}" for i in range(1, 30))]).encode()
     if kind == 3:
@@ -273,9 +244,8 @@ def text_of_yaml(chance: random.Random) -> bytes:
         base = chance.choice(["/dev/zero", "/", "http://127.0.0.1:9/x", "x.yaml", 3, None, [[]]])
         return yaml.safe_dump({"_base_": base}).encode()
     if kind == 5:
-        return yaml.safe_dump(mutated(chance, {"train": {"epochs": 3, "lr": 0.1}, "data": {"name": "cifar"}})).encode(
-            "utf-8", "replace"
-        )
+        values = mutated(chance, {"train": {"epochs": 3, "lr": 0.1}, "data": {"name": "cifar"}})
+        return yaml.safe_dump(values).encode("utf-8", "replace")
     return flipped(chance, b"name: a\ntrain: {epochs: 3}\nlist: [1, 2, {x: ${oc.env:HOME}}]\n")
 
 
@@ -290,11 +260,8 @@ def annotations(chance: random.Random) -> bytes:
         "iscrowd": 0,
         "segmentation": {"counts": "1"},
     }
-    whole = {
-        "images": {"id": 1, "file_name": "a.jpg", "height": 8, "width": 8},
-        "annotations": box,
-        "categories": {"id": 1, "name": "c"},
-    }
+    image = {"id": 1, "file_name": "a.jpg", "height": 8, "width": 8}
+    whole = {"images": image, "annotations": box, "categories": {"id": 1, "name": "c"}}
     values = mutated(chance, whole)
     return json.dumps({key: [part] for key, part in values.items()} if chance.random() < 0.8 else values).encode()
 
@@ -305,6 +272,32 @@ def annotation(chance: random.Random) -> bytes:
     bomb = f"<!DOCTYPE a [{''.join(rows)}]><annotation>&a11;</annotation>".encode()
     plain = b"<annotation><object><name>c</name></object></annotation>"
     return chance.choice([bomb, flipped(chance, plain), b"<a>" * 100_000])
+
+
+def matlab(chance: random.Random) -> bytes:
+    """Make a file of MATLAB: damaged, or with arrays, structures and cells that say they are huge, deep or of many parts."""
+
+    def element(kind: int, content: bytes) -> bytes:
+        return struct.pack("<II", kind, len(content)) + content + bytes(-len(content) % 8)
+
+    def array(kind: int, dims: tuple[int, ...], *content: bytes, name: bytes = b"") -> bytes:
+        flags = element(6, struct.pack("<II", kind, 0)) + element(5, struct.pack(f"<{len(dims)}i", *dims))
+        return element(14, flags + element(1, name) + b"".join(content))
+
+    number, inside, kind = array(9, (1, 1), element(2, b"\1")), b"", chance.randrange(5)
+    sizes = tuple(chance.choice([1, 2**10, 2**24, 2**31 - 1, -1]) for _ in range(chance.choice([1, 2, 3, 40])))
+    names = element(5, struct.pack("<i", chance.choice([1, 13, 32, 0, -1])))
+    names += element(1, b"Segmentation\0".ljust(32) * 9)
+    if kind < 3:
+        of = chance.choice([1, 2, 4, chance.randrange(1, 19)])
+        inside = array(of, sizes, *[names] * (of in (2, 3)), *[number] * chance.choice([1, 9, 10**4]), name=b"GTcls")
+    elif kind == 3:
+        inside = array(2, (1, 1), names, element(14, bytes(chance.choice([10**6, 3 * 10**7]))), name=b"GTcls")
+    for _ in range(0 if kind < 4 else chance.choice([100, 3000])):
+        inside = array(chance.choice([1, 2]), (1, 1), *[names] * chance.randrange(2), inside, name=b"GTcls")
+    inside = chance.choice([inside, element(15, zlib.compress(inside))]) * chance.choice([1, 1, 20])
+    data = bytes(124) + b"\0\1IM" + inside
+    return flipped(chance, data) if chance.random() < 0.3 else data[: 10**7]
 
 
 GOOD = {
@@ -322,12 +315,8 @@ def folder_of_results(chance: random.Random) -> bytes:
     summary = mutated(
         chance, {"status": "finished", "seconds": 3.0, "images_per_second": 2.0, "forwards_per_step": {"query": 2}}
     )
-    described = {
-        "name": "s",
-        "baseline": "good",
-        "checkpoints": [{"label": "bad", "name": "bad", "runs": ["pre"]}],
-        "items": [],
-    }
+    described = {"name": "s", "baseline": "good", "items": []}
+    described["checkpoints"] = [{"label": "bad", "name": "bad", "runs": ["pre"]}]
     files = {f"good{n}/result.json": json.dumps(GOOD | {"trial": n, "metrics": {"bbox/AP": 1.0 + n}}) for n in range(2)}
     files |= {
         "bad/result.json": result(chance).decode(errors="replace"),
@@ -432,6 +421,7 @@ KINDS: dict[str, tuple[int, str, Maker, Callable[[Path], Any]]] = {
     "YAML": (150, "x.yaml", text_of_yaml, config.load),
     "COCO annotations": (100, "x.json", annotations, _coco),
     "XML annotations": (50, "x.xml", annotation, _xml),
+    "MATLAB's files": (60, "x.mat", matlab, lambda path: bounds.mat(path, "GTcls", "Segmentation")),
     "reports, in every form and export": (100, "x.jsonl", folder_of_results, _report),
     "conversions": (60, "x.pth", source, _convert),
 }
@@ -556,17 +546,11 @@ def damaged(count: int, chance: random.Random, scratch: Path) -> Iterator[str]:
         (place / name).write_bytes(flipped(chance, (place / name).read_bytes()))
         fault = in_child(functools.partial(_go_on, small, place))
         last = place / "checkpoints" / "last.pth"
-        if (
-            not fault
-            and (place / "summary.json").exists()
-            and json.loads((place / "summary.json").read_text())["steps"] == 12
-        ):
+        summary = place / "summary.json"
+        if not fault and summary.exists() and json.loads(summary.read_text())["steps"] == 12:
             made = checkpoint.load(last)["method"]
-            fault = (
-                ""
-                if all(torch.equal(value, made[key]) for key, value in end.items())
-                else f"{name}: not as undisturbed"
-            )
+            if not all(torch.equal(value, made[key]) for key, value in end.items()):
+                fault = f"{name}: not as undisturbed"
         yield fault
         shutil.rmtree(place)
 
@@ -643,9 +627,8 @@ def _evaluated(last: str) -> Callable[[Path], Any]:
     def made(place: Path) -> Any:
         parts = read_weights_file(place / last)
         kept = ("model", "state_dict", "optimizer", "scheduler", "param_schedulers", "iteration")
-        return _digest({key: parts.get(key) for key in kept}), json.loads((place / "evaluation.json").read_text())[
-            "metrics"
-        ]
+        measured = json.loads((place / "evaluation.json").read_text())["metrics"]
+        return _digest({key: parts.get(key) for key in kept}), measured
 
     return made
 
@@ -663,9 +646,8 @@ def _suite(place: Path) -> Any:
 def _digest(value: Any) -> Any:
     """Return plain values that are equal where two checkpoints are equal bit for bit."""
     if isinstance(value, torch.Tensor):
-        return hashlib.sha256(
-            value.contiguous().view(torch.uint8 if value.ndim else value.dtype).numpy().tobytes()
-        ).hexdigest()
+        plain = value.contiguous().view(torch.uint8 if value.ndim else value.dtype)
+        return hashlib.sha256(plain.numpy().tobytes()).hexdigest()
     if isinstance(value, dict):
         return {key: _digest(part) for key, part in value.items()}
     return [_digest(part) for part in value] if isinstance(value, list | tuple) else value
@@ -674,9 +656,12 @@ def _digest(value: Any) -> Any:
 def main() -> int:
     """Run the whole campaign, or the rows that are named, and print the table; end with 1 when anything is not clean."""
     began, rows = time.monotonic(), []
-    before = subprocess.run(
-        ["git", "--no-optional-locks", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True
-    ).stdout
+
+    def state() -> str:
+        asked = ["git", "--no-optional-locks", "status", "--porcelain"]
+        return subprocess.run(asked, cwd=ROOT, capture_output=True, text=True).stdout
+
+    before = state()
 
     def tell(name: str, faults: list[str]) -> None:
         told = collections.Counter(filter(None, faults))
@@ -702,13 +687,8 @@ def main() -> int:
         for name, victim in (victims(scratch) if any(map(asked, VICTIMS)) else {}).items():
             if asked(name):
                 tell(name, list(kills(victim, random.Random(1), scratch / name.split()[-1])))
-    after = subprocess.run(
-        ["git", "--no-optional-locks", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True
-    ).stdout
-    tell(
-        "the checkout and the working directory afterwards",
-        ["" if after == before and not Path(RAN).exists() else "changed"],
-    )
+    changed = state() != before or Path(RAN).exists()
+    tell("the checkout and the working directory afterwards", ["changed" if changed else ""])
     print("\n| input | tried | clean | faults |\n|---|---|---|---|")
     for row in rows:
         print(f"| {' | '.join(map(str, row))} |")

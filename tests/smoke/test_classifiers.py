@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from core.errors import InputError
 from core.provenance import ROOT
 from transfer.convert import random_init
 from transfer.convert.convert import convert
@@ -72,6 +73,11 @@ def test_each_kind_of_benchmark_runs_and_learns_to_tell_dim_from_bright(folder, 
     assert json.loads((folder / "run" / "evaluation.json").read_text())["metrics"] == found["metrics"]
     effective, published = found["recipe"]["effective"], found["recipe"]["published"]
     assert (effective == published) == (kind == "cached")
+    (folder / "run" / "last_checkpoint").touch()
+    for message in ("different: --seed", "different: no settings.json tells them"):
+        with pytest.raises(InputError, match=rf"run holds a run of other settings \({message}\); choose another"):
+            run(ROOT / CONFIGS / config, folder / "w.pth", folder / "run", 1001, options=["workers=0", *options])
+        (folder / "run" / "settings.json").unlink(missing_ok=True)
     if kind in ("knn", "cached"):  # the nearest image is the image itself
         assert found["metrics"]["knn1/top1" if kind == "knn" else "linear/top1"] == 100.0
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from running import Run, end_when, same, truncated
+from running import Run, end_when, refused, same, truncated
 
 from core.backbones.resnet import ResNet
 from core.checkpoint import save_backbone
@@ -97,6 +97,8 @@ def test_killed_and_gone_on_with_equals_undisturbed_bit_for_bit_and_is_evaluated
     assert logged(killed) == logged(whole)
     same(whole / "model_final.pth", killed / "model_final.pth")
 
+    changed = (TOOL, *options, "SOLVER.BASE_LR", 0.001, "OUTPUT_DIR", killed)
+    refused(run_tool, changed, "SOLVER.BASE_LR", killed, **environment)
     other = ("SOLVER.MAX_ITER", 12, "SOLVER.BASE_LR", 0.001, "SOLVER.IMS_PER_BATCH", 1, "OUTPUT_DIR", killed)
     said = run_tool(TOOL, "--resume", *options, *other, **environment).stderr
     assert "SOLVER.BASE_LR" in said

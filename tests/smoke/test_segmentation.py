@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from running import end_when, same, truncated
+from running import end_when, refused, same, truncated
 
 from core.backbones.resnet import ResNet
 from core.shapes import CLASSES
@@ -111,6 +111,8 @@ def test_killed_and_resumed_equals_undisturbed_bit_for_bit(world: Path, tmp_path
     assert [path.name for path in killed.glob("iter_*.pth")] == [f"iter_{STEPS}.pth"]
     same(whole / f"iter_{STEPS}.pth", killed / f"iter_{STEPS}.pth")
 
+    changed = [TOOL, *own_norms(world, tmp_path, killed), "optim_wrapper.optimizer.lr=0.0025"]
+    refused(run_tool, changed, "optim_wrapper.optimizer.lr", killed, **environment)
     other = own_norms(world, tmp_path, killed, "--resume", "--scaling", "linear")
     other = [argument.replace(f"max_iters={STEPS}", "max_iters=9") for argument in other]
     told = run_tool(TOOL, *other, "optim_wrapper.optimizer.lr=0.0025", **environment)

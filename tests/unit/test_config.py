@@ -56,8 +56,7 @@ def test_a_config_that_is_its_own_base_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
-    [("a: [1", "not valid YAML"), ("- 1", "not a mapping"), ("_base_: none.yaml", "a _base_ of")],
+    ("text", "message"), [("a: [1", "not valid YAML"), ("- 1", "not a mapping"), ("_base_: none.yaml", "a _base_ of")]
 )
 def test_an_unreadable_config_is_named(tmp_path, text, message):
     with pytest.raises(InputError, match=message):

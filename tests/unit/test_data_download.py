@@ -15,16 +15,12 @@ import numpy as np
 import pytest
 from made_data import PHOTO, below, by_hand, pack
 from PIL import Image
-from scipy.io import savemat
+from scipy.io import loadmat, savemat
 
+from core import bounds
 from core.data import _cifar_batches
 from core.errors import InputError
-from transfer.datasets import (
-    class_folders,
-    download,
-    published,
-    voc,
-)
+from transfer.datasets import class_folders, download, published, voc
 from transfer.datasets.checking import require
 from transfer.datasets.download import Archive, Unreachable
 
@@ -470,6 +466,24 @@ def test_sbd_gives_the_lists_and_masks_outside_vocs_train_and_val(monkeypatch, t
     (folder / "SegmentationClassAug" / "c.png").unlink()
     with pytest.raises(ValueError, match=r"SegmentationClassAug/c\.png is missing"):
         require(folder, "Segmentation/aug")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("kind", ["f8", "f4", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8"])
+def test_numbers_of_matlab_are_read_as_scipy_reads_them(kind, packed, tmp_path):
+    numbers = np.arange(24).reshape(2, 3, 4).astype(kind)
+    kept = {"other": "text", "one": numbers, "all": {"x": 1.5, "inside": numbers[0], "last": {"deep": numbers[1, :1]}}}
+    savemat(tmp_path / "a.mat", kept, do_compression=packed)
+    for names in (("one",), ("all", "inside"), ("all", "last", "deep")):
+        wanted = loadmat(tmp_path / "a.mat")[names[0]]
+        for name in names[1:]:
+            wanted = wanted[name][0, 0]
+        found = bounds.mat(tmp_path / "a.mat", *names)
+        assert found.dtype == wanted.dtype
+        assert np.array_equal(found, wanted)
+    for names in (("none",), ("other",), ("one", "x"), ("all", "y"), ("all",)):
+        with pytest.raises(InputError, match=r"a\.mat is damaged or no file of MATLAB \("):
+            bounds.mat(tmp_path / "a.mat", *names)
 
 
 def test_damaged_sbd_masks_leave_voc_as_it_was(monkeypatch, tmp_path):

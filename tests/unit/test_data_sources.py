@@ -32,15 +32,7 @@ from core.plugins import find
 from core.shapes import CLASSES, FAVOURITES, MIN_VISIBLE, render
 from core.textures import TEXTURES
 from transfer import benchmarks
-from transfer.datasets import (
-    ade20k,
-    cityscapes,
-    class_folders,
-    coco,
-    download,
-    listed,
-    published,
-)
+from transfer.datasets import ade20k, cityscapes, class_folders, coco, download, listed, published
 from transfer.datasets.checking import require
 from transfer.datasets.shapes import jpeg
 

@@ -87,10 +87,10 @@ def detection_facts(cfg: Any, name: Name) -> dict[str, bool]:
     if not name["family"]:
         facts["stride"] = resnet.STRIDE_IN_1X1 is False
         facts["depth"] = name["depth"] == resnet.DEPTH
-        facts["width"] = (
-            name["width"],
-            name["width"] * (1 if name["depth"] < 50 else 4),
-        ) == (resnet.STEM_OUT_CHANNELS, resnet.RES2_OUT_CHANNELS)
+        facts["width"] = (name["width"], name["width"] * (1 if name["depth"] < 50 else 4)) == (
+            resnet.STEM_OUT_CHANNELS,
+            resnet.RES2_OUT_CHANNELS,
+        )
         facts["norms trained and synchronised"] = (
             "naiveSyncBN" if name["variant"] == "-naivesyncbn" else "SyncBN"
         ) == resnet.NORM

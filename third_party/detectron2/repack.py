@@ -30,7 +30,7 @@ DIST_INFO = f"{PROJECT['name']}-{PROJECT['version']}.dist-info"
 # file -> (text that must occur exactly once, its replacement, why)
 PATCHES: dict[str, list[tuple[str, str, str]]] = {
     "detectron2/__init__.py": [
-        ('__version__ = "0.7.2"', '__version__ = "0.6"', "the version upstream gives this commit"),
+        ('__version__ = "0.7.2"', '__version__ = "0.6"', "the version upstream gives this commit")
     ],
     "detectron2/model_zoo/model_zoo.py": [
         ("import pkg_resources\n", "import importlib.resources\n", "pkg_resources left setuptools in version 81"),
@@ -45,10 +45,10 @@ PATCHES: dict[str, list[tuple[str, str, str]]] = {
             "np.array(Image.open(f), copy=copy, dtype=dtype)",
             "np.asarray(Image.open(f), dtype=dtype)",
             "numpy 2 raises on copy=False",
-        ),
+        )
     ],
     "detectron2/layers/mask_ops.py": [
-        ("np.array(mask, copy=False)", "np.asarray(mask)", "numpy 2 raises on copy=False"),
+        ("np.array(mask, copy=False)", "np.asarray(mask)", "numpy 2 raises on copy=False")
     ],
 }
 

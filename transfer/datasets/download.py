@@ -55,14 +55,7 @@ class Interrupted(Exception):
     """The connection ended before the file did."""
 
 
-NETWORK = (
-    urllib.error.URLError,
-    Interrupted,
-    http.client.HTTPException,
-    TimeoutError,
-    ConnectionError,
-    ssl.SSLError,
-)
+NETWORK = (urllib.error.URLError, Interrupted, http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError)
 
 
 def obtain(archives: Sequence[Archive], folder: Path, login: str = "") -> list[Path]:

@@ -37,9 +37,9 @@ def _caltech(source: Path) -> Iterator[Entry]:
 
 
 def _flowers(source: Path) -> Iterator[Entry]:
-    labels, splits = bounds.mat(source / "imagelabels.mat", "labels")["labels"][0], bounds.mat(source / "setid.mat")
+    labels = bounds.mat(source / "imagelabels.mat", "labels").ravel()
     for key, split in (("trnid", "train"), ("valid", "train"), ("tstid", "val")):
-        for number in splits[key][0]:
+        for number in bounds.mat(source / "setid.mat", key).ravel():
             yield split, f"image_{int(number):05d}.jpg", f"{int(labels[int(number) - 1]):03d}"
 
 
@@ -113,7 +113,7 @@ def _link(name: str, source: Path, folder: Path) -> None:
             link = folder / split / label / file.replace("/", "_")
             link.parent.mkdir(parents=True, exist_ok=True)
             os.symlink(image, link)
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+    except (OSError, ValueError, KeyError, IndexError, TypeError, OverflowError) as error:
         raise InputError(
             f"{source} is not the unpacked download of {name} ({type(error).__name__}: {error}); give its folder"
         ) from error

@@ -10,16 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from core.errors import InputError
-from transfer.datasets import (
-    Counts,
-    ade20k,
-    cityscapes,
-    class_folders,
-    coco,
-    download,
-    files,
-    voc,
-)
+from transfer.datasets import Counts, ade20k, cityscapes, class_folders, coco, download, files, voc
 from transfer.datasets.download import Archive
 
 

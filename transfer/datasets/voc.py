@@ -366,10 +366,7 @@ def _select(name: str) -> str | None:
 
 def _read_mask(path: Path) -> Labels:
     """Read the class map of an SBD file, uint8 [height, width]."""
-    try:
-        labels = np.asarray(bounds.mat(path, "GTcls")["GTcls"]["Segmentation"][0, 0])
-    except (ValueError, KeyError, TypeError, IndexError, NotImplementedError) as error:
-        raise InputError(f"{path.name} of SBD is missing or damaged ({error}); download the archive again") from error
+    labels = bounds.mat(path, "GTcls", "Segmentation")
     if labels.ndim != 2 or labels.dtype != np.uint8 or labels.max() > len(CLASSES):
         raise InputError(f"{path.name} of SBD holds no map of the {len(CLASSES)} classes; download the archive again")
     return labels

@@ -117,12 +117,7 @@ def resnet(recipe: Recipe) -> nn.Module:
 
 
 def _resnet_facts(recipe: Recipe) -> dict[str, Any]:
-    return {
-        "style": recipe.style,
-        "depth": recipe.depth,
-        "base_channels": recipe.width,
-        "stem_channels": recipe.width,
-    }
+    return {"style": recipe.style, "depth": recipe.depth, "base_channels": recipe.width, "stem_channels": recipe.width}
 
 
 def _convnext_facts(recipe: Recipe) -> dict[str, Any]:
