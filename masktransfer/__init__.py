@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from transfer.convert.convert import Proof
     from transfer.report.model import Report
     from transfer.results import Result
+    from transfer.suite.items import Item
     from transfer.suite.settings import Suite
 
 __all__ = ["InputError", "convert", "evaluate", "load_backbone", "predict", "report", "run_suite"]
@@ -108,6 +109,18 @@ def report(results: Path | str, *, baseline: str | None = None, out: Path | str 
         if out is not None:
             write(made, Path(out))
         return made
+
+
+def refused(item: Item) -> str:
+    """Return why a suite's pre-training could not start, or an empty text."""
+    from pretrain.setup import check
+
+    script = next(place for place, word in enumerate(item.command) if word.endswith("run.py"))
+    try:
+        check(Path(item.command[script + 1]), item.command[script + 2 :], item.devices)
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def check_pretraining(settings: Suite) -> None:

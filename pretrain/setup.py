@@ -1,5 +1,7 @@
 """From a config file to a trainer that stands where the run's last checkpoint left it."""
 
+import contextlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -45,14 +47,8 @@ def make_trainer(path: Path, overrides: Sequence[str] = ()) -> Trainer:
     device = choose_device(settings)
     if settings.run.threads:
         torch.set_num_threads(settings.run.threads)
-    tracking.check(settings.run.trackers)
     distributed.start(device)
-    try:
-        objective, pairs = build_parts(settings)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    check_bf16(settings.run.precision, objective.method.key_backbone, settings.views.size, device)
-    knn = OnlineKnn(settings.monitor, settings.views, settings.train.workers) if settings.monitor.every else None
+    objective, pairs, knn = _fitting(path, settings, device)
     folder = settings.run.folder or Path("runs") / path.stem
     if distributed.is_main() and folder.resolve() not in _held:
         _held[folder.resolve()] = hold(folder, WORKERS_OUTLIVE)
@@ -74,6 +70,32 @@ def make_trainer(path: Path, overrides: Sequence[str] = ()) -> Trainer:
         if trainer.step:
             print(f"going on at step {trainer.step} of {trainer.total} from {last}", file=sys.stderr)
     return trainer
+
+
+def check(path: Path, overrides: Sequence[str], processes: int) -> None:
+    """Raise InputError for what ``make_trainer`` would refuse on this machine in each of so many processes; write nothing."""
+    settings = config.parse(PretrainSettings, config.load(path, overrides), path)
+    device = choose_device(settings)
+    with contextlib.redirect_stderr(io.StringIO()):  # what a run says of its choices
+        objective, pairs, knn = _fitting(path, settings, device, processes)
+    folder = settings.run.folder or Path("runs") / path.stem
+    last = _standing(folder, settings)
+    if last is not None and processes == 1:
+        Trainer(settings, objective, pairs, folder, device, knn).restore(last)
+
+
+def _fitting(
+    path: Path, settings: PretrainSettings, device: torch.device, world: int | None = None
+) -> tuple[Objective, Pairs, OnlineKnn | None]:
+    """Build networks, branches, data and their monitor; raise InputError where they do not fit together or the machine."""
+    tracking.check(settings.run.trackers)
+    try:
+        objective, pairs = build_parts(settings, world)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    check_bf16(settings.run.precision, objective.method.key_backbone, settings.views.size, device)
+    knn = OnlineKnn(settings.monitor, settings.views, settings.train.workers) if settings.monitor.every else None
+    return objective, pairs, knn
 
 
 def choose_device(settings: PretrainSettings) -> torch.device:
@@ -102,9 +124,9 @@ def choose_device(settings: PretrainSettings) -> torch.device:
     return device
 
 
-def build_parts(settings: PretrainSettings) -> tuple[Objective, Pairs]:
-    """Build networks, branches and data, and check that they fit together."""
-    batch, world, parts = settings.train.batch_size, distributed.world(), settings.train.accumulate
+def build_parts(settings: PretrainSettings, world: int | None = None) -> tuple[Objective, Pairs]:
+    """Build networks, branches and data, and check that they fit together, in ``world`` processes (default: those there are)."""
+    batch, world, parts = settings.train.batch_size, world or distributed.world(), settings.train.accumulate
     if batch % world:
         raise InputError(f"train.batch_size={batch} cannot be shared by {world} processes; make it a multiple")
     if batch % (world * parts):
@@ -149,31 +171,35 @@ def open_folder(folder: Path, settings: PretrainSettings) -> Path | None:
 
     Without a last.pth it is the newest epoch_NNNN.pth: removing a damaged one asks for that.
     """
-    kept, checkpoints = folder / "config.yaml", folder / "checkpoints"
-    there = [
-        path for path in (checkpoints / "last.pth", *sorted(checkpoints.glob("epoch_*.pth"))[::-1]) if path.exists()
-    ]
-    last = there[0] if there else None
-    if (kept.exists() or last) and not settings.run.overwrite:
-        before = None
-        if kept.exists():
-            with none_imported():
-                before = _flat(config.parse(PretrainSettings, config.load(kept), kept))
-        if changed := differences(before, _flat(settings), HOW, "config.yaml"):
-            raise another(folder, changed, "run.folder", ", or set run.overwrite=true")
-        if last is not None:
-            _check_own(there, settings)
-            return last
+    if (last := _standing(folder, settings)) is not None:
+        return last
     if distributed.is_main():
-        if settings.run.overwrite and last is not None:
-            for old in (folder / "checkpoints").glob("*.pth"):
-                old.unlink()
-            for old in (folder / "journal.jsonl", *folder.glob(".*_run")):
-                old.unlink(missing_ok=True)
-        write_atomic(kept, config.dump(settings))
+        if settings.run.overwrite and (old := [*(folder / "checkpoints").glob("*.pth")]):
+            for path in (*old, folder / "journal.jsonl", *folder.glob(".*_run")):
+                path.unlink(missing_ok=True)
+        write_atomic(folder / "config.yaml", config.dump(settings))
         (folder / "checkpoints").mkdir(exist_ok=True)
     distributed.barrier()
     return None
+
+
+def _standing(folder: Path, settings: PretrainSettings) -> Path | None:
+    """Return the checkpoint to go on from, or None; refuse a folder, or a checkpoint, of another config."""
+    kept, checkpoints = folder / "config.yaml", folder / "checkpoints"
+    epochs = sorted(checkpoints.glob("epoch_*.pth"))[::-1]
+    there = [path for path in (checkpoints / "last.pth", *epochs) if path.exists()]
+    if not (kept.exists() or there) or settings.run.overwrite:
+        return None
+    before = None
+    if kept.exists():
+        with none_imported():
+            before = _flat(config.parse(PretrainSettings, config.load(kept), kept))
+    if changed := differences(before, _flat(settings), HOW, "config.yaml"):
+        raise another(folder, changed, "run.folder", ", or set run.overwrite=true")
+    if not there:
+        return None
+    _check_own(there, settings)
+    return there[0]
 
 
 def _check_own(there: Sequence[Path], settings: PretrainSettings) -> None:

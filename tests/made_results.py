@@ -109,24 +109,17 @@ def _curves(path, level):
 def _pretrain(run, level, forwards, generator, pictures):
     run.mkdir(parents=True)
     summary = {
-        "status": "finished",
-        "epochs": 12,
-        "steps": 400,
-        "final_loss": 5.0 - level / 10,
+        "status": "finished", "epochs": 12, "steps": 400, "final_loss": 5.0 - level / 10,
         "forwards_per_step": {"query": 1 + forwards, "key": 1},
-    }
+    }  # fmt: skip
     (run / "summary.json").write_text(
         json.dumps(summary | {"images_per_second": 110.0 / (1 + forwards / 4), "seconds": 265.0})
     )
     (run / "config.yaml").write_text("train: {epochs: 12, batch_size: 64}\n")
     _journal(
-        run / "journal.jsonl",
-        400,
-        7.0,
-        4.5 - level / 10,
-        generator,
+        run / "journal.jsonl", 400, 7.0, 4.5 - level / 10, generator,
         {101: 20 + level, 201: 22 + level, 399: 24 + level},
-    )
+    )  # fmt: skip
     if pictures:
         _picture(3, level, generator).save(run / "views.png")
 
@@ -160,15 +153,9 @@ def _picture(panels, level, generator):
 
 
 BACKBONES = (
-    "Random initialisation",
-    "Supervised",
-    "SimCLR",
-    "SimSiam",
-    "SimSiam + MixSiam",
-    "BYOL",
-    "MoCo v2",
+    "Random initialisation", "Supervised", "SimCLR", "SimSiam", "SimSiam + MixSiam", "BYOL", "MoCo v2",
     "MoCo v2, 800 ep",
-)
+)  # fmt: skip
 BACKBONES += ("MoCo v2 + MSCN", "MoCo v2 + MixMask", "MoCo v2 + Un-Mix", "MoCo v2 + Un-Mix + MixMask")
 DENSE = {
     **{f"{data}_{style}": ("detectron2", f"{data.upper()} {style.upper()}", ["bbox/AP", "bbox/AP50", "bbox/AP75", "segm/AP"])

@@ -36,10 +36,25 @@ def show(found: dict[str, "Counts"]) -> None:
     Console(width=None if Console().is_terminal else 120).print(table)
 
 
+class AnyOrder(argparse.ArgumentParser):
+    """A subcommand's parser, which takes options and positionals in any order."""
+
+    begun = False
+
+    def parse_known_args(self, args=None, namespace=None):
+        if self.begun:
+            return super().parse_known_args(args, namespace)
+        self.begun = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self.begun = False
+
+
 def parser() -> argparse.ArgumentParser:
     """Describe the subcommands."""
     every = argparse.ArgumentParser(description=__doc__)
-    commands = every.add_subparsers(dest="command", required=True)
+    commands = every.add_subparsers(dest="command", required=True, parser_class=AnyOrder)
 
     def add(name: str, told: str, root: bool = True) -> argparse.ArgumentParser:
         one = commands.add_parser(name, help=told, description=told)
@@ -58,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     for name in LISTED:
         one = add(name, f"link the unpacked download SOURCE into ROOT/{name} by its own lists, or check it", root=False)
         one.add_argument("source", type=Path, nargs="?", help="not needed with --check")
-        one.add_argument("root", type=Path, nargs="?", default=datasets_root())
+        one.add_argument("root", type=Path, nargs="?")
         one.add_argument("--check", action="store_true", help="check an existing copy")
     add(
         "voc-aug",
@@ -120,26 +135,25 @@ def _cifar10(paths: list[Path], only_check: bool) -> dict[str, "Counts"]:
 
     if len(paths) > 2:
         raise InputError(f"cifar10 takes at most a tar and a root, not {len(paths)} paths")
-    if len(paths) == 2 or (paths and paths[0].suffix in (".tar", ".tgz", ".gz")):
-        root = paths[1] if len(paths) == 2 else datasets_root()
-        return {str(root / "cifar10"): class_folders.unpack_cifar10(paths[0], root)}
-    root = paths[0] if paths else datasets_root()
-    return (
-        {str(root / "cifar10"): class_folders.check_cifar10(root / "cifar10")}
-        if only_check
-        else published.prepare("cifar10", root)
-    )
+    tar = paths[:1] if len(paths) == 2 or (paths and paths[0].suffix in (".tar", ".tgz", ".gz")) else []
+    root = [*paths[len(tar) :], datasets_root()][0]
+    if only_check:
+        return {str(root / "cifar10"): class_folders.check_cifar10(root / "cifar10")}
+    if tar:
+        return {str(root / "cifar10"): class_folders.unpack_cifar10(tar[0], root)}
+    return published.prepare("cifar10", root)
 
 
-def _listed(name: str, source: Path | None, root: Path, only_check: bool) -> dict[str, "Counts"]:
+def _listed(name: str, source: Path | None, root: Path | None, only_check: bool) -> dict[str, "Counts"]:
     from transfer.datasets import listed
 
-    if only_check:  # its one path is the root
-        place = (source or root) / name
+    if only_check:  # one path is the root
+        place = (root or source or datasets_root()) / name
         return {str(place): listed.check(name, place)}
     if source is None:
         raise InputError(f"{name} is not fetched: give the folder of its unpacked download, and ROOT")
-    return {str(root / name): listed.lay_out(name, source, root)}
+    place = (root or datasets_root()) / name
+    return {str(place): listed.lay_out(name, source, place.parent)}
 
 
 def _voc_aug(root: Path, only_check: bool) -> dict[str, "Counts"]:

@@ -27,7 +27,7 @@ def main() -> int:
     given = parser().parse_intermixed_args()
     from rich.console import Console  # here, like the others: --help must not wait for them
 
-    from masktransfer import check_pretraining
+    from masktransfer import check_pretraining, refused
     from transfer.suite import run
     from transfer.suite import settings as suite
 
@@ -40,7 +40,7 @@ def main() -> int:
         return 0
     check_pretraining(settings)
     if given.plan:
-        run.print_plan(settings, folder, console)
+        run.print_plan(settings, folder, console, refused)
         return 0
     return 1 if run.run(settings, folder, console) else 0
 

@@ -53,14 +53,8 @@ from transfer.report import write as write_report
 SECONDS, MEMORY = 10, 2**30
 RAN = "code-ran.txt"  # what a file that runs code would leave
 CALLS = (
-    "os.system",
-    "posix.system",
-    "builtins.eval",
-    "builtins.exec",
-    "builtins.getattr",
-    "io.open",
-    "subprocess.Popen",
-)
+    "os.system", "posix.system", "builtins.eval", "builtins.exec", "builtins.getattr", "io.open", "subprocess.Popen",
+)  # fmt: skip
 CALLS += ("numpy.core.multiarray._reconstruct", "numpy.ndarray", "torch._utils._rebuild_tensor_v2", "functools.partial")
 Maker = Callable[[random.Random], bytes]
 
@@ -252,14 +246,9 @@ def text_of_yaml(chance: random.Random) -> bytes:
 def annotations(chance: random.Random) -> bytes:
     """Make COCO's annotations."""
     box = {
-        "id": 1,
-        "image_id": 1,
-        "category_id": 1,
-        "bbox": {"x": 1},
-        "area": 4,
-        "iscrowd": 0,
+        "id": 1, "image_id": 1, "category_id": 1, "bbox": {"x": 1}, "area": 4, "iscrowd": 0,
         "segmentation": {"counts": "1"},
-    }
+    }  # fmt: skip
     image = {"id": 1, "file_name": "a.jpg", "height": 8, "width": 8}
     whole = {"images": image, "annotations": box, "categories": {"id": 1, "name": "c"}}
     values = mutated(chance, whole)
@@ -623,14 +612,82 @@ def kills(victim: Victim, chance: random.Random, folder: Path) -> Iterator[str]:
         yield from [*faults[:struck], *[""] * (struck - len(faults))]
 
 
+@contextlib.contextmanager
+def mounted(place: Path, *how: str) -> Iterator[None]:
+    """Mount something at a folder, which only root may; raise OSError or CalledProcessError otherwise."""
+    place.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", *how, str(place)], check=True, capture_output=True, text=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+TMPFS = ("-t", "tmpfs", "-o", "size=256m", "tmpfs")
+
+
+def no_mounts(place: Path) -> str:
+    """Return why this user may mount nothing, or an empty text."""
+    try:
+        with mounted(place, *TMPFS):
+            return ""
+    except (OSError, subprocess.CalledProcessError) as error:
+        return f"skipped: {getattr(error, 'stderr', '') or error}".strip()
+
+
+def full_and_read_only(victim: Victim, _: random.Random, folder: Path) -> Iterator[str]:
+    """Fill a real disk before a tool and after its first checkpoint, and make it read-only; yield "" or what went wrong.
+
+    Each time it ends with one line and 1, the checkpoints that are there are whole, and at last the same command goes on.
+    """
+    disk, fixed = folder / "disk", folder / "fixed"
+    folder.mkdir(exist_ok=True)
+    ballast, place = disk / "ballast", disk / "run"
+
+    def run(out: Path, full: Path | None, codes: tuple[int, ...]) -> str:
+        command = [sys.executable, *(part.replace("{out}", str(out)) for part in victim.tool)]
+        with open(folder / "stderr", "w+") as told, open(folder / "stdout", "w") as said:
+            process = subprocess.Popen(command, stdout=said, stderr=told)
+            while process.poll() is None:
+                if full is not None and full.exists():
+                    with contextlib.suppress(OSError), open(ballast, "ab", 0) as file:
+                        while file.write(bytes(4096)):
+                            pass
+                time.sleep(0.02)
+            told.seek(0)
+            lines = told.read().splitlines() or [""]
+        for path in [*out.glob("*.pth"), *out.glob("checkpoints/*.pth")]:
+            try:
+                bounds.check_zip(path)
+            except InputError as error:
+                return f"torn: {error}"
+        if process.returncode not in codes or any(line.startswith(("fault: ", "Traceback")) for line in lines):
+            return f"ended with {process.returncode}: {lines[-1][:150]}"
+        return "" if process.returncode == 0 or lines[-1].startswith("error: ") else f"it said {lines[-1][:150]}"
+
+    with mounted(disk, *TMPFS):
+        yield run(place, disk, (1,))
+        ballast.unlink()
+        yield run(place, place / victim.begun, (0, 1))
+        ballast.unlink(missing_ok=True)
+        with mounted(fixed, "--bind", str(disk)):
+            subprocess.run(["mount", "-o", "remount,bind,ro", str(fixed)], check=True)
+            yield run(fixed / "run", None, (1,))
+        fault = run(place, None, (0,)) or run(folder / "whole", None, (0,))
+        yield fault or ("" if victim.made(place) == victim.made(folder / "whole") else "not as undisturbed")
+
+
 def _evaluated(last: str) -> Callable[[Path], Any]:
     def made(place: Path) -> Any:
         parts = read_weights_file(place / last)
         kept = ("model", "state_dict", "optimizer", "scheduler", "param_schedulers", "iteration")
-        measured = json.loads((place / "evaluation.json").read_text())["metrics"]
-        return _digest({key: parts.get(key) for key in kept}), measured
+        return _digest({key: parts.get(key) for key in kept}), _measured(place)
 
     return made
+
+
+def _measured(place: Path) -> Any:
+    return json.loads((place / "evaluation.json").read_text())["metrics"]
 
 
 def _trained(place: Path) -> Any:
@@ -645,7 +702,8 @@ def _suite(place: Path) -> Any:
 
 def _digest(value: Any) -> Any:
     """Return plain values that are equal where two checkpoints are equal bit for bit."""
-    if isinstance(value, torch.Tensor):
+    if isinstance(value, torch.Tensor | np.ndarray):
+        value = torch.as_tensor(value)
         plain = value.contiguous().view(torch.uint8 if value.ndim else value.dtype)
         return hashlib.sha256(plain.numpy().tobytes()).hexdigest()
     if isinstance(value, dict):
@@ -663,9 +721,9 @@ def main() -> int:
 
     before = state()
 
-    def tell(name: str, faults: list[str]) -> None:
+    def tell(name: str, faults: list[str], why: str = "-") -> None:
         told = collections.Counter(filter(None, faults))
-        shown = "; ".join(f"{n} x {what}" for what, n in told.most_common(3)).replace("|", "/") or "-"
+        shown = "; ".join(f"{n} x {what}" for what, n in told.most_common(3)).replace("|", "/") or why
         rows.append((name, len(faults), len(faults) - told.total(), shown))
         print(*rows[-1], f"{time.monotonic() - began:.0f} s", sep=" | ", flush=True)
 
@@ -684,9 +742,14 @@ def main() -> int:
             if asked(name):
                 (scratch / name[:4]).mkdir()
                 tell(name, list(work(count, random.Random(2), scratch / name[:4])))
-        for name, victim in (victims(scratch) if any(map(asked, VICTIMS)) else {}).items():
-            if asked(name):
-                tell(name, list(kills(victim, random.Random(1), scratch / name.split()[-1])))
+        rooms = {"kills of": kills, "full and read-only disks of": full_and_read_only}
+        pairs = [(f"{how} {what}", what, work) for what in VICTIMS for how, work in rooms.items()]
+        found = victims(scratch) if any(asked(name) for name, _, _ in pairs) else {}
+        for name, what, work in pairs:
+            if work is full_and_read_only and asked(name) and (why := no_mounts(scratch / "none")):
+                tell(name, [], why)
+            elif asked(name) and (work is not kills or found[what].kills):
+                tell(name, list(work(found[what], random.Random(1), scratch / what)))
     changed = state() != before or Path(RAN).exists()
     tell("the checkout and the working directory afterwards", ["changed" if changed else ""])
     print("\n| input | tried | clean | faults |\n|---|---|---|---|")
@@ -695,7 +758,7 @@ def main() -> int:
     return int(any(tried != clean for _, tried, clean, _ in rows))
 
 
-VICTIMS = tuple(f"kills of {what}" for what in ("pre-training", "detection", "segmentation", "a suite"))
+VICTIMS = ("pre-training", "detection", "segmentation", "suites", "conversions", "classification", "reports")
 SUITE = """
 name: campaign
 trials: 2
@@ -724,11 +787,24 @@ def victims(scratch: Path) -> dict[str, Victim]:
     pretrain = [str(ROOT / "pretrain/run.py"), str(scratch / "pre.yaml"), "--out", "{out}"]
     (scratch / "suite.yaml").write_text(SUITE.replace("SMALL", str(scratch / "pre.yaml")))
     run_suite = [str(ROOT / "tools/run_suite.py"), str(scratch / "suite.yaml"), "--out", "{out}"]
+    convert_it = [
+        str(ROOT / "tools/convert_to_d2.py"), str(scratch / "b.pth"), "{out}/x.pkl", "--json", "{out}/proof.json",
+    ]  # fmt: skip
+    convert.convert(scratch / "b.pth", scratch / "c.pth", target="classification")
+    classifier = [str(ROOT / "tools/train_classifier.py"), str(configs / "classification/finetune-small_shapes.yaml")]
+    classifier += ["--weights", str(scratch / "c.pth"), "--work-dir", "{out}", "--tiny"]
+    for number in range(2):
+        (scratch / f"results/{number}").mkdir(parents=True)
+        (scratch / f"results/{number}/result.json").write_text(json.dumps(GOOD | {"trial": number}))
+    report_it = [str(ROOT / "tools/write_report.py"), str(scratch / "results"), "--out", "{out}"]
     found = (
         Victim(16, pretrain, "checkpoints/last.pth", "summary.json", _trained),
         Victim(10, train_net, "last_checkpoint", "evaluation.json", _evaluated("model_final.pth")),
         Victim(10, train_seg, "last_checkpoint", "evaluation.json", _evaluated("iter_4.pth")),
         Victim(8, run_suite, "suite.json", "made*1*/result.json", _suite),
+        Victim(0, convert_it, "x.pkl", "x.pkl", lambda place: _digest(read_weights_file(place / "x.pkl"))),
+        Victim(0, classifier, "last_checkpoint", "evaluation.json", _measured),
+        Victim(0, report_it, "report.html", "report.html", lambda place: (place / "report.md").read_text()),
     )
     return dict(zip(VICTIMS, found, strict=True))
 

@@ -18,12 +18,9 @@ from transfer.convert.convert import convert
 
 ROOT = Path(__file__).resolve().parents[2]
 METHODS: dict[str, dict[str, Any]] = {
-    "moco": {"queue": 16, "dim": 8, "split_bn": 2},
-    "simclr": {"dim": 8},
-    "byol": {"dim": 8, "hidden": 16},
-    "simsiam": {"dim": 16, "hidden": 16, "bottleneck": 8},
-    "supervised": {"classes": 8},
-}
+    "moco": {"queue": 16, "dim": 8, "split_bn": 2}, "simclr": {"dim": 8}, "byol": {"dim": 8, "hidden": 16},
+    "simsiam": {"dim": 16, "hidden": 16, "bottleneck": 8}, "supervised": {"classes": 8},
+}  # fmt: skip
 GRID = {"cells": 4, "ratio": 0.5}
 BRANCHES: dict[str, dict[str, Any]] = {
     "mixmask": {"mask": {"name": "balanced", **GRID, "saliency": {"stage": 2}}},
@@ -56,17 +53,14 @@ def settings(method: str, branch: str, precision: str) -> dict[str, Any]:
     extra = {"hard_negatives": False} if branch == "saliency" and method not in ("moco", "simclr") else {}
     extra |= {"sides": "query"} if branch in ("mscn", "masked") and method == "supervised" else {}
     return {
-        "backbone": {"name": "resnet", "depth": 18, "width": 4, "stem": "small"},
-        "data": SHAPES,
-        "views": {"size": 32, "solarize_probability": 0.5},
-        "method": {"name": method} | METHODS[method],
+        "backbone": {"name": "resnet", "depth": 18, "width": 4, "stem": "small"}, "data": SHAPES,
+        "views": {"size": 32, "solarize_probability": 0.5}, "method": {"name": method} | METHODS[method],
         "branches": {"b": {"name": branch} | BRANCHES[branch] | extra},
         "mixed_norm": {"unmix": "joint", "saliency": "auxiliary"}.get(branch, "separate"),
         "train": {"epochs": 2, "batch_size": 8, "workers": 0, "log_every": LOGGED, "precise_bn": 1},
         "optimizer": {"name": "lars" if (method, precision) == ("byol", "fp32") else "sgd", "lr": 0.05, "clip_norm": 1},
-        "run": {"precision": precision},
-        "monitor": {"every": 1, "k": 5, "limit": 8, "train": SHAPES, "test": SHAPES},
-    }
+        "run": {"precision": precision}, "monitor": {"every": 1, "k": 5, "limit": 8, "train": SHAPES, "test": SHAPES},
+    }  # fmt: skip
 
 
 def drive(

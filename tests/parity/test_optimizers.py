@@ -149,11 +149,8 @@ def test_parameters_are_grouped_by_exclusion_and_constant_rate_and_none_is_lost(
     groups = optimizers.groups(method, "norm_bias")
     shapes = {(g["excluded"], g["constant"]): [tuple(p.shape) for p in g["params"]] for g in groups}
     assert shapes == {
-        (False, False): [(4, 3)],
-        (False, True): [(4, 4)],
-        (True, False): [(4,), (4,), (4,)],
-        (True, True): [(4,)],
-    }
+        (False, False): [(4, 3)], (False, True): [(4, 4)], (True, False): [(4,), (4,), (4,)], (True, True): [(4,)],
+    }  # fmt: skip
     assert [g.get("weight_decay") for g in groups] == [None, None, 0.0, 0.0]
 
 

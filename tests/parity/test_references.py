@@ -259,11 +259,8 @@ def test_split_never_asks_for_more_cells_than_there_are() -> None:
 
 def test_hard_negatives_hide_the_nearest_number_of_foreground_cells_and_at_least_one() -> None:
     assert [branches.hard_negative_count(*case) for case in [(0.5, 20), (0.4, 21), (0.7, 21), (0.4, 1)]] == [
-        10,
-        8,
-        15,
-        1,
-    ]
+        10, 8, 15, 1,
+    ]  # fmt: skip
 
 
 def test_exact_share_wants_whole_cells_and_the_asked_number_of_them() -> None:

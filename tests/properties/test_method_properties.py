@@ -15,12 +15,9 @@ from pretrain.objective import mixed_loss
 
 SEEDS = st.integers(0, 2**32)
 SMALL: dict[str, dict[str, Any]] = {
-    "moco": {"queue": 8, "dim": 5, "hidden": 4},
-    "simclr": {"dim": 5, "hidden": 4},
-    "byol": {"dim": 5, "hidden": 4},
-    "simsiam": {"dim": 5, "hidden": 4, "bottleneck": 3},
-    "supervised": {"classes": 5},
-}
+    "moco": {"queue": 8, "dim": 5, "hidden": 4}, "simclr": {"dim": 5, "hidden": 4}, "byol": {"dim": 5, "hidden": 4},
+    "simsiam": {"dim": 5, "hidden": 4, "bottleneck": 3}, "supervised": {"classes": 5},
+}  # fmt: skip
 
 
 class Nothing(Backbone):

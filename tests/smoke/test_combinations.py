@@ -20,12 +20,9 @@ from pretrain.setup import make_trainer
 from pretrain.trainer import Trainer
 
 METHODS: dict[str, dict[str, Any]] = {
-    "moco": {"queue": 16, "dim": 8},
-    "simclr": {"dim": 8},
-    "byol": {"dim": 8, "hidden": 16},
-    "simsiam": {"dim": 16, "hidden": 16, "bottleneck": 8},
-    "supervised": {"classes": 8},
-}
+    "moco": {"queue": 16, "dim": 8}, "simclr": {"dim": 8}, "byol": {"dim": 8, "hidden": 16},
+    "simsiam": {"dim": 16, "hidden": 16, "bottleneck": 8}, "supervised": {"classes": 8},
+}  # fmt: skip
 BRANCHES: dict[str, dict[str, Any]] = {
     "mixmask": {"mask": {"name": "balanced", "cells": 4, "ratio": 0.5, "saliency": {"stage": 2}}},
     "unmix": {},
@@ -45,14 +42,11 @@ def settings(method: str, branch: str) -> dict[str, Any]:
     norms = {"unmix": "joint", "saliency": "auxiliary"}
     return {
         "backbone": {"name": "resnet", "depth": 18, "width": 4, "stem": "small"},
-        "data": {"name": "shapes", "count": 24, "size": 32},
-        "views": {"size": 32},
-        "method": {"name": method} | METHODS[method],
-        "branches": {"b": {"name": branch} | BRANCHES[branch] | extra},
+        "data": {"name": "shapes", "count": 24, "size": 32}, "views": {"size": 32},
+        "method": {"name": method} | METHODS[method], "branches": {"b": {"name": branch} | BRANCHES[branch] | extra},
         "mixed_norm": norms.get(branch, "separate"),
-        "train": {"epochs": 1, "batch_size": 8, "workers": 0, "log_every": 1},
-        "optimizer": {"lr": 0.05},
-    }
+        "train": {"epochs": 1, "batch_size": 8, "workers": 0, "log_every": 1}, "optimizer": {"lr": 0.05},
+    }  # fmt: skip
 
 
 def start(config: Path, folder: Path) -> Trainer:

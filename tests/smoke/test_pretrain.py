@@ -95,14 +95,9 @@ def test_a_run_killed_or_stopped_and_resumed_equals_the_uninterrupted_one_bit_fo
 def test_two_gloo_processes_equal_one_with_the_batch_split_in_two_and_go_on_bit_for_bit_after_a_stop(config, tmp_path):
     """After two steps losses agree to 1e-6 and tensors to 1e-3; rounding grows tenfold with each further step."""
     quick = (
-        "train.epochs=6",
-        "train.keep_every=1",
-        "train.batch_size=32",
-        "method.split_bn=2",
-        "method.queue=64",
-        "views.size=64",
-        "data.size=64",
-    )
+        "train.epochs=6", "train.keep_every=1", "train.batch_size=32", "method.split_bn=2", "method.queue=64",
+        "views.size=64", "data.size=64",
+    )  # fmt: skip
     one, two = tmp_path / "one", tmp_path / "two"
     finish(start(config, one, *quick))
     finish(start(config, two, *quick, torchrun=True))

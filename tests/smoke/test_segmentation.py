@@ -24,13 +24,9 @@ TOOL = "tools/train_seg.py"
 CONFIG = next((ROOT / "configs" / "transfer" / "segmentation").glob("fcn_r18w16-*shapes*.py"))
 STEPS = 4
 SHORT = [
-    f"train_cfg.max_iters={STEPS}",
-    "train_cfg.val_interval=1000",
-    "train_dataloader.batch_size=2",
-    "auto_scale_lr.base_batch_size=2",
-    "default_hooks.logger.interval=1",
-    "default_hooks.checkpoint.interval=2",
-]
+    f"train_cfg.max_iters={STEPS}", "train_cfg.val_interval=1000", "train_dataloader.batch_size=2",
+    "auto_scale_lr.base_batch_size=2", "default_hooks.logger.interval=1", "default_hooks.checkpoint.interval=2",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -46,13 +46,9 @@ def mine(tmp_path):
     shipped = ROWS["coco_c4"].config_file
     (tmp_path / "own.yaml").write_text(f"_BASE_: {shipped}\nSOLVER: {{MAX_ITER: 9}}\n")
     row = {
-        "title": "Mine",
-        "config": "own.yaml",
-        "train": "a",
-        "test": "b",
-        "metrics": ["bbox/AP"],
+        "title": "Mine", "config": "own.yaml", "train": "a", "test": "b", "metrics": ["bbox/AP"],
         "headline": "bbox/AP",
-    }
+    }  # fmt: skip
     rows = {"_defaults": {"framework": "detectron2", "trials": 2}, "short": row, "long": {**row, "trials": 7}}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(rows))
     return tmp_path / "mine.yaml"
@@ -63,11 +59,8 @@ def test_a_users_own_file_names_its_config_relative_to_itself_and_its_hash_does_
 ):
     short, long = (benchmarks.find(f"{mine}:{name}") for name in ("short", "long"))
     assert (short.framework, short.trials, long.trials, short.config_file) == (
-        "detectron2",
-        2,
-        7,
-        tmp_path / "own.yaml",
-    )
+        "detectron2", 2, 7, tmp_path / "own.yaml",
+    )  # fmt: skip
     assert frameworks.of(short).config_files(short.config_file)[-2] == ROWS["coco_c4"].config_file
     (tmp_path / "there").mkdir()
     for file in (mine, tmp_path / "own.yaml"):

@@ -55,11 +55,8 @@ def test_a_model_that_holds_every_tensor_and_computes_something_else_is_found(tm
     other.layer3[0].conv2.padding = (2, 2)
     lines, whole = inside(loaded(other), weights(tmp_path))
     assert (whole, lines[0].split()[0], lines[1].split()[-1], lines[3]) == (
-        False,
-        "100",
-        "0.0e+00",
-        "  stage 3: no such features",
-    )
+        False, "100", "0.0e+00", "  stage 3: no such features",
+    )  # fmt: skip
 
 
 def test_the_tool_ends_with_1_when_something_was_not_loaded(tmp_path: Path, run_tool: Any) -> None:

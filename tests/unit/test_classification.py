@@ -293,15 +293,9 @@ def slow_sgd(rows, labels, weight, config, seed):
 
 def test_a_linear_probe_equals_sgd_written_out(tmp_path):
     config = {
-        "lr": 3.0,
-        "momentum": 0.9,
-        "weight_decay": 0.01,
-        "batch": 7,
-        "epochs": 6,
-        "schedule": "steps",
-        "milestones": [2, 4],
-        "factor": 0.1,
-    }
+        "lr": 3.0, "momentum": 0.9, "weight_decay": 0.01, "batch": 7, "epochs": 6, "schedule": "steps",
+        "milestones": [2, 4], "factor": 0.1,
+    }  # fmt: skip
     here = job(tmp_path / "run", {"name": "linear", "standardise": True, "augment": "flip_copies", **config})
     Linear(here.settings.task).measure(here)
     found = torch.load(here.folder / "last.pth", weights_only=True)["parts"]["head"]

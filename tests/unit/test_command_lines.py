@@ -48,14 +48,30 @@ def test_detectron2s_values_are_said_its_way_or_ours_in_any_order(words):
     assert (given.resume, given.config_file) == (True, "c")
 
 
+@pytest.mark.parametrize(
+    ("name", "words", "options"),
+    [
+        ("prepare_data", ["dtd", "A", "B"], ["--check"]),
+        ("run_suite", ["s.yaml", "a=1", "b=2"], ["--plan", "--jobs=3"]),
+        ("write_report", ["A", "B"], ["--out=o", "--baseline=c"]),
+        ("run_benchmark", ["a.pth", "a=1", "b=2"], ["--tiny", "--benchmark=b"]),
+        ("predict", ["run", "a.jpg", "b.jpg"], ["--out=o"]),
+        ("convert_to_d2", ["a.pth", "b.pkl"], ["--show", "--json=p"]),
+    ],
+)
+def test_options_stand_anywhere_among_a_tools_other_words(name, words, options):
+    parser = tool(name)["parser"]()
+    parse = parser.parse_args if name in ("prepare_data", "convert_to_d2") else parser.parse_intermixed_args
+    first = int(name == "prepare_data")  # its subcommand
+    found = {str(parse([*words[:place], *options, *words[place:]])) for place in range(first, len(words) + 1)}
+    assert len(found) == 1
+
+
 def test_a_value_may_hold_an_equals_sign_and_a_key_without_a_value_is_refused():
     train_net = tool("train_net")
     assert train_net["pairs"](train_net["parser"]().parse_intermixed_args(["A.B", "x=1", "C=-2"])) == [
-        "A.B",
-        "x=1",
-        "C",
-        "-2",
-    ]
+        "A.B", "x=1", "C", "-2",
+    ]  # fmt: skip
     with pytest.raises(ValueError, match=r"KEY VALUE must come in pairs: SOLVER\.MAX_ITER"):
         train_net["pairs"](train_net["parser"]().parse_intermixed_args(["SOLVER.MAX_ITER"]))
 

@@ -87,11 +87,8 @@ def test_a_moco_release_becomes_the_usual_detectron2_tensors_with_equal_features
     assert file["model"].keys() == expected.keys()
     assert all(torch.equal(torch.as_tensor(file["model"][key]), expected[key]) for key in expected)
     assert (proof.tensors_mapped, proof.tensors_expected, proof.source, proof.arch) == (
-        count,
-        count,
-        "moco",
-        f"resnet{depth}",
-    )
+        count, count, "moco", f"resnet{depth}",
+    )  # fmt: skip
     assert max(proof.max_abs_feature_difference.values()) < 1e-5
     assert list(proof.max_abs_feature_difference) == ["layer1", "layer2", "layer3", "layer4"]
     assert (file["__author__"], file["matching_heuristics"]) == ("masktransfer", True)
@@ -358,11 +355,8 @@ def theirs(library, name):
     """Build a library's own ResNet-18 or slim ConvNeXt, randomly initialised."""
     if library == "torchvision" and name == "convnext":
         settings = [
-            CNBlockConfig(8, 16, 1),
-            CNBlockConfig(16, 32, 2),
-            CNBlockConfig(32, 64, 1),
-            CNBlockConfig(64, None, 1),
-        ]
+            CNBlockConfig(8, 16, 1), CNBlockConfig(16, 32, 2), CNBlockConfig(32, 64, 1), CNBlockConfig(64, None, 1),
+        ]  # fmt: skip
         return ConvNeXt(settings)
     if library == "torchvision":
         return torchvision.models.resnet18()

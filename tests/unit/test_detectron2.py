@@ -146,15 +146,9 @@ def test_an_unknown_key_and_a_missing_file_are_named(tmp_path: Path) -> None:
 
 
 SMALL = [
-    "MODEL.DEVICE",
-    "cpu",
-    "MODEL.ROI_BOX_HEAD.FC_DIM",
-    "8",
-    "MODEL.ROI_MASK_HEAD.CONV_DIM",
-    "8",
-    "MODEL.MASK_ON",
+    "MODEL.DEVICE", "cpu", "MODEL.ROI_BOX_HEAD.FC_DIM", "8", "MODEL.ROI_MASK_HEAD.CONV_DIM", "8", "MODEL.MASK_ON",
     "False",
-]
+]  # fmt: skip
 PLAIN = {
     "nothing but options": ["MODEL.BACKBONE.FREEZE_AT", "2"],  # Detectron2's defaults are a C4 with frozen norms
     "dilated C5": ["MODEL.RESNETS.OUT_FEATURES", "['res5']", "MODEL.RESNETS.RES5_DILATION", "2",
@@ -278,15 +272,11 @@ def test_addresses_and_pickled_proposals_are_refused(tmp_path: Path) -> None:
 
 FOLDER = DETECTION[0].parent
 DATA = {
-    "coco": ("coco_2017_train", "coco_2017_val"),
-    "coco1": ("coco_2017_train+held0.01", "coco_2017_val"),
-    "coco10": ("coco_2017_train+held0.1", "coco_2017_val"),
-    "voc07": ("voc_2007_trainval", "voc_2007_test"),
-    "voc0712": ("voc_2007_trainval", "voc_2012_trainval", "voc_2007_test"),
-    "shapes": ("shapes_train", "shapes_val"),
-    "tiny-coco": ("tiny_coco_train", "tiny_coco_val"),
-    "tiny-coco-few": ("tiny_coco_few", "tiny_coco_few"),
-}
+    "coco": ("coco_2017_train", "coco_2017_val"), "coco1": ("coco_2017_train+held0.01", "coco_2017_val"),
+    "coco10": ("coco_2017_train+held0.1", "coco_2017_val"), "voc07": ("voc_2007_trainval", "voc_2007_test"),
+    "voc0712": ("voc_2007_trainval", "voc_2012_trainval", "voc_2007_test"), "shapes": ("shapes_train", "shapes_val"),
+    "tiny-coco": ("tiny_coco_train", "tiny_coco_val"), "tiny-coco-few": ("tiny_coco_few", "tiny_coco_few"),
+}  # fmt: skip
 
 
 def test_there_are_configs_for_each_protocol_of_the_design() -> None:
@@ -459,12 +449,8 @@ def coco(tmp_path: Path) -> Path:
         for image in images:
             Image.new("RGB", (8, 8)).save(tmp_path / split / image["file_name"])
         shared = {
-            "category_id": 7,
-            "bbox": [1, 1, 4, 4],
-            "area": 16,
-            "iscrowd": 0,
-            "segmentation": [[1, 1, 5, 1, 5, 5]],
-        }
+            "category_id": 7, "bbox": [1, 1, 4, 4], "area": 16, "iscrowd": 0, "segmentation": [[1, 1, 5, 1, 5, 5]],
+        }  # fmt: skip
         content = {"images": images, "annotations": [{"id": i + 1, "image_id": i, **shared} for i in range(count)]}
         content["categories"] = [{"id": 7, "name": "disc"}]
         (tmp_path / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))

@@ -26,14 +26,9 @@ from shipped_configs import (
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 # where the frameworks' defaults or a published protocol say how fast a batch may be learned from
 PUBLISHED_LR = {
-    "detection": 0.02 / 16,
-    "fcn": 0.01 / 16,
-    "fcn-cityscapes": 0.01 / 8,
-    "upernet": 0.01 / 16,
-    "linear": 0.01 / 16,
-    "fcn-16s": 0.003 / 16,
-    "fcn-16s-cityscapes": 0.01 / 16,
-}
+    "detection": 0.02 / 16, "fcn": 0.01 / 16, "fcn-cityscapes": 0.01 / 8, "upernet": 0.01 / 16, "linear": 0.01 / 16,
+    "fcn-16s": 0.003 / 16, "fcn-16s-cityscapes": 0.01 / 16,
+}  # fmt: skip
 
 
 def close(found: Any, wanted: tuple[float, ...]) -> bool:
@@ -178,28 +173,19 @@ WRONG_SEGMENTATION = {
     "mean": ("model.data_preprocessor.mean", [103.53, 116.28, 123.675]),
     "std": ("model.data_preprocessor.std", [1.0, 1.0, 1.0]),
     "channel order": ("model.data_preprocessor.bgr_to_rgb", False),
-    "the same ResNet": ("model.backbone.type", "ResNetV1c"),
-    "dilation": ("model.backbone.contract_dilation", False),
-    "depth": ("model.backbone.depth", 101),
-    "width": ("model.backbone.stem_channels", 32),
+    "the same ResNet": ("model.backbone.type", "ResNetV1c"), "dilation": ("model.backbone.contract_dilation", False),
+    "depth": ("model.backbone.depth", 101), "width": ("model.backbone.stem_channels", 32),
     "nothing frozen": ("model.backbone.frozen_stages", 2),
     "norms trained and synchronised": ("model.backbone.norm_cfg.requires_grad", False),
-    "norm of the heads": ("model.decode_head.norm_cfg.type", "BN"),
-    "batch": ("train_dataloader.batch_size", 7),
-    "crop": ("model.data_preprocessor.size", (65, 65)),
-    "lr per image": ("optim_wrapper.optimizer.lr", 0.02),
-    "schedule": ("train_cfg.max_iters", 12345),
-    "no file": ("model.pretrained", "torchvision://resnet50"),
-}
+    "norm of the heads": ("model.decode_head.norm_cfg.type", "BN"), "batch": ("train_dataloader.batch_size", 7),
+    "crop": ("model.data_preprocessor.size", (65, 65)), "lr per image": ("optim_wrapper.optimizer.lr", 0.02),
+    "schedule": ("train_cfg.max_iters", 12345), "no file": ("model.pretrained", "torchvision://resnet50"),
+}  # fmt: skip
 WRONG_PRETRAIN = {
-    "mean": ("views.mean", (0.5, 0.5, 0.5)),
-    "std": ("views.std", (0.5, 0.5, 0.5)),
-    "depth": ("backbone.depth", 101),
-    "batch": ("train.batch_size", 7),
-    "schedule": ("train.epochs", 12345),
-    "no workers for a set in memory": ("train.workers", 8),
-    "form measured": ("run.channels_last", False),
-}
+    "mean": ("views.mean", (0.5, 0.5, 0.5)), "std": ("views.std", (0.5, 0.5, 0.5)), "depth": ("backbone.depth", 101),
+    "batch": ("train.batch_size", 7), "schedule": ("train.epochs", 12345),
+    "no workers for a set in memory": ("train.workers", 8), "form measured": ("run.channels_last", False),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("fact", WRONG_DETECTION)

@@ -245,12 +245,9 @@ def test_torch_files_may_be_called_pkl_ckpt_or_tar(tmp_path):
 def test_arrays_keep_their_kind_order_and_byte_order(tmp_path):
     arrays = {
         "fortran": np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3)),
-        "swapped": np.arange(3, dtype=">i4"),
-        "half": np.ones((2, 1), np.float16),
-        "flags": np.array([True, False]),
-        "empty": np.ones((0, 3)),
-        "number": np.float32(1.5),
-    }
+        "swapped": np.arange(3, dtype=">i4"), "half": np.ones((2, 1), np.float16), "flags": np.array([True, False]),
+        "empty": np.ones((0, 3)), "number": np.float32(1.5),
+    }  # fmt: skip
     for protocol in (2, 4, 5):
         (tmp_path / "x.pkl").write_bytes(pickle.dumps(arrays, protocol=protocol))
         found = read_weights_file(tmp_path / "x.pkl")

@@ -27,22 +27,12 @@ def tools(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
 
 def measured(name: str, *rows: dict[str, Any]) -> dict[str, Any]:
     whole = {
-        "least": 1.0,
-        "most": 2.5,
-        "repeats": 7,
-        "unit": "x",
-        "goal": None,
-        "sense": "at least",
-        "detail": "",
+        "least": 1.0, "most": 2.5, "repeats": 7, "unit": "x", "goal": None, "sense": "at least", "detail": "",
         "limit": "",
-    }
+    }  # fmt: skip
     about = {
-        "cores": 2,
-        "processor": "A Chip",
-        "platform": "Linux-6",
-        "python": "3.11.7",
-        "packages": {"torch": "2.14.1"},
-    }
+        "cores": 2, "processor": "A Chip", "platform": "Linux-6", "python": "3.11.7", "packages": {"torch": "2.14.1"},
+    }  # fmt: skip
     return {
         "benchmark": name, "date": "2026-11-23", "command": f"python benchmarks/{name}.py", "environment": about,
         "figures": [{**whole, "verdict": "", **row} for row in rows],
@@ -57,22 +47,13 @@ def test_the_shipped_page_is_what_the_shipped_results_say(tools: tuple[Any, Any]
 def test_the_page_shows_every_figure_with_goal_and_verdict(tools: tuple[Any, Any], tmp_path: Path) -> None:
     _, write_speed = tools
     slow = {
-        "what": "two|bars",
-        "value": 1.25,
-        "goal": 1.6,
-        "verdict": "limit",
-        "limit": "copies: 1.3",
+        "what": "two|bars", "value": 1.25, "goal": 1.6, "verdict": "limit", "limit": "copies: 1.3",
         "detail": "12 images/s",
-    }
+    }  # fmt: skip
     quick = {
-        "what": "a report",
-        "value": 1234.5,
-        "unit": "s",
-        "goal": 3,
-        "sense": "at most",
-        "verdict": "missed",
+        "what": "a report", "value": 1234.5, "unit": "s", "goal": 3, "sense": "at most", "verdict": "missed",
         "limit": "no",
-    }
+    }  # fmt: skip
     (tmp_path / "z.json").write_text(json.dumps(measured("scaling", slow)))
     (tmp_path / "a.json").write_text(json.dumps(measured("report_scale", quick)))
     (tmp_path / "old.json").write_text(json.dumps({"benchmark": "pretrain_step", "rows": []}))

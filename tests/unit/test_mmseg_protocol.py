@@ -24,17 +24,11 @@ RESNETS = [path for path in SEGMENTATION if not Name("segmentation", path)["fami
 def test_there_are_configs_for_each_protocol_of_the_design_for_the_small_network_and_for_each_tiny_set() -> None:
     names = [Name("segmentation", path) for path in SEGMENTATION]
     assert {(name["method"], name["depth"], name["data"], name["length"]) for name in names} >= {
-        ("fcn", 50, "voc12aug", 20000),
-        ("fcn", 50, "voc12aug", 40000),
-        ("fcn", 18, "voc12aug", 20000),
-        ("fcn-16s", 50, "voc12aug", 30000),
-        ("fcn", 50, "cityscapes", 40000),
-        ("fcn", 50, "cityscapes", 80000),
-        ("fcn", 50, "ade20k", 80000),
-        ("upernet", 50, "ade20k", 80000),
-        ("fcn", 18, "shapes", 280),
+        ("fcn", 50, "voc12aug", 20000), ("fcn", 50, "voc12aug", 40000), ("fcn", 18, "voc12aug", 20000),
+        ("fcn-16s", 50, "voc12aug", 30000), ("fcn", 50, "cityscapes", 40000), ("fcn", 50, "cityscapes", 80000),
+        ("fcn", 50, "ade20k", 80000), ("upernet", 50, "ade20k", 80000), ("fcn", 18, "shapes", 280),
         ("fcn", 50, "tiny-coco-voc", 200),
-    }
+    }  # fmt: skip
 
 
 @shipped("segmentation", SEGMENTATION)

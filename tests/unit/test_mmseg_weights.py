@@ -96,13 +96,8 @@ def test_weights_for_another_network_are_refused(facts: dict[str, Any], message:
 
 
 CONVNEXT: dict[str, Any] = {
-    "family": "convnext",
-    "depth": 18,
-    "width": 96,
-    "stem": "patch",
-    "norm": "LN",
-    "blocks": (3, 3, 9, 3),
-}
+    "family": "convnext", "depth": 18, "width": 96, "stem": "patch", "norm": "LN", "blocks": (3, 3, 9, 3),
+}  # fmt: skip
 UPERNET = CONFIGS / "upernet_convnext-t_4xb4-160k_ade20k-512x512.py"
 
 
@@ -391,25 +386,21 @@ def test_without_contract_dilation_the_dilated_network_is_another_one() -> None:
 # Where the pinned frameworks' code could run what a file says, and why no file of a user comes there.
 COULD_RUN = {
     "mmengine/config/config.py": "configs of MMSegmentation, which are programs",
-    "mmengine/dataset/base_dataset.py": "its own memory",
-    "mmengine/dist/dist.py": "what processes send each other",
+    "mmengine/dataset/base_dataset.py": "its own memory", "mmengine/dist/dist.py": "what processes send each other",
     "mmengine/fileio/handlers/pickle_handler.py": "compat replaces it",
     "mmengine/fileio/handlers/yaml_handler.py": "run.read_config takes .py only",
     "mmengine/runner/checkpoint.py": "compat replaces its loaders",
     "mmengine/utils/dl_utils/hub.py": "checkpoint.py's load_url, which compat replaces",
-    "mmseg/utils/class_names.py": "names of functions of its own",
-    "mmseg/utils/io.py": "compat replaces its pickle",
-    "mmcv/cnn/rfsearch/search.py": "names of layers in a config",
-    "mmcv/ops/nms.py": "names of functions in a config",
+    "mmseg/utils/class_names.py": "names of functions of its own", "mmseg/utils/io.py": "compat replaces its pickle",
+    "mmcv/cnn/rfsearch/search.py": "names of layers in a config", "mmcv/ops/nms.py": "names of functions in a config",
     "detectron2/checkpoint/detection_checkpoint.py": "weights.ProvenCheckpointer overrides it",
     "detectron2/config/lazy.py": "configs that are programs, which run.read_config does not take",
     "detectron2/data/build.py": "MODEL.LOAD_PROPOSALS, which is refused",
-    "detectron2/data/common.py": "its own memory",
-    "detectron2/export/caffe2_modeling.py": "not used",
+    "detectron2/data/common.py": "its own memory", "detectron2/export/caffe2_modeling.py": "not used",
     "detectron2/utils/tracing.py": "text of its own",
     "fvcore/common/checkpoint.py": "weights.ProvenCheckpointer overrides it",
     "fvcore/common/config.py": "run.read_config reads YAML itself",
-}
+}  # fmt: skip
 
 
 def test_the_frameworks_have_no_other_place_that_could_run_what_a_file_says() -> None:

@@ -125,11 +125,8 @@ def test_a_short_run_raises_no_alarm_and_a_hopeless_one_says_so_in_the_summary(t
     summary = tmp_path / "run" / "summary.json"
     for epochs, count in ((2, 0), (5, 1)):
         limits = [
-            "monitor.retrieval=0",
-            "monitor.effective_rank=0",
-            "monitor.embedding_std=9",
-            f"train.epochs={epochs}",
-        ]
+            "monitor.retrieval=0", "monitor.effective_rank=0", "monitor.embedding_std=9", f"train.epochs={epochs}",
+        ]  # fmt: skip
         folder = [f"run.folder={tmp_path / 'run'}", "run.overwrite=true"]
         make_trainer(tmp_path / "small.yaml", [*folder, *limits]).run()
         warnings = json.loads(summary.read_text())["warnings"]

@@ -123,22 +123,18 @@ def parent_category(content: Content) -> None:
 
 
 SAME = {
-    "zero annotation ids": each("annotations", lambda a: a.update(id=0)),
-    "uuids": uuids,
-    "string image ids": string_images,
-    "ids that are text on one side": text_on_one_side,
-    "huge ids": huge,
+    "zero annotation ids": each("annotations", lambda a: a.update(id=0)), "uuids": uuids,
+    "string image ids": string_images, "ids that are text on one side": text_on_one_side, "huge ids": huge,
     "no area": each("annotations", lambda a: a.pop("area")),
     "NaN area": each("annotations", lambda a: a.update(area=float("nan"))),
     "zero area": each("annotations", lambda a: a.update(area=0)),
     "area as a share": each("annotations", lambda a: a.update(area=0.1)),
     "no sizes": each("images", lambda i: [i.pop("width"), i.pop("height")]),
     "a flat polygon": each("annotations", lambda a: a.update(segmentation=a["segmentation"][0])),
-    "no boxes": each("annotations", lambda a: a.pop("bbox")),
-    "Roboflow's parent category": parent_category,
+    "no boxes": each("annotations", lambda a: a.pop("bbox")), "Roboflow's parent category": parent_category,
     "an image listed twice": lambda content: content["images"].append(content["images"][0]),
     "nothing": lambda content: None,
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", SAME)

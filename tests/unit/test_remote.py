@@ -162,15 +162,12 @@ def asked_of_a_suite(given: str, tmp_path: Path) -> None:
 
 USERS: dict[str, Any] = {
     "convert": lambda given, tmp_path: convert(given, tmp_path / "a.pkl", target="detectron2"),
-    "run_benchmark": measured,
-    "train_net": trained_by_detectron2,
-    "train_seg": trained_by_mmsegmentation,
-    "train_classifier": trained_by_a_classifier,
-    "suite": asked_of_a_suite,
+    "run_benchmark": measured, "train_net": trained_by_detectron2, "train_seg": trained_by_mmsegmentation,
+    "train_classifier": trained_by_a_classifier, "suite": asked_of_a_suite,
     "check_loading": lambda given, tmp_path: inside(torch.nn.Module(), given),
     "load_backbone": lambda given, tmp_path: masktransfer.load_backbone(given),
     "evaluate": lambda given, tmp_path: masktransfer.evaluate(given, "shapes_knn", out=tmp_path / "trial"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("user", USERS)

@@ -577,12 +577,9 @@ def test_a_suite_that_decides_as_it_goes_asks_for_trials_where_it_must_and_says_
 
 def test_a_branch_is_shown_with_its_mask_fill_sides_and_weight(tmp_path):
     mask = {
-        "name": "mixmask",
-        "mask": {"name": "channel", "grid": 8},
-        "partner": "reverse",
-        "weight": 1.0,
+        "name": "mixmask", "mask": {"name": "channel", "grid": 8}, "partner": "reverse", "weight": 1.0,
         "sides": ["query"],
-    }
+    }  # fmt: skip
     values = result("A")
     values["checkpoint"]["pretrain"] = {"method": "moco", "branches": ["mixmask"], "branch_settings": {"filled": mask}}
     write(tmp_path / "a", values)

@@ -36,12 +36,8 @@ def test_a_result_that_was_changed_since_it_was_written_is_told_by_its_checksum(
 
 def test_a_hand_made_file_needs_only_name_benchmark_trial_and_metrics(tmp_path):
     values = {
-        "schema_version": 1,
-        "benchmark": "mine",
-        "checkpoint": {"name": "A"},
-        "trial": 0,
-        "metrics": {"score": 3},
-    }
+        "schema_version": 1, "benchmark": "mine", "checkpoint": {"name": "A"}, "trial": 0, "metrics": {"score": 3},
+    }  # fmt: skip
     found = results.read(write(tmp_path, values | {"note": "typed by hand"}))
     assert (found.checkpoint.name, found.metrics, found.seed, found.cost.seconds) == ("A", {"score": 3.0}, None, None)
 

@@ -492,11 +492,8 @@ def test_dinov3s_convnext_is_read_from_transformers_and_from_its_own_release(pre
     """transformers' modeling_dinov3_convnext.py keeps the downsampling inside its stages; the release norms the last stage."""
     expected, theirs = weights(SMALL["convnext"]), {}
     words = {
-        "dwconv": "depthwise_conv",
-        "norm": "layer_norm",
-        "pwconv1": "pointwise_conv1",
-        "pwconv2": "pointwise_conv2",
-    }
+        "dwconv": "depthwise_conv", "norm": "layer_norm", "pwconv1": "pointwise_conv1", "pwconv2": "pointwise_conv2",
+    }  # fmt: skip
     for name, tensor in original_convnext(expected).items():
         first, stage, *rest = name.split(".")
         inner = ["layers", *(words.get(part, part) for part in rest)] if first == "stages" else [first, *rest]

@@ -48,17 +48,13 @@ HIGH = {"name": "highpass", "kernel": 3}
 MAKERS: dict[str, tuple[str, dict[str, Any]]] = {
     "mixmask": ("mixmask", {}),
     "mixmask, one mask a batch, shuffled": ("mixmask", {"scope": "batch", "partner": "shuffle"}),
-    "mixmask, balanced": ("mixmask", {"mask": BALANCED}),
-    "unmix": ("unmix", {}),
-    "mscn": ("mscn", {}),
-    "saliency": ("saliency", {"hard_negatives": False, "fill": HIGH}),
-    "saliency, hard": ("saliency", {}),
-    "mixsiam": ("mixsiam", {}),
-    "mixsiam, boxes": ("mixsiam", {"mix": "cutmix"}),
+    "mixmask, balanced": ("mixmask", {"mask": BALANCED}), "unmix": ("unmix", {}), "mscn": ("mscn", {}),
+    "saliency": ("saliency", {"hard_negatives": False, "fill": HIGH}), "saliency, hard": ("saliency", {}),
+    "mixsiam": ("mixsiam", {}), "mixsiam, boxes": ("mixsiam", {"mix": "cutmix"}),
     "masked, both sides": ("masked", {"sides": "both", "mask": FOCAL, "fill": {"name": "noise"}}),
     "masked, partner": ("masked", {"mask": CHANNELS, "fill": {"name": "partner"}}),
     "masked, blur": ("masked", {"mask": DISCRETE, "fill": {"name": "blur", "kernel": 3}}),
-}
+}  # fmt: skip
 
 
 class Crossings(TorchDispatchMode):

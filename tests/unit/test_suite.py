@@ -52,11 +52,8 @@ def test_a_suite_runs_every_item_once_and_the_second_start_repeats_nothing(home)
     assert _run(settings) == 0
     found = results.read_folder(Path("out")).results.values()
     assert sorted((r.checkpoint.name, r.trial, r.seed, r.metrics["x/AP"]) for r in found) == [
-        ("Method A", 0, 1000, 5.0),
-        ("Method A", 1, 2000, 6.0),
-        ("b", 0, 1000, 6.0),
-        ("b", 1, 2000, 7.0),
-    ]
+        ("Method A", 0, 1000, 5.0), ("Method A", 1, 2000, 6.0), ("b", 0, 1000, 6.0), ("b", 1, 2000, 7.0),
+    ]  # fmt: skip
     assert {r.checkpoint.method for r in found} == {"moco"}
     assert {r.checkpoint.branches for r in found} == {("mscn",)}
     assert all(r.command.startswith("python tools/run_benchmark.py ") for r in found)
@@ -283,12 +280,8 @@ def test_a_full_disk_ends_a_suite_with_one_line(home):
 
 def test_a_folder_of_another_trial_is_refused(home):
     command = [
-        sys.executable,
-        str(ROOT / "tools" / "run_benchmark.py"),
-        "good.pth",
-        "--benchmark",
-        "rows.yaml:fake_task",
-    ]
+        sys.executable, str(ROOT / "tools" / "run_benchmark.py"), "good.pth", "--benchmark", "rows.yaml:fake_task",
+    ]  # fmt: skip
     assert subprocess.run([*command, "--out", "one"], capture_output=True, timeout=30).returncode == 0
     again = subprocess.run([*command, "--trial", "1", "--out", "one"], capture_output=True, text=True, timeout=30)
     assert again.returncode == 2

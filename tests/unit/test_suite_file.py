@@ -12,7 +12,9 @@ import pytest
 import torch
 import yaml
 from rich.console import Console
+from running import small_run
 
+import masktransfer
 from core import weights_file
 from core.errors import InputError
 from core.provenance import ROOT
@@ -303,3 +305,24 @@ def test_the_plan_names_all_that_would_stop_it_and_running_refuses_it_before_any
         assert data == f"benchmarks.cifar10_knn: no data set {home / 'none' / 'cifar10'}; {MAKES}"
         assert disk == f"{home} has 0.2 GiB free, and an item may write 1 GiB; free some, or choose another --out"
         assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "method.split_bn=8",
+            r"fewer than 2 to normalise together in method\.split_bn=8 parts; raise train\.batch_size",
+        ),
+        ("method.queue=30", r"method\.queue=30 is not a multiple of the 8 keys that enter it at a time"),
+        ("train.batch_size=32", "24 images are fewer than one batch of 32; lower train.batch_size"),
+    ],
+)
+def test_the_plan_names_what_a_pretraining_would_refuse(home, override, message):
+    (home / "pre.yaml").write_text(small_run())
+    made = {"made": {"pretrain": {"config": "pre.yaml", "overrides": [override]}}}
+    with pytest.raises(InputError, match=rf"stop it:\nmade \(pre-training\): .*pre\.yaml: .*{message}"):
+        runner.print_plan(
+            _suite(home, checkpoints=made), Path("out"), Console(file=io.StringIO()), masktransfer.refused
+        )
+    assert not Path("out").exists()

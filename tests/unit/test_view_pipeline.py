@@ -54,16 +54,11 @@ def turned() -> bytes:
 
 PHOTO = scene(75, 100)
 FORMS = {
-    "plain": jpeg(PHOTO),
-    "progressive": jpeg(PHOTO, progressive=True),
-    "4:4:4": jpeg(PHOTO, subsampling=0),
-    "4:2:2": jpeg(PHOTO, subsampling=1),
-    "gray": jpeg(PHOTO.convert("L")),
-    "RGB kept": jpeg(PHOTO, keep_rgb=True),
-    "EXIF rotation": jpeg(PHOTO, exif=turned()),
-    "CMYK": jpeg(PHOTO.convert("CMYK")),
+    "plain": jpeg(PHOTO), "progressive": jpeg(PHOTO, progressive=True), "4:4:4": jpeg(PHOTO, subsampling=0),
+    "4:2:2": jpeg(PHOTO, subsampling=1), "gray": jpeg(PHOTO.convert("L")), "RGB kept": jpeg(PHOTO, keep_rgb=True),
+    "EXIF rotation": jpeg(PHOTO, exif=turned()), "CMYK": jpeg(PHOTO.convert("CMYK")),
     "trailing bytes": jpeg(PHOTO) + b"\0\0more",
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -14,21 +14,15 @@ from pretrain.objective import Objective
 LABELS = torch.tensor([3, 0, 1, 1, 2, -1, 0, 3])
 CLEAN, KEYS = {"hard_negatives": False}, {"sides": "both"}
 SMALL: dict[str, dict[str, Any]] = {
-    "moco": {"queue": 16, "dim": 4, "hidden": 6},
-    "simclr": {"dim": 4, "hidden": 6},
-    "byol": {"dim": 4, "hidden": 6},
-    "simsiam": {"dim": 6, "hidden": 5, "bottleneck": 3},
-    "supervised": {"classes": 4},
-}
+    "moco": {"queue": 16, "dim": 4, "hidden": 6}, "simclr": {"dim": 4, "hidden": 6}, "byol": {"dim": 4, "hidden": 6},
+    "simsiam": {"dim": 6, "hidden": 5, "bottleneck": 3}, "supervised": {"classes": 4},
+}  # fmt: skip
 GRID = {"name": "block", "cells": 4, "ratio": 0.5}
 BRANCHES: dict[str, dict[str, Any]] = {
-    "mixmask": {"mask": GRID},
-    "unmix": {},
-    "mscn": {"cell": 4, "ratio": [0.1, 0.5], "high_pass_kernel": 3},
-    "saliency": {"cells": 4, "ratio": [0.1, 0.5], "fill": {"name": "mean"}, "saliency": {"stage": 1}},
-    "mixsiam": {},
+    "mixmask": {"mask": GRID}, "unmix": {}, "mscn": {"cell": 4, "ratio": [0.1, 0.5], "high_pass_kernel": 3},
+    "saliency": {"cells": 4, "ratio": [0.1, 0.5], "fill": {"name": "mean"}, "saliency": {"stage": 1}}, "mixsiam": {},
     "masked": {"mask": GRID, "fill": {"name": "zero"}},
-}
+}  # fmt: skip
 
 
 class Tiny(Backbone):

@@ -1,7 +1,7 @@
 """Run a suite from its settings to its results folder, with a display."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -79,10 +79,10 @@ def _launcher(settings: Suite, folder: Path) -> Launcher:
     return launcher
 
 
-def print_plan(settings: Suite, folder: Path, console: Console) -> None:
+def print_plan(settings: Suite, folder: Path, console: Console, refused: Callable[[Item], str] = lambda _: "") -> None:
     """Print each benchmark's recipe on the devices at hand, and every item: its state, its cost, what it needs, its folder.
 
-    Raises InputError with all that would go wrong.
+    Raises InputError with all that would go wrong; ``refused`` tells why a pre-training could not start, which only it knows.
     """
     launcher = _launcher(settings, folder)
     wanted = items.plan(settings, folder, launcher.available)
@@ -105,7 +105,13 @@ def print_plan(settings: Suite, folder: Path, console: Console) -> None:
     if settings.trials == "auto":
         console.print(f"looks after {', '.join(map(str, settings.looks))} trials; what is decided gets no more")
     console.print(f"{len(wanted)} items, {done} done, {durations.left(statuses, launcher.width)}; in {folder}")
-    if found := list(check.problems(settings, wanted, statuses, folder)):
+    found = list(check.problems(settings, wanted, statuses, folder))
+    if settings.launcher.name == "local":
+        made = [item for item in wanted if item.kind == "pretrain" and statuses[item.name].state != "done"]
+        first = {item.checkpoint: item for item in reversed(made)}  # runs of other seeds are refused for the same
+        asked = [item for item in made if item is first[item.checkpoint] or item.folder.exists()]
+        found += [f"{item.name}: {reason}" for item in asked if (reason := refused(item))]
+    if found:
         raise InputError("\n".join(["this would stop it:", *found]))
 
 
