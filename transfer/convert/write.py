@@ -32,7 +32,7 @@ def write_proven(output: Path, target: Target, found: Recognised, recipe: Recipe
         with temporary_folder(output.parent, output.name) as folder:
             draft = folder / target.file(output).name
             write(draft, target, found.family.export(found.tensors, target.naming or target.name), recipe)
-            read_back = unpack(target, read_weights_file(draft, seal=False))  # every tensor is compared just below
+            read_back = unpack(target, read_weights_file(draft, own=True))  # every tensor is compared just below
             _compare_tensors(output, read_back, found)
             features = _compare_features(output, target, read_back, found, recipe)
             if target.folder:
