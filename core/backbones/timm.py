@@ -40,6 +40,10 @@ stages.0.blocks.0.mlp.grn.weight: convnextv2_tiny convnextv2_atto convnextv2_fem
 stages.0.blocks.0.mlp.grn.weight: convnextv2_base convnextv2_large convnextv2_huge
 stages.0.blocks.0.conv_dw.weight: convnext_atto convnext_femto convnext_pico convnext_nano
 """
+# torchvision's networks whose tensors stand in the order of timm's of the same forward; others differ in eps, or in order
+TORCHVISION = {"mobilenet_v2": "mobilenetv2_100"} | {
+    f"efficientnet_b{size}": f"efficientnet_b{size}" for size in range(5)
+}
 KNOWN = [(mark, models.split()) for mark, _, models in (line.partition(": ") for line in _LISTED.strip().splitlines())]
 
 
@@ -84,14 +88,19 @@ class Timm(Backbone):
             r"conv_stem\.weight$",
             r"stem\.conv\.weight$",
             r"features\.conv0\.weight$",
+            r"features\.0\.0\.weight$",
             r"layer1\.0\.convs\.0\.weight$",
         )
         return {f"timm {index}": (mark, []) for index, mark in enumerate(marks)}
 
     @classmethod
     def native(cls, tensors: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
-        """Put the tensors of any network under ``network.``; which one it is, ``identify`` tells."""
-        return "timm", {PREFIX + name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
+        """Put the tensors of any network under ``network.``; which one it is, ``recognise`` tells."""
+        naming, names = "timm", {name: PREFIX + name.removeprefix(PREFIX) for name in tensors}
+        if "features.0.0.weight" in tensors:
+            theirs = next((network for network in TORCHVISION if names.keys() <= _positions(network).keys()), None)
+            naming, names = ("torchvision", _positions(theirs)) if theirs else (naming, names)
+        return naming, {names[name]: tensor for name, tensor in tensors.items()}
 
     @classmethod
     def recognise(cls, tensors: Mapping[str, Tensor]) -> "Timm.Config | None":
@@ -222,6 +231,17 @@ def _outline(model: str) -> tuple[list[dict[str, Any]] | None, Shapes, frozenset
     network.prune_intermediate_layers([last[stride] for stride in STRIDES], prune_norm=True, prune_head=True)
     stages = {PREFIX + n: tuple(t.shape) for n, t in network.state_dict().items() if not n.endswith(COUNTER)}
     return information, stages, whole
+
+
+@functools.cache
+def _positions(theirs: str) -> dict[str, str]:
+    """Return our name of each tensor of torchvision's network: that in the same place of timm's."""
+    import torchvision
+
+    with without_values():
+        networks = (getattr(torchvision.models, theirs)(weights=None), _create(TORCHVISION[theirs], num_classes=2))
+    own, timms = (network.state_dict() for network in networks)
+    return dict(zip(own, (PREFIX + name for name in timms), strict=True))
 
 
 @functools.lru_cache(maxsize=64)

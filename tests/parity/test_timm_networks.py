@@ -1,5 +1,6 @@
 """Networks of timm go through both frameworks: converted, proven, trained for two iterations and evaluated."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,10 @@ from typing import Any
 import pytest
 import timm
 import torch
+import torchvision
 from torch import Tensor
 
-from core.backbones.timm import Timm, last_module, stages_of
+from core.backbones.timm import TORCHVISION, Timm, last_module, stages_of
 from core.errors import InputError
 from core.weights_file import read_weights_file
 from transfer.convert.convert import convert
@@ -202,3 +204,24 @@ def test_timm_and_classification_take_them_and_a_name_reads_what_no_table_knows(
     assert (back.tensors_sha256, back.arch) == (proof.tensors_sha256, "vgg11_bn")
     held = read_weights_file(tmp_path / "back.safetensors")["state_dict"]
     assert held.keys() <= timm.create_model("vgg11_bn", pretrained=False).state_dict().keys()
+
+
+@pytest.mark.parametrize("theirs", ["mobilenet_v2", "efficientnet_b0", "efficientnet_b2"])
+def test_a_network_of_torchvisions_is_read_as_timms_with_the_same_features(tmp_path: Path, theirs: str) -> None:
+    ours = TORCHVISION[theirs]
+    network = getattr(torchvision.models, theirs)(weights=None).eval()
+    for name, value in network.state_dict().items():
+        if name.endswith("running_mean"):
+            value.normal_(0, 0.1)
+    torch.save(network.state_dict(), tmp_path / "theirs.pth")
+    proof = convert(tmp_path / "theirs.pth", tmp_path / "ours.safetensors", target="timm")
+    assert (proof.arch, proof.naming) == (ours, "torchvision")
+    same = timm.create_model(ours, pretrained=False, num_classes=0)
+    timm.models.load_checkpoint(same, str(tmp_path / "ours.safetensors"), strict=False)
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        maps = list(itertools.accumulate(network.features[:-1], lambda seen, part: part(seen), initial=images))
+        found = same.eval().forward_intermediates(images, indices=list(stages_of(ours)[0]), intermediates_only=True)
+    assert len(found) == 4
+    for features in found:
+        assert any(features.shape == one.shape and torch.equal(features, one) for one in maps)

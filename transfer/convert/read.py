@@ -326,6 +326,8 @@ def describe(contents: Contents) -> str:
         return f"a transformer, first keys: {keys}; only ConvNets are carried"
     if tensors and not any(value.ndim == 4 for _, _, value in tensors):
         return f"no convolution, only a projector or classifier, first keys: {keys}"
+    if any(key.startswith(("trunk_output.", "features.0.0.")) for key, _, _ in tensors):
+        return f"a network of torchvision's that is not read, first keys: {keys}; take timm's weights of it (hf://timm/...)"
     return f"first keys: {keys}"
 
 
