@@ -239,9 +239,8 @@ def _positions(theirs: str) -> dict[str, str]:
     import torchvision
 
     with without_values():
-        networks = (getattr(torchvision.models, theirs)(weights=None), _create(TORCHVISION[theirs], num_classes=2))
-    own, timms = (network.state_dict() for network in networks)
-    return dict(zip(own, (PREFIX + name for name in timms), strict=True))
+        own, timms = getattr(torchvision.models, theirs)(weights=None), _create(TORCHVISION[theirs], num_classes=2)
+    return dict(zip(own.state_dict(), (PREFIX + name for name in timms.state_dict()), strict=True))
 
 
 @functools.lru_cache(maxsize=64)

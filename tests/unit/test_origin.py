@@ -382,7 +382,10 @@ REFUSALS: dict[str, tuple[Any, str, Any, dict[str, str]]] = {
         saved(lambda: weights(18) | {"conv1.weight": torch.ones(8, 3, 7, 7).to(torch.float8_e4m3fn)}),
         r"give the weights before quantisation$", SLIM, {},
     ),
-    "torchvision's other": (saved(lambda: {"trunk_output.x.weight": torch.ones(2, 2, 3, 3)}), r"timm's weights of it", SLIM, {}),
+    "torchvision's other": (
+        saved(lambda: {"trunk_output.x.weight": torch.ones(2, 2, 3, 3)}), r"take timm's weights of it",
+        saved(lambda: timm.create_model("regnety_002").state_dict()), {},
+    ),
     "no backbone": (saved(lambda: {"fc.weight": torch.ones(2, 2)}), r"only a projector or classifier", SLIM, {}),
 }  # fmt: skip
 ASKED = {
