@@ -48,6 +48,8 @@ def load(path: Path | str | Mapping[str, Any], overrides: Sequence[str] = ()) ->
     except (OmegaConfBaseException, YAMLError, RecursionError, ValueError) as error:
         raise InputError(f"{path}: {str(error).splitlines()[0]}") from error
     assert isinstance(plain, dict)
+    if any(abs(number) >= 2**63 for number in _all(int, plain)):
+        raise InputError(f"{path}: a number of more than 64 bits; correct it")
     return plain  # type: ignore[return-value]
 
 
@@ -91,7 +93,7 @@ REFERENCE = re.compile(r"\$\{(?:oc\.env:\w+(?:,[^${}]*)?|[A-Za-z_][\w.]*)\}")
 
 def _check_references(values: Any, path: Path) -> None:
     """Raise InputError for references that compute something, or that could make a text of a text of a text."""
-    for text in _texts(values):
+    for text in _all(str, values):
         found = REFERENCE.findall(text)
         if text.count("${") != len(found) or sum(not one.startswith("${oc.") for one in found) > 1:
             raise InputError(f"{path}: cannot follow {text[:80]!r}; write one ${{key}}, or ${{oc.env:NAME,default}}")
@@ -123,7 +125,7 @@ def _keys(settings: Any, loc: tuple[int | str, ...]) -> list[str]:
 
 
 def _where(loc: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in loc) or "(top level)"
+    return ".".join(str(part)[:80] for part in loc) or "(top level)"
 
 
 def _say(error: Any, settings: type[BaseModel]) -> str:
@@ -137,21 +139,21 @@ def _say(error: Any, settings: type[BaseModel]) -> str:
     if error["type"] == "missing":
         return "missing; set it"
     message = error["msg"].removeprefix("Value error, ")
-    return message if error["type"] == "value_error" else f"{message}, got {error['input']!r}"
+    return message if error["type"] == "value_error" else f"{message}, got {repr(error['input'])[:200]}"
 
 
 def dump(settings: Settings) -> str:
     """Write settings as YAML; ``parse(load(dump(s))) == s``. Raises InputError for text that YAML and OmegaConf would change."""
     values = settings.model_dump(mode="json")
-    for text in _texts(values):
+    for text in _all(str, values):
         if "${" in text or "\x85" in text:
             raise InputError(f"{text!r} cannot be kept in a config: it holds ${{ or a next-line character; rename it")
     return OmegaConf.to_yaml(OmegaConf.create(values))
 
 
-def _texts(value: Any) -> list[str]:
+def _all(kind: type, value: Any) -> list[Any]:
     if isinstance(value, dict):
-        return [text for part in value.items() for text in _texts(list(part))]
+        return [found for part in value.items() for found in _all(kind, list(part))]
     if isinstance(value, list):
-        return [text for part in value for text in _texts(part)]
-    return [value] if isinstance(value, str) else []
+        return [found for part in value for found in _all(kind, part)]
+    return [value] if isinstance(value, kind) else []

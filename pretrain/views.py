@@ -47,7 +47,7 @@ class ViewSettings(Settings):
     The ``second_`` ones are the second view's where it differs, as in BYOL (arXiv 2006.07733, table 6).
     """
 
-    size: int = Field(224, ge=8)
+    size: int = Field(224, ge=8, le=4096)
     scale: Ascending = (0.2, 1.0)
     flip_probability: float = Field(0.5, ge=0, le=1)
     jitter_probability: float = Field(0.8, ge=0, le=1)

@@ -24,8 +24,8 @@ class Shapes(Images):
         """
 
         name: Literal["shapes"] = "shapes"
-        count: int = Field(2000, ge=1)
-        size: int = Field(96, ge=32)
+        count: int = Field(2000, ge=1, le=2**24)
+        size: int = Field(96, ge=32, le=4096)
         scene_seed: int = 1000
         centred: bool = True
         damaged: Literal["skip", "refuse"] = "refuse"
@@ -39,7 +39,7 @@ class Shapes(Images):
         name: Literal["shapes"] = "shapes"
         train: int = Field(1600, ge=1)
         test: int = Field(400, ge=1)
-        size: int = Field(64, ge=32)
+        size: int = Field(64, ge=32, le=4096)
         seeds: tuple[int, int] = (3000, 3001)
 
         def read(self) -> Labelled:

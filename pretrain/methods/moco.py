@@ -37,7 +37,7 @@ class Moco(MomentumMethod):
 
         name: Literal["moco"] = "moco"
         temperature: float = Field(0.2, gt=0)
-        queue: int = Field(65536, ge=1)
+        queue: int = Field(65536, ge=1, le=2**24)
         key_momentum: float = Field(0.999, ge=0, lt=1)  # lower, and the queued keys drift apart (MoCo, sec. 4.1)
         dim: int = Field(128, ge=1)
         hidden: int | None = Field(None, ge=1)  # width of the projector; by default that of the backbone's features

@@ -56,8 +56,12 @@ def test_a_config_that_is_its_own_base_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("a: [1", "not valid YAML"), ("- 1", "not a mapping"), ("_base_: none.yaml", "a _base_ of")]
-)
+    ("text", "message"),
+    [
+        ("a: [1", "not valid YAML"), ("- 1", "not a mapping"), ("_base_: none.yaml", "a _base_ of"),
+        (f"a: [{{b: 0x{'f' * 5000}}}]", "a number of more than 64 bits"),
+    ],
+)  # fmt: skip
 def test_an_unreadable_config_is_named(tmp_path, text, message):
     with pytest.raises(InputError, match=message):
         load(write(tmp_path / "bad.yaml", text))
