@@ -239,11 +239,12 @@ def test_a_benchmark_that_never_had_a_value_is_a_dash_and_breaks_nothing(tmp_pat
     assert "| A (baseline) | – (1 trial) |" in _texts(tmp_path, "A")["md"]
 
 
-def test_results_of_another_file_under_the_same_name_are_another_row(tmp_path):
-    write(tmp_path / "a", result("A", trial=0))
-    values = result("A", trial=1)
-    values["checkpoint"]["sha256"] = "f" * 64
-    write(tmp_path / "b", values)
+@pytest.mark.parametrize(("method", "trial"), [("moco", 1), ("random", 0)])
+def test_results_of_another_file_under_the_same_name_are_another_row(tmp_path, method, trial):
+    for place, number, digest in (("a", 0, "41" + 62 * "0"), ("b", trial, "f" * 64)):
+        values = result("A", trial=number)
+        values["checkpoint"] |= {"sha256": digest, "method": method}
+        write(tmp_path / place, values)
     report = assembly.build(tmp_path, "A")
     assert [row.label for row in report.rows] == ["A @41000000", "A @ffffffff"]
     assert report.baseline is None

@@ -113,6 +113,7 @@ def _keys(found: dict[Path, Result], suite: _Suite, folder: Path) -> dict[Path, 
     """
     folders = {folder / item.folder for item in suite.items}
     made = {_of(r) for path, r in found.items() if path.parent in folders or r.checkpoint.method == "random"}
+    made -= _told_apart([r for r in found.values() if _of(r) in made])
     ways = {path: tuple(conditions(r).items()) for path, r in found.items()}
     cells: dict[tuple[str, str, str, str], list[Path]] = {}
     ran: dict[tuple[str, str], Counter[tuple[tuple[str, str], ...]]] = {}
@@ -126,6 +127,15 @@ def _keys(found: dict[Path, Result], suite: _Suite, folder: Path) -> dict[Path, 
         usual = max(dict.fromkeys(ways[path] for path in paths), key=ran[benchmark, rules].__getitem__)
         keys |= {path: (name, file, _variant(dict(ways[path]), dict(usual))) for path in paths}
     return keys
+
+
+def _told_apart(made: list[Result]) -> set[tuple[str, str]]:
+    """Return files of one name that are no trials of one cell: one was measured in the trial of another."""
+    files: dict[tuple[str, str, str, int], set[tuple[str, str]]] = {}
+    for r in made:
+        files.setdefault((r.checkpoint.name, r.benchmark, r.protocol.hash, r.trial), set()).add(_of(r))
+    names = {name for (name, *_), mine in files.items() if len(mine) > 1}
+    return {_of(r) for r in made if r.checkpoint.name in names}
 
 
 def _variant(way: dict[str, str], usual: dict[str, str]) -> str:
