@@ -45,12 +45,9 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "32": Case(32, 1),
-    "32 compiled": Case(32, 1, compiled=True),
-    "256": Case(256, 8),
-    "256 compiled": Case(256, 8, compiled=True),
-    "mscn": Case(256, 8, MSCN),
-}
+    "32": Case(32, 1), "32 compiled": Case(32, 1, compiled=True), "256": Case(256, 8),
+    "256 compiled": Case(256, 8, compiled=True), "mscn": Case(256, 8, MSCN),
+}  # fmt: skip
 # counted and timed at the commit before this work, on the same null runtime
 BEFORE = {
     "launches": 640, "32": 32, "256": 149, "mask bytes": 12.8, "mscn bytes": 77, "drawn": 42,
@@ -85,12 +82,10 @@ def inside(case: Case) -> dict[str, Any]:
         ahead = time.process_time() - began
         views = crops.numel() + trainer_told(trainer, colours)
         return found | {
-            "ms": [row["seconds"] * 1000 for row in rows],
-            "encoders": encoders["launches"],
-            "uploaded beside views": found["h2d_bytes"] - views,
-            "drawn ahead ms": 1000 * ahead,
+            "ms": [row["seconds"] * 1000 for row in rows], "encoders": encoders["launches"],
+            "uploaded beside views": found["h2d_bytes"] - views, "drawn ahead ms": 1000 * ahead,
             "on the main thread ms": 1000 * mixing_on_the_host(trainer, batch(), shape.batch),
-        }
+        }  # fmt: skip
 
 
 def trainer_told(trainer: Any, colours: torch.Tensor) -> int:
@@ -144,11 +139,8 @@ def mixing_on_the_host(trainer: Any, batch: Any, rows: int) -> float:
 def run(name: str) -> dict[str, Any]:
     """Measure a case in a process of its own."""
     environment = {
-        **os.environ,
-        **nullcuda.environment(),
-        "NULLCUDA_LAUNCH_NS": str(LAUNCH_NS),
-        "PYTHONPATH": str(ROOT),
-    }
+        **os.environ, **nullcuda.environment(), "NULLCUDA_LAUNCH_NS": str(LAUNCH_NS), "PYTHONPATH": str(ROOT),
+    }  # fmt: skip
     command = [sys.executable, str(Path(__file__).resolve()), "--inside", name]
     done = subprocess.run(command, env=environment, text=True, stdout=subprocess.PIPE)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]

@@ -236,11 +236,9 @@ def fast(proof: Proof) -> None:
                     if name == "MixMask" and supervised:
                         share = rate / (supervised * 3 / 7)  # a supervised step is 3 forwards' cost, this one 7
                         proof.add(
-                            f"{what}: of 3/7 of supervised speed",
-                            f"{share:.2f}",
-                            met=share >= OF_SUPERVISED,
+                            f"{what}: of 3/7 of supervised speed", f"{share:.2f}", met=share >= OF_SUPERVISED,
                             goal=OF_SUPERVISED,
-                        )
+                        )  # fmt: skip
                         if not compiled:
                             _over_release(proof, what, depth, size, images, rate)
 
@@ -372,14 +370,8 @@ def carried(proof: Proof) -> None:
         for name, (script, benchmark, options) in TRANSFER.items():
             convert: list[Any] = [script, weights, proof.folder / f"{benchmark}.pth"]
             train: list[Any] = [
-                "run_benchmark.py",
-                weights,
-                "--benchmark",
-                benchmark,
-                "--tiny",
-                "--out",
-                proof.folder / benchmark,
-            ]
+                "run_benchmark.py", weights, "--benchmark", benchmark, "--tiny", "--out", proof.folder / benchmark,
+            ]  # fmt: skip
             if not proof.computes:  # both frameworks read values of the device
                 train = ["run_benchmark.py", "--help"]
             else:

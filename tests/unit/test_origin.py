@@ -389,11 +389,9 @@ REFUSALS: dict[str, tuple[Any, str, Any, dict[str, str]]] = {
     "no backbone": (saved(lambda: {"fc.weight": torch.ones(2, 2)}), r"only a projector or classifier", SLIM, {}),
 }  # fmt: skip
 ASKED = {
-    "another layout": {"dialect": "moco"},
-    "another network": {"arch": "resnet50"},
-    "a slim one": {"target": "torchvision"},
-    "Caffe's": {"target": "torchvision"},
-}
+    "another layout": {"dialect": "moco"}, "another network": {"arch": "resnet50"},
+    "a slim one": {"target": "torchvision"}, "Caffe's": {"target": "torchvision"},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", REFUSALS)
