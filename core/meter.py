@@ -23,31 +23,39 @@ T = TypeVar("T")
 
 
 class Meter:
-    """Show on stderr how much of ``total`` is done while the ``with`` block runs; ``first`` was done before it."""
+    """Show on stderr how much of ``total`` is done while the ``with`` block runs; ``first`` was done before it.
 
-    def __init__(self, label: str, total: int, *, of_bytes: bool = False, first: int = 0) -> None:
+    With ``after`` seconds nothing is shown of what takes less, and no bar stays of what takes more.
+    """
+
+    def __init__(self, label: str, total: int, *, of_bytes: bool = False, first: int = 0, after: float = 0.0) -> None:
         self.label, self.total, self.of_bytes, self.first, self.done = label, total, of_bytes, first, first
         columns = (DownloadColumn(), TransferSpeedColumn()) if of_bytes else (MofNCompleteColumn(),)
+        self.after = after
         self._bar: Progress | None = None
         if sys.stderr.isatty():
             text, detail = TextColumn("{task.description}"), TextColumn("{task.fields[detail]}")
             console = Console(stderr=True)
-            self._bar = Progress(text, BarColumn(), *columns, TimeRemainingColumn(), detail, console=console)
+            shown = (text, BarColumn(), *columns, TimeRemainingColumn(), detail)
+            self._bar = Progress(*shown, console=console, transient=after > 0)
 
     def __enter__(self) -> Self:
         self._began = self._said = time.monotonic()
         if self._bar is not None:
-            self._bar.start()
+            if not self.after:
+                self._bar.start()
             self._task = self._bar.add_task(self.label, total=self.total or None, completed=self.first, detail="")
         return self
 
     def reach(self, done: int, detail: str = "") -> None:
         """Note that ``done`` of the total is done, and what else there is to say."""
         self.done = done
+        now = time.monotonic()
         if self._bar is not None:
+            if self.after and now - self._began >= self.after:
+                self._bar.start()
             self._bar.update(self._task, completed=done, detail=detail)
             return
-        now = time.monotonic()
         if now - self._said >= PLAIN_EVERY and done > self.first:
             self._said = now
             left = duration((now - self._began) / (done - self.first) * (self.total - done))
@@ -60,7 +68,7 @@ class Meter:
         seconds = time.monotonic() - self._began
         if self._bar is not None:
             self._bar.stop()
-        elif kind is None and seconds >= 1:
+        elif kind is None and seconds >= max(1, self.after):
             done = f"{self._amount(self.done)}/{self._amount(self.total or self.done)}"
             print(f"{self.label}: {done} in {seconds:.1f} s", file=sys.stderr, flush=True)
 
@@ -68,9 +76,9 @@ class Meter:
         return f"{number / 2**20:.1f} MiB" if self.of_bytes else str(number)
 
 
-def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
-    """Pass items through and show on stderr how many of ``total`` are done."""
-    with Meter(label, total) as meter:
+def track(items: Iterable[T], label: str, total: int, after: float = 0.0) -> Iterator[T]:
+    """Pass items through and show on stderr how many of ``total`` are done, once it took ``after`` seconds."""
+    with Meter(label, total, after=after) as meter:
         for done, item in enumerate(items):
             meter.reach(done)
             yield item

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from core import bounds
 from core.errors import InputError
 from core.files import FileError, write_atomic
+from core.meter import track
 
 SCHEMA_VERSION = 1
 FILE = "result.json"
@@ -31,6 +32,7 @@ SCHEMA = Path(__file__).parent / "result.schema.json"
 OF_A_TRIAL = (FILE, "failure.json", "run/journal.jsonl", "run/curves.json")  # what a report reads of an item's folder
 OF_A_RUN = ("summary.json", "config.yaml", "journal.jsonl")  # and of a pre-training's
 UNPACKED, RATIO = 2**30, 50  # characters that a packed file may unpack to, and as a multiple of its bytes
+SILENT = 2.0  # seconds after which reading and writing a report tells how far it is
 LINE = 2**26  # characters of one file in a packed file
 
 
@@ -188,7 +190,8 @@ def read_folder(folder: Path) -> Collection:
         raise InputError(f"no results folder at {folder}; run a suite first, or check the path")
     collection = Collection()
     first: dict[tuple[str, ...], Path] = {}
-    for path in _result_files(folder):
+    paths = list(_result_files(folder))
+    for path in track(paths, "reading results", len(paths), SILENT):
         try:
             result = read(path)
         except InputError as error:

@@ -2,6 +2,7 @@
 
 import errno
 import importlib.util
+import itertools
 import os
 import runpy
 import subprocess
@@ -13,7 +14,9 @@ from types import ModuleType
 import pytest
 
 from core.errors import InputError, cli
+from core.meter import track
 from masktransfer import __main__ as subcommands
+from transfer.results import SILENT
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,6 +75,14 @@ def test_a_value_may_hold_an_equals_sign_and_a_key_without_a_value_is_refused():
     ]  # fmt: skip
     with pytest.raises(ValueError, match=r"KEY VALUE must come in pairs: SOLVER\.MAX_ITER"):
         train_net["pairs"](train_net["parser"]().parse_intermixed_args(["SOLVER.MAX_ITER"]))
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(1.5, ""), (3.0, "reading: 3/3 in 3.0 s\n")])
+def test_what_reports_do_is_told_only_when_it_takes_over_two_seconds(monkeypatch, capsys, seconds, told):
+    clock = itertools.count()
+    monkeypatch.setattr("core.meter.time.monotonic", lambda: next(clock) * seconds / 5)
+    assert list(track("abc", "reading", 3, SILENT)) == ["a", "b", "c"]
+    assert capsys.readouterr().err == told
 
 
 @pytest.mark.parametrize("words", ["c.py --out o a=1 --seed 3", "--work-dir o --seed=3 c.py --cfg-options a=1"])

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from core.errors import InputError
 from core.files import temporary_folder, unwritable
+from core.meter import track
+from transfer.results import SILENT
 
 if TYPE_CHECKING:
     from transfer.report.model import Report
@@ -24,7 +26,7 @@ def write(report: "Report", folder: Path) -> list[Path]:
         raise InputError(f"{folder} is a file; give --out a folder")
     try:
         with temporary_folder(folder, "report") as staging:
-            for name, module in FORMS.items():
+            for name, module in track(FORMS.items(), "writing the report", len(FORMS), SILENT):
                 importlib.import_module(f"transfer.report.{module}").write(report, staging / name)
             for name in FORMS:
                 os.replace(staging / name, folder / name)

@@ -9,9 +9,11 @@ from typing import Any
 
 from core.errors import InputError
 from core.files import replacing, write_atomic
+from core.meter import track
 from transfer.report import charts, cost, published, wording
 from transfer.report.model import Cell, Column, Report, Row, short, signed, trials_text
 from transfer.report.statistics import Difference
+from transfer.results import SILENT
 
 _ESCAPES = str.maketrans(
     {
@@ -147,15 +149,11 @@ def figures(report: Report, folder: Path) -> list[Path]:
     matplotlib: Any = importlib.import_module("matplotlib")  # here: a second that other forms need not wait for
     figure: Any = importlib.import_module("matplotlib.figure")
     paths = []
-    style = {
-        "font.size": 8,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "pdf.fonttype": 42,
-        "svg.hashsalt": "report",
-    }
+    style: dict[str, Any] = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "pdf.fonttype": 42}
+    style["svg.hashsalt"] = "report"
     with matplotlib.rc_context(style):
-        for name, draw, height in _drawn(report):
+        wanted = list(_drawn(report))
+        for name, draw, height in track(wanted, "drawing figures", len(wanted), SILENT):
             drawn = figure.Figure(figsize=(3.4, height), layout="constrained")
             draw(drawn.add_subplot())
             for form in FILES:
