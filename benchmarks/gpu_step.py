@@ -27,7 +27,7 @@ sys.path.append(str(ROOT / "tests" / "nullcuda"))
 import nullcuda
 
 LAUNCH_NS = 2500
-WARM, STEPS = 3, 5
+WARM, STEPS = 6, 5
 MIXMASK = "branches.filled={name: mixmask, mask: {name: block, cells: 8, ratio: 0.5}}"
 MSCN = "branches.erased={name: mscn}"
 
@@ -39,15 +39,20 @@ class Case(NamedTuple):
     groups: int
     branch: str = MIXMASK
     compiled: bool = False
+    graph: bool = False
 
     def __str__(self) -> str:
         return f"{self.images} images{f', split_bn={self.groups}' if self.groups > 1 else ''}{', compiled' * self.compiled}"
 
 
 CASES = {
-    "32": Case(32, 1), "32 compiled": Case(32, 1, compiled=True), "256": Case(256, 8),
-    "256 compiled": Case(256, 8, compiled=True), "mscn": Case(256, 8, MSCN),
-}  # fmt: skip
+    "32": Case(32, 1),
+    "32 compiled": Case(32, 1, compiled=True),
+    "32 graph": Case(32, 1, graph=True),
+    "256": Case(256, 8),
+    "256 compiled": Case(256, 8, compiled=True),
+    "mscn": Case(256, 8, MSCN),
+}
 # counted and timed at the commit before this work, on the same null runtime
 BEFORE = {
     "launches": 640, "32": 32, "256": 149, "mask bytes": 12.8, "mscn bytes": 77, "drawn": 42,
@@ -63,7 +68,11 @@ def inside(case: Case) -> dict[str, Any]:
     shape = Shape(50, 224, case.images)
     with tempfile.TemporaryDirectory(prefix="gpu-step-") as scratch:
         options = [case.branch, f"method.split_bn={case.groups}", "run.precision=fp16", "run.channels_last=true"]
-        options += [f"run.compile={str(case.compiled).lower()}", "run.device=cuda"]
+        options += [
+            f"run.compile={str(case.compiled).lower()}",
+            "run.device=cuda",
+            f"run.graphs={str(case.graph).lower()}",
+        ]
         trainer = make(shape, Path(scratch), 1, options)
         crops = torch.zeros(2, shape.batch, 3, 224, 224, dtype=torch.uint8).pin_memory()
         colours = trainer.pairs[(0, 0)][1][:, None].repeat(1, shape.batch, 1)
@@ -82,10 +91,12 @@ def inside(case: Case) -> dict[str, Any]:
         ahead = time.process_time() - began
         views = crops.numel() + trainer_told(trainer, colours)
         return found | {
-            "ms": [row["seconds"] * 1000 for row in rows], "encoders": encoders["launches"],
-            "uploaded beside views": found["h2d_bytes"] - views, "drawn ahead ms": 1000 * ahead,
+            "ms": [row["seconds"] * 1000 for row in rows],
+            "encoders": encoders["launches"],
+            "uploaded beside views": found["h2d_bytes"] - views,
+            "drawn ahead ms": 1000 * ahead,
             "on the main thread ms": 1000 * mixing_on_the_host(trainer, batch(), shape.batch),
-        }  # fmt: skip
+        }
 
 
 def trainer_told(trainer: Any, colours: torch.Tensor) -> int:
@@ -139,8 +150,11 @@ def mixing_on_the_host(trainer: Any, batch: Any, rows: int) -> float:
 def run(name: str) -> dict[str, Any]:
     """Measure a case in a process of its own."""
     environment = {
-        **os.environ, **nullcuda.environment(), "NULLCUDA_LAUNCH_NS": str(LAUNCH_NS), "PYTHONPATH": str(ROOT),
-    }  # fmt: skip
+        **os.environ,
+        **nullcuda.environment(),
+        "NULLCUDA_LAUNCH_NS": str(LAUNCH_NS),
+        "PYTHONPATH": str(ROOT),
+    }
     command = [sys.executable, str(Path(__file__).resolve()), "--inside", name]
     done = subprocess.run(command, env=environment, text=True, stdout=subprocess.PIPE)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]

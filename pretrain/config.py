@@ -21,7 +21,8 @@ class RunSettings(Settings):
     ``auto`` measures ``channels_last`` and ``precision`` (fp32, tf32 on a GPU, bf16 where the device computes it) on this device
     before the first step; the run keeps the choice in its checkpoints. It is not the default: another format rounds
     differently, and a config without it gives the same bits on every start. ``fp32`` is never rounded to TF32 on the way.
-    ``deterministic`` gives the same bits on GPUs too, where torch can, and warns where it cannot.
+    ``deterministic`` gives the same bits on GPUs too, where torch can, and warns where it cannot. ``graphs: auto`` launches a
+    step as one CUDA graph where one process uses one GPU (``pretrain/graphs.py``); elsewhere, and with false, kernel by kernel.
     """
 
     folder: Path | None = None  # by default runs/<name of the config file>
@@ -32,6 +33,7 @@ class RunSettings(Settings):
     deterministic: bool = False
     channels_last: bool | Literal["auto"] = False
     compile: bool = False
+    graphs: bool | Literal["auto"] = "auto"
     threads: int | None = Field(None, ge=1)  # torch threads; by default torch's own choice
     tensorboard: bool = False  # the same as track=[tensorboard]
     track: tuple[tracking.Name, ...] = ()

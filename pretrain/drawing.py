@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
+import torch
 from torch import Generator, Tensor
 
 Kept = dict[str, Tensor]  # by label, purpose and name
@@ -20,6 +21,9 @@ class Generators(Sequence[Generator]):
     def __getitem__(self, number):
         """Return one generator, or several."""
         if self._made is None:
+            assert not (torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()), (
+                f"a captured step cannot draw {self.key} on the host: draw it through pretrain.drawing.once"
+            )
             self._made = [self._make(row) for row in range(self._count)]
         return self._made[number]
 

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from core.provenance import derive
 from pretrain.batchnorm import through_auxiliary
+from pretrain.drawing import Generators, Kept
 from pretrain.methods import LabelledMethod, Method, MomentumMethod, SharedMethod
 
 MixedNorm = Literal["separate", "joint", "auxiliary"]
@@ -19,6 +20,7 @@ class Encoding:
 
     ``shuffles`` holds the shuffle seeds of the clean views by ``id``, which is what tells clean views from mixed ones; other
     key views get a seed from their place in the step. ``labels`` are the keys of a ``LabelledMethod``, whatever the view.
+    ``kept`` holds, or gets, what is drawn.
     """
 
     def __init__(
@@ -28,9 +30,10 @@ class Encoding:
         forwards: dict[str, int],
         shuffles: Mapping[int, int],
         labels: Tensor | None = None,
+        kept: Kept | None = None,
     ) -> None:
         self.method, self.mixed_norm, self.forwards, self.shuffles = method, mixed_norm, forwards, shuffles
-        self.labels = labels
+        self.labels, self.kept = labels, kept
         self._embeddings: dict[int, Tensor] = {}
         self._queries: dict[int, Tensor] = {}
         self._keys: dict[int, Tensor] = {}
@@ -76,10 +79,21 @@ class Encoding:
             return self.method.keys_of(self.labels)
         assert isinstance(self.method, MomentumMethod)
         self.forwards["key"] += 1
+        return self.method.encode_key(view, self.method.order(len(view), self._shuffle(view)))
+
+    def draw_ahead(self, keys: list[Tensor]) -> None:
+        """Draw what the keys of these views need; ``kept`` gets it."""
+        for view in keys:
+            if isinstance(self.method, MomentumMethod) and id(view) not in self._keys:
+                self.method.order(len(view), self._shuffle(view))
+                self._keys[id(view)] = view
+
+    def _shuffle(self, view: Tensor) -> Generators:
+        """Return the generator of a key view's shuffle."""
         seed = self.shuffles.get(id(view))
         if seed is None:
             seed = derive(next(iter(self.shuffles.values())), "key", len(self._keys))
-        return self.method.encode_key(view, seed)
+        return Generators(1, lambda _: Generator().manual_seed(seed), f"key {len(self._keys)}", self.kept)
 
     def _embed_key(self, view: Tensor) -> Tensor:
         """Encode a view that is no query; without a backward pass where keys have no gradient."""

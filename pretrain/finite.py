@@ -45,15 +45,20 @@ class FirstBad:
         self._names: list[str] = []
         self._steps: Tensor | None = None
 
-    def note(self, step: int, values: Mapping[str, Tensor]) -> None:
-        """Look at one step's losses (the values named ``loss`` or ``loss/...``); nothing waits for them."""
+    def note(self, step: Tensor, values: Mapping[str, Tensor]) -> None:
+        """Look at one step's losses (the values named ``loss`` or ``loss/...``); nothing waits for them.
+
+        The step's number is a float on the device, where a changing constant would be another program.
+        """
         self._names = [name for name in values if name.startswith("loss")]
         losses = [values[name] for name in self._names]
         if self._steps is None:
             self._steps = torch.full((len(losses),), float("inf"), device=losses[0].device)
-        # the number counts the step on the device, where a changing constant would be another program
-        self._step = torch.full((), float(step), device=losses[0].device)
-        self._steps = _first(losses, self._steps, self._step)
+        self._steps.copy_(_first(losses, self._steps, step))
+
+    def kept(self) -> list[Tensor]:
+        """Return what is kept."""
+        return [] if self._steps is None else [self._steps]
 
     def seen(self) -> Tensor:
         """Return 1 on the device when a loss was not finite since the start, else 0."""

@@ -124,8 +124,14 @@ class Objective(nn.Module):
         kept: Kept = {}
         first, second = torch.empty(2, rows, 3, size, size, device="meta")
         maps = torch.empty(rows, 1, MAP, MAP, device="meta")
-        self._terms(self._directions(first, second), step, first_row, kept, lambda *asked: maps)
+        directions = self._directions(first, second)
+        terms = self._terms(directions, step, first_row, kept, lambda *asked: maps)
+        self._encoding(first, second, step, None, kept).draw_ahead(_key_views(directions, terms))
         return kept
+
+    def _encoding(self, first: Tensor, second: Tensor, step: int, labels: Tensor | None, kept: Kept | None) -> Encoding:
+        shuffles = {id(second): derive(self.seed, step, "shuffle", 0), id(first): derive(self.seed, step, "shuffle", 1)}
+        return Encoding(self.method, self.mixed_norm, self.forwards, shuffles, labels, kept)
 
     def _directions(self, first: Tensor, second: Tensor) -> list[tuple[Tensor, Tensor]]:
         return [(first, second), (second, first)] if self.method.symmetric else [(first, second)]
@@ -139,15 +145,12 @@ class Objective(nn.Module):
         """
         directions = self._directions(first, second)
         terms = self._terms(directions, step, first_row, self.kept, self.features)
-        shuffles = {id(second): derive(self.seed, step, "shuffle", 0), id(first): derive(self.seed, step, "shuffle", 1)}
-        encoding = Encoding(self.method, self.mixed_norm, self.forwards, shuffles, labels)
+        encoding = self._encoding(first, second, step, labels, self.kept)
         encoding.encode_queries([term.mixed.query for part in terms for term in part])
         parts: dict[str, list[Tensor]] = {}
         keys = []
         for (_, clean), part in zip(directions, terms, strict=True):
-            views = [view for term in part for view in term.key_views]
-            if views:
-                keys.append(encoding.key(clean if any(view is clean for view in views) else views[0]))
+            keys += [encoding.key(view) for view in _remembered(clean, part)]
             for term in part:
                 parts.setdefault(term.label, []).append(self._score(term, encoding))
                 if term.label != "plain":
@@ -201,6 +204,22 @@ class Objective(nn.Module):
         terms = [_scaled(value, weights[name]) for name, value in means.items() if name in weights]
         logged = {name if name.startswith("lam/") else f"loss/{name}": value.detach() for name, value in means.items()}
         return Scored(sum(terms[1:], terms[0]), logged, keys, embeddings)
+
+
+def _key_views(directions: list[tuple[Tensor, Tensor]], terms: list[list[Term]]) -> list[Tensor]:
+    """List the views that get keys, in the order in which they get them."""
+    found = []
+    for (_, clean), part in zip(directions, terms, strict=True):
+        found += _remembered(clean, part)
+        for term in part:
+            found += [*term.key_views, *([] if term.mixed.hard is None else [term.mixed.hard])]
+    return found
+
+
+def _remembered(clean: Tensor, part: list[Term]) -> list[Tensor]:
+    """Return the view of one direction whose keys are remembered: the clean one if it has keys."""
+    views = [view for term in part for view in term.key_views]
+    return [clean] if any(view is clean for view in views) else views[:1]
 
 
 def _scaled(value: Tensor, factor: float) -> Tensor:

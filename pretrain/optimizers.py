@@ -1,8 +1,9 @@
 """Optimizers by name, and the groups of parameters that they treat apart."""
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import BeforeValidator, Field, SerializeAsAny
@@ -29,6 +30,9 @@ class OptimizerSettings(Settings, ABC):
     exclude: Literal["none", "norm_bias"] = "none"
     scale_lr: Literal["none", "linear"] = "none"
     clip_norm: float | None = Field(None, gt=0)
+    rate_on_device: ClassVar[bool] = (
+        True  # takes a learning rate that lies there, so that a captured step can change it
+    )
 
     def base_lr(self, batch: int) -> float:
         """Return the learning rate at factor 1 for a global batch of ``batch`` images."""
@@ -62,6 +66,7 @@ class Lars(OptimizerSettings):
     lr: float = Field(0.3, gt=0)
     weight_decay: float = Field(1e-6, ge=0)
     exclude: Literal["none", "norm_bias"] = "norm_bias"
+    rate_on_device: ClassVar[bool] = False
     momentum: float = Field(0.9, ge=0, lt=1)
     trust_coefficient: float = Field(0.001, gt=0)
 
@@ -146,3 +151,19 @@ def set_lr(optimizer: torch.optim.Optimizer, base: float, factor: float) -> floa
     for group in optimizer.param_groups:
         group["lr"] = base if group.get("constant", False) else base * factor
     return base * factor
+
+
+@contextlib.contextmanager
+def rated(optimizer: torch.optim.Optimizer, rates: torch.Tensor | None) -> Iterator[None]:
+    """Let the optimizer read each group's rate from a tensor on the device inside the block, where there are such."""
+    groups = optimizer.param_groups if rates is not None else []
+    numbers = [group["lr"] for group in groups]
+    for group, rate in zip(groups, () if rates is None else rates.unbind(), strict=True):
+        group["lr"] = rate
+        if "capturable" in group:
+            group["capturable"] = True
+    try:
+        yield
+    finally:
+        for group, number in zip(groups, numbers, strict=True):
+            group["lr"] = number

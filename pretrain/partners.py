@@ -16,7 +16,7 @@ PartnerOrder = Literal["reverse", "shuffle"]
 def partners(count: int, groups: Sequence[Generator], order: PartnerOrder) -> Int[Tensor, " count"]:
     """Return the row whose image fills each row; partners are of the same group."""
     if order == "reverse":
-        return reversed_partner(count, len(groups))
+        return once(groups, "partners", lambda: reversed_partner(count, len(groups)))
     return once(groups, "partners", lambda: shuffled_partner(count, groups))
 
 

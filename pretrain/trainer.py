@@ -5,7 +5,7 @@ import inspect
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -19,7 +19,7 @@ from core.errors import InputError
 from core.files import FileError
 from core.journal import Journal, read
 from core.stopping import stop_signals
-from pretrain import finite, form, monitor, optimizers, summary
+from pretrain import finite, form, graphs, monitor, optimizers, summary
 from pretrain.config import PretrainSettings
 from pretrain.drawing import Kept
 from pretrain.finite import FirstBad
@@ -28,10 +28,21 @@ from pretrain.loader import Batch, EpochOrder, Pairs, loader
 from pretrain.methods import LabelledMethod
 from pretrain.objective import Objective, Scored
 from pretrain.precise_norm import evaluation_copy, population_statistics
-from pretrain.upload import upload
+from pretrain.upload import Inputs, upload
 from pretrain.views import colour, recolour, recolouring
 
 NOTHING, SAVE, STOP = range(3)  # what the processes vote for after a step
+
+
+class Given(NamedTuple):
+    """What the device is told of one step, all that is not the same in every step; on a GPU in memory that stays where it is."""
+
+    crops: Tensor  # [views, batch, 3, size, size] uint8
+    colours: Tensor  # what ``recolour`` is told, [views * batch, 42]; on a CPU [views, batch, 8] for ``colour``
+    number: Tensor  # of the step, from 1 on
+    drawn: Sequence[Kept] = ()  # a micro-batch each; without it the branches draw as they go
+    labels: Tensor | None = None
+    rates: Tensor | None = None  # learning rates of the optimizer's groups, where it reads them on the device
 
 
 class Outcome(NamedTuple):
@@ -40,8 +51,8 @@ class Outcome(NamedTuple):
     values: dict[str, Tensor]
     embeddings: Tensor  # of the last micro-batch
     keys: list[Tensor]
-    lr: float
     grad_norm: Tensor | None
+    lr: float = 0.0
 
 
 class Progress(BaseModel):
@@ -99,6 +110,8 @@ class Trainer:
         self.writer = checkpoint.Writer()
         self._saved = time.monotonic()
         self._wrapped: nn.Module = self.objective
+        self._inputs = Inputs(device)
+        self._taking: Callable[[Given], Outcome] = self._take
         self._last: dict[str, float] = {}
         self._forwards: dict[str, int] = {}  # an image
         rows = train.batch_size // train.accumulate // distributed.world()
@@ -294,6 +307,33 @@ class Trainer:
             for name, value in self._norms().items():
                 value.copy_(kept[name])
 
+        why = graphs.why_not(self.device, self.settings.optimizer)
+        if run.graphs and why is None:
+            self._taking = graphs.Captured(self._take, self._changing, self._mend)
+        elif distributed.is_main() and (run.graphs is True or (run.graphs and self.device.type == "cuda")):
+            print(f"run.graphs={run.graphs}: no CUDA graph, {why}", file=sys.stderr)
+
+    def _changing(self) -> dict[str, list[Tensor]]:
+        """Return all that a step changes on the device."""
+        scaler = [part for part in (self.scaler._scale, self.scaler._growth_tracker) if part is not None]
+        parameters = list(self.objective.parameters())
+        kept = [part for state in self.optimizer.state.values() for part in state.values() if isinstance(part, Tensor)]
+        return {
+            "weights": [part for part in parameters if part.requires_grad],
+            "others": [*(part for part in parameters if not part.requires_grad), *self.objective.buffers()],
+            "optimizer": kept,
+            "rest": [*scaler, *self.first_bad.kept()],
+        }
+
+    def _mend(self) -> None:
+        """Forget a step that broke off before its end."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler._per_optimizer_states.clear()  # in which the gradient counts as unscaled
+
+    def _stays(self, name: str) -> bool:
+        """Tell whether what was drawn is for the host: processes send rows to each other in its order."""
+        return distributed.world() > 1 and name.startswith("key ")
+
     def _draw_ahead(self, step: int) -> list[Kept]:
         """Return what the branches draw for each micro-batch of a step; for a worker of the loader, which has the time."""
         parts, world = self.settings.train.accumulate, distributed.world()
@@ -366,22 +406,51 @@ class Trainer:
                 f"{len(self.damaged)} of {len(self.pairs)} images are damaged so far, such as {min(self.damaged)}; copy the "
                 "set again, or allow more with train.damaged_share"
             )
-        first, second = self._views(batch)
-        labels = upload(batch.labels, self.device) if self._labelled else None
-        progress, parts = self.step / self.total, self.settings.train.accumulate
+        progress = self.step / self.total
         lr = optimizers.set_lr(self.optimizer, self.base_lr, self.schedule.factor(progress))
         self.objective.method.begin_step(progress)
+        return self._taking(self._give(batch, self._inputs))._replace(lr=lr)
+
+    def _give(self, batch: Batch, inputs: Inputs) -> Given:
+        """Bring a batch, and all else that changes from step to step, to the device; waits for nothing."""
+        if self.device.type == "cpu":
+            number = torch.tensor(self.step + 1.0)
+            return Given(batch.crops, batch.colours, number, batch.drawn, batch.labels if self._labelled else None)
+        told = {
+            "colours": recolouring(batch.colours.flatten(0, 1).numpy()),
+            "number": torch.tensor(self.step + 1.0),
+            "rates": torch.tensor([group["lr"] for group in self.optimizer.param_groups]),
+        }
+        if self._labelled:
+            told["labels"] = batch.labels
+        if self.device.type == "mps":  # noise comes from the generators themselves there
+            places = {name: upload(part, self.device) for name, part in told.items()}
+            crops = batch.crops.to(self.device, non_blocking=True)
+            return Given(crops, places["colours"], places["number"], (), places.get("labels"))
+        drawn = [dict(part) for part in batch.drawn or self._draw_ahead(self.step)]
+        moved = [(number, name) for number, part in enumerate(drawn) for name in part if not self._stays(name)]
+        told |= {f"{number} {name}": drawn[number][name] for number, name in moved}
+        crops, places = inputs(batch.crops, told)
+        for number, name in moved:
+            drawn[number][name] = places[f"{number} {name}"]
+        fused = self.device.type == "cuda" and self.settings.optimizer.rate_on_device
+        rates = places["rates"] if fused else None
+        return Given(crops, places["colours"], places["number"], drawn, places.get("labels"), rates)
+
+    def _take(self, given: Given) -> Outcome:
+        """Do what the device does in a step; all that is another in the next one is in ``given``."""
+        first, second = self._views(given)
         self.objective.forwards = dict.fromkeys(self.objective.forwards, 0)
-        scored = []
-        for number in range(parts):
-            self.objective.kept = batch.drawn[number] if batch.drawn else None
-            scored.append(self._micro_batch(first, second, labels, number))
+        scored, parts = [], self.settings.train.accumulate
+        for part in range(parts):
+            self.objective.kept = given.drawn[part] if given.drawn else None
+            scored.append(self._micro_batch(first, second, given.labels, part))
         self._forwards = {encoder: count // parts for encoder, count in self.objective.forwards.items()}
-        grad_norm = self._update()
+        grad_norm = self._update(given.rates)
         values = {"loss": _mean([one.loss.detach().float() for one in scored])}
         values |= {name: _mean([one.parts[name].float() for one in scored]) for name in scored[0].parts}
-        self.first_bad.note(self.step + 1, values)
-        return Outcome(values, scored[-1].embeddings, scored[-1].keys, lr, grad_norm)
+        self.first_bad.note(given.number, values)
+        return Outcome(values, scored[-1].embeddings, [key.detach() for key in scored[-1].keys], grad_norm)
 
     def _micro_batch(self, first: Tensor, second: Tensor, labels: Tensor | None, number: int) -> Scored:
         """Score one part of this process's rows and add its gradient; processes share gradients after the last part."""
@@ -403,33 +472,32 @@ class Trainer:
         self.objective.method.end_step(torch.cat(scored.keys))  # after backward, which still reads the negatives
         return scored
 
-    def _update(self) -> Tensor | None:
+    def _update(self, rates: Tensor | None) -> Tensor | None:
         """Step the optimizer; return the gradient's norm before clipping, where it is clipped."""
         norm = None
         if self.settings.optimizer.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             trained = [p for group in self.optimizer.param_groups for p in group["params"]]
             norm = nn.utils.clip_grad_norm_(trained, self.settings.optimizer.clip_norm)
-        self.scaler.step(self.optimizer)
+        with optimizers.rated(self.optimizer, rates):
+            self.scaler.step(self.optimizer)
         self.scaler.update()
         # with several processes gradients lie where they are sent from, and stay there
         self.optimizer.zero_grad(set_to_none=self._wrapped is self.objective)
         return norm
 
     @torch.no_grad()
-    def _views(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _views(self, given: Given) -> tuple[Tensor, Tensor]:
         """Return both views of the batch; where there is one it is both."""
         assert self.form is not None
         if self.device.type == "cpu":
             made = [
                 colour(crops, colours, self.settings.views).contiguous(memory_format=self.form.memory_format)
-                for crops, colours in zip(batch.crops, batch.colours, strict=True)
+                for crops, colours in zip(given.crops, given.colours, strict=True)
             ]
             return made[0], made[-1]
-        told = upload(recolouring(batch.colours.flatten(0, 1).numpy()), self.device)
-        crops = batch.crops.flatten(0, 1).to(self.device, non_blocking=True)
-        recoloured = recolour(crops, told, self.settings.views, self.form.memory_format)
-        made = recoloured.chunk(len(batch.crops))
+        crops = given.crops.flatten(0, 1)
+        made = recolour(crops, given.colours, self.settings.views, self.form.memory_format).chunk(len(given.crops))
         return made[0], made[-1]
 
     # ---- looking at it ----
@@ -459,7 +527,8 @@ class Trainer:
         for number in range(0, batches, order.steps):
             order.epoch, order.first = self.epoch + number // order.steps, max(0, order.steps - (batches - number))
             for batch in loader(self.pairs, order, train.workers, pin=self.device.type == "cuda"):
-                yield from self._views(batch)[0].chunk(train.accumulate)
+                given = self._give(batch, Inputs(self.device))
+                yield from self._views(given)[0].chunk(train.accumulate)
 
     def _knn(self) -> float | None:
         """Return the kNN accuracy in percent where it is due, on the main process; the others wait."""

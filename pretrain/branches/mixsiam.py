@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 from scipy.special import betaincinv
-from torch import Tensor
+from torch import Generator, Tensor
 
 from pretrain.branches import Branch, BranchSettings, Draws, Mixed, visible_share
 from pretrain.drawing import once
@@ -35,17 +35,21 @@ class Mixsiam(Branch):
         """Return lam * query + (1 - lam) * key, or query with a box of key; lam is the query view's share."""
         size = query.shape[-1]
         generators = draws.rows(len(query), "mix")
-        drawn = once(generators, "mix", lambda: torch.stack([torch.rand(3, generator=g) for g in generators]))
-        uniform = drawn[:, 0].double()
-        shares = torch.from_numpy(betaincinv(self.config.alpha, self.config.alpha, uniform.numpy())).to(query.dtype)
-        lam = upload(shares, query.device)
+        drawn = once(
+            generators, "mix", lambda: torch.tensor([self._draw(g, size) for g in generators], dtype=torch.float64)
+        )
+        drawn = upload(drawn, query.device)
         if self.config.mix == "mixup":
+            lam = drawn[:, 0].to(query.dtype)
             weight = lam.view(-1, 1, 1, 1)
             return Mixed(weight * query + (1 - weight) * key, None, lam, both_keys=True)
-        corners = []
-        for share, (_, down, right) in zip(shares.tolist(), drawn.tolist(), strict=True):
-            side = int(size * math.sqrt(1 - share))
-            top, left = int(down * (size - side + 1)), int(right * (size - side + 1))
-            corners.append((top, top + side, left, left + side))
-        boxes = inside(upload(torch.tensor(corners), query.device), size)
+        boxes = inside(drawn[:, 1:], size)
         return Mixed(paste(query, boxes, key), None, visible_share(boxes), boxes, both_keys=True)
+
+    def _draw(self, generator: Generator, size: int) -> tuple[float, int, int, int, int]:
+        """Draw the query view's share, and a box of the rest: its top, bottom, left and right."""
+        uniform, down, right = torch.rand(3, generator=generator).tolist()
+        share = float(betaincinv(self.config.alpha, self.config.alpha, uniform))
+        side = int(size * math.sqrt(1 - share))
+        top, left = int(down * (size - side + 1)), int(right * (size - side + 1))
+        return share, top, top + side, left, left + side

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from core import distributed
 from core.backbones import Backbone
@@ -100,11 +100,18 @@ class MomentumMethod(Method):
         """Return the momentum encoder's backbone."""
         return self.key_encoder.backbone
 
+    def order(self, rows: int, shuffle: Sequence[Generator]) -> Int[Tensor, "2 total"] | None:
+        """Return the order in which the rows of all processes are encoded, and its inverse; None where they stay as they are.
+
+        ``rows`` are one process's; the one generator of ``shuffle`` is the same on every process.
+        """
+        return None
+
     @torch.no_grad()
     def encode_key(
-        self, images: Float[Tensor, "batch 3 height width"], shuffle_seed: int
+        self, images: Float[Tensor, "batch 3 height width"], order: Int[Tensor, "2 total"] | None = None
     ) -> Float[Tensor, "batch dim"]:
-        """Return keys; ``shuffle_seed`` is the same on every process."""
+        """Return keys, in the order of the images."""
         return self.key_encoder(images)
 
 

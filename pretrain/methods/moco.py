@@ -6,13 +6,14 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor
+from torch import Generator, Tensor
 
 from core import distributed
 from core.backbones import Backbone
 from core.config import PluginSettings
 from core.errors import InputError
 from pretrain.batchnorm import split
+from pretrain.drawing import once
 from pretrain.exchange import exchange
 from pretrain.heads import Encoder, mlp
 from pretrain.losses import against, contrast, info_nce, unit
@@ -88,13 +89,23 @@ class Moco(MomentumMethod):
         """Move the key encoder after the query encoder."""
         follow(self.key_encoder, self.query_encoder, self.config.key_momentum)
 
-    @torch.no_grad()
-    def encode_key(self, images: Tensor, shuffle_seed: int) -> Tensor:
-        """Encode in shuffled order, so that batch statistics tell nothing (MoCo, sec. 3.3)."""
+    def order(self, rows: int, shuffle: Sequence[Generator]) -> Tensor | None:
+        """Shuffle where there are groups, so that batch statistics tell nothing (MoCo, sec. 3.3)."""
         if self.groups == 1 and distributed.world() == 1:
+            return None
+
+        def draw() -> Tensor:
+            order = torch.randperm(rows * distributed.world(), generator=shuffle[0])
+            return torch.stack([order, order.argsort()])
+
+        return once(shuffle, "order", draw)
+
+    @torch.no_grad()
+    def encode_key(self, images: Tensor, order: Tensor | None = None) -> Tensor:
+        """Encode in shuffled order."""
+        if order is None:
             return self.key_encoder(images)
-        order = torch.randperm(len(images) * distributed.world(), generator=torch.Generator().manual_seed(shuffle_seed))
-        return exchange(self.key_encoder(exchange(images, order)), order.argsort())
+        return exchange(self.key_encoder(exchange(images, order[0])), order[1])
 
     def loss(self, query: Tensor, key: Tensor, hard: Tensor | None = None, alpha: float = 1.0) -> Tensor:
         """InfoNCE between unit vectors against the queue."""

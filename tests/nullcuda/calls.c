@@ -17,8 +17,8 @@ COUNTED(cudaGraphLaunch, graphs)
 COUNTED(cudaMemsetAsync, memset_)
 COUNTED(cudaMemset, memset_)
 COUNTED(cudaMemcpyPeerAsync, d2d)
-COUNTED(cudaDeviceSynchronize, sync)
-COUNTED(cudaStreamSynchronize, sync)
+EX int cudaDeviceSynchronize() { return c.sync++, waits(0); }
+EX int cudaStreamSynchronize(void *stream) { return c.sync++, waits(stream); }
 COUNTED(cudaEventSynchronize, event_sync)
 NOTHING(cudaGetLastError) NOTHING(cudaPeekAtLastError) NOTHING(cudaDeviceEnablePeerAccess) NOTHING(cudaHostRegister)
 NOTHING(cudaHostUnregister) NOTHING(cudaMemcpyToSymbol) NOTHING(cudaEventQuery) NOTHING(cudaEventRecord)

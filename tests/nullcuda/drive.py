@@ -24,14 +24,14 @@ import yaml  # noqa: E402
 from torch.nn.parallel import distributed  # noqa: E402
 
 from core.data import shapes  # noqa: E402
-from pretrain import finite, run  # noqa: E402
+from pretrain import finite, graphs, run  # noqa: E402
 from pretrain.finite import FirstBad  # noqa: E402
 from pretrain.trainer import Trainer  # noqa: E402
 
 faulthandler.dump_traceback_later(120)
 stretches: list[dict[str, int]] = []
 shapes.render = functools.cache(shapes.render)  # all runs have the same images
-STOP = int(sys.argv[2])
+STOP, graphs.WARM = int(sys.argv[2]), 1
 
 
 def reading(plain: Callable, on: bool) -> Callable:
@@ -58,7 +58,7 @@ def watched(trainer: type[Trainer]) -> None:
         return step(self, batch)
 
     def counting_values(self: Trainer, outcome: Any) -> dict[str, float]:
-        if nullcuda.counted()["kernels"]:  # a run that is stopped looks once more at what it logged
+        if nullcuda.counted()["launches"]:  # a run that is stopped looks once more at what it logged
             stretches.append(nullcuda.counted() | {"until": self.step})
         return values(self, outcome)
 

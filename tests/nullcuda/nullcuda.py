@@ -19,7 +19,7 @@ HERE = Path(__file__).resolve().parent
 SITE = Path(sysconfig.get_paths()["purelib"])
 NAMES = [
     "kernels", "gemms", "convs", "bns", "h2d", "d2h", "d2d", "memset", "h2d_bytes", "d2h_bytes", "sync", "event_sync", "malloc",
-    "malloc_bytes", "cur_bytes", "peak_bytes", "hostalloc", "hostalloc_bytes", "nccl", "graphs",
+    "malloc_bytes", "cur_bytes", "peak_bytes", "hostalloc", "hostalloc_bytes", "nccl", "graphs", "nodes",
 ]  # fmt: skip
 
 

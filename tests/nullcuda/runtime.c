@@ -12,14 +12,20 @@
 typedef cudaError_t E;
 
 Counts c HIDDEN;
+int capturing HIDDEN;
+static E invalid; // what was called in a capture that none permits
+static cudaStream_t captured;
+int waits(void *stream) { return !capturing || (stream && stream != captured) ? 0 : (invalid = cudaErrorStreamCaptureUnsupported); }
 EX void nullcuda_get(Counts *o) { *o = c; }
 EX void nullcuda_reset(void) {
   long cur = c.cur_bytes;
   c = (Counts){.cur_bytes = cur, .peak_bytes = cur};
 }
 EX void nullcuda_launch(void) { // for the driver's own launches
-  c.kernels++;
-  spin();
+  if (capturing)
+    c.nodes++;
+  else
+    c.kernels++, spin();
 }
 static long setting(const char *name, double otherwise) {
   const char *given = getenv(name);
@@ -151,6 +157,12 @@ EX E cudaPointerGetAttributes(struct cudaPointerAttributes *a, const void *p) {
 static int reads; // whether what was uploaded can be read back
 EX void nullcuda_reads(int on) { reads = on; }
 static E copy(void *d, const void *s, size_t n, enum cudaMemcpyKind k) {
+  if (capturing && k != cudaMemcpyDeviceToDevice) // stricter than CUDA, which takes what lies in pinned memory, and the same for ever
+    return invalid = cudaErrorStreamCaptureUnsupported;
+  if (capturing) {
+    c.nodes++;
+    return 0;
+  }
   if (k == cudaMemcpyHostToDevice) {
     c.h2d++;
     c.h2d_bytes += n;
@@ -172,7 +184,8 @@ EX E cudaMemcpy(void *d, const void *s, size_t n, enum cudaMemcpyKind k) {
   return copy(d, s, n, k);
 }
 EX E cudaMemcpyAsync(void *d, const void *s, size_t n, enum cudaMemcpyKind k, cudaStream_t st) {
-  spin();
+  if (!capturing)
+    spin();
   return copy(d, s, n, k);
 }
 EX E cudaGetSymbolAddress(void **p, const void *s) { return grab(p, 4096); }
@@ -187,9 +200,11 @@ EX E cudaStreamCreateWithPriority(cudaStream_t *s, unsigned f, int p) { return *
 EX E cudaStreamGetPriority(cudaStream_t s, int *p) { return *p = 0, 0; }
 EX E cudaStreamAddCallback(cudaStream_t s, cudaStreamCallback_t f, void *u, unsigned fl) { return f(s, 0, u), 0; }
 EX E cudaLaunchHostFunc(cudaStream_t s, cudaHostFn_t f, void *u) { return f(u), 0; }
-static int capturing;
-EX E cudaStreamBeginCapture(cudaStream_t s, enum cudaStreamCaptureMode m) { return capturing = 1, 0; }
-EX E cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g) { return capturing = 0, *g = malloc(8), 0; }
+EX E cudaStreamBeginCapture(cudaStream_t s, enum cudaStreamCaptureMode m) { return invalid = 0, captured = s, capturing = 1, 0; }
+EX E cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g) {
+  capturing = 0, *g = invalid ? 0 : malloc(8);
+  return invalid ? cudaErrorStreamCaptureInvalidated : 0;
+}
 EX E cudaStreamIsCapturing(cudaStream_t s, enum cudaStreamCaptureStatus *st) { return *st = capturing, 0; }
 EX E cudaStreamGetCaptureInfo(cudaStream_t s, enum cudaStreamCaptureStatus *st, unsigned long long *id, cudaGraph_t *g,
                               const cudaGraphNode_t **d, const cudaGraphEdgeData **e, size_t *n) {

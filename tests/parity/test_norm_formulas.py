@@ -73,7 +73,8 @@ def test_split_keys_are_those_of_the_rows_that_the_shuffle_puts_together(seed: i
     wanted = np.zeros((6, 4))
     for part in order.view(2, 3).tolist():
         wanted[part] = tiny.features(tiny.moco().key_encoder, images[part])
-    found = unit(tiny.shipped_moco(split_bn=2).encode_key(images.float(), shuffle_seed=seed))
+    method = tiny.shipped_moco(split_bn=2)
+    found = unit(method.encode_key(images.float(), method.order(6, [torch.Generator().manual_seed(seed)])))
     np.testing.assert_allclose(found.numpy(), wanted, atol=1e-6)
 
 
@@ -82,6 +83,28 @@ def test_split_queries_are_normalised_in_the_order_they_come() -> None:
     found = unit(tiny.shipped_moco(split_bn=2).embed(images.float())).detach().numpy()
     wanted = [tiny.features(tiny.moco().query_encoder, part) for part in images.chunk(2)]
     np.testing.assert_allclose(found, np.concatenate(wanted), atol=1e-6)
+
+
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("dtype", "off"), [(torch.float64, 1e-12), (torch.float32, 2e-6), (torch.bfloat16, 1e-2)])
+def test_parts_normalised_at_once_are_those_normalised_one_by_one(form, dtype, off) -> None:
+    """Outputs, gradients of input, scale and shift, and running statistics; errors are shares of the largest value."""
+    torch.manual_seed(0)
+    images, slopes = (2 * torch.randn(12, 5, 6, 4) + 1).to(dtype), torch.randn(12, 5, 6, 4).to(dtype)
+    found = []
+    for way in (SplitBatchNorm2d.forward, SplitBatchNorm2d.at_once):
+        norm = SplitBatchNorm2d(5).to(torch.promote_types(dtype, torch.float32))
+        norm.parts = 3
+        torch.nn.init.normal_(norm.weight, generator=torch.Generator().manual_seed(1))
+        torch.nn.init.normal_(norm.bias, generator=torch.Generator().manual_seed(2))
+        input = images.contiguous(memory_format=form).requires_grad_()
+        out = way(norm, input)
+        assert (out.dtype, out.is_contiguous(memory_format=form)) == (dtype, True)
+        torch.relu_(out).backward(slopes)
+        found.append([out.detach(), input.grad, norm.weight.grad, norm.bias.grad, norm.running_mean, norm.running_var])
+        assert norm.num_batches_tracked == 1
+    for one, other in zip(*found, strict=True):
+        assert (one - other).abs().max() <= off * one.abs().max()
 
 
 CONFIG = small_run(epochs=2, keep_every=1)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from scipy import stats
 from torch import Generator, Tensor
 
 from core.errors import InputError
@@ -235,9 +236,15 @@ def test_fills_of_a_row_do_not_depend_on_the_others(fill: dict, count: int, seed
 
 def test_noise_drawn_on_a_device_is_each_rows_own_whatever_rows_are_beside_it():
     images = torch.zeros(3, 3, 8, 8).contiguous(memory_format=torch.channels_last)
-    noise = noise_from([5, 6, 7], images)
-    assert torch.equal(noise[2:], noise_from([7], images[:1]))
-    assert not torch.equal(noise[0], noise[1])
-    many = noise_from([0], torch.zeros(1, 3, 128, 128))
-    assert many.mean().abs() < 0.02
-    assert many.std() == pytest.approx(1, abs=0.02)
+    noise = noise_from(torch.tensor([5, 6, 7]), images)
+    assert torch.equal(noise[2:], noise_from(torch.tensor([7]), images[:1]))
+    assert noise.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_noise_drawn_on_a_device_is_standard_normal_in_every_row_and_of_neighbours_in_place_and_seed_apart():
+    rows = noise_from(torch.tensor([0, 1, 2**62 - 1]), torch.zeros(3, 3, 256, 256)).flatten(1).double()
+    assert stats.kstest(rows.flatten().numpy(), "norm").pvalue > 0.01
+    for row in rows:
+        assert stats.kstest(row.numpy(), "norm").pvalue > 0.001
+    for one, other in ((rows[0], rows[1]), (rows[0, 1:], rows[0, :-1]), (rows[1, 256:], rows[1, :-256])):
+        assert abs(torch.corrcoef(torch.stack([one, other]))[0, 1]) < 4 / len(one) ** 0.5

@@ -38,7 +38,7 @@ class Contrast(MomentumMethod):
         """Return the first row of the first channel."""
         return images[:, 0, 0]
 
-    def encode_key(self, images: Tensor, shuffle_seed: int) -> Tensor:
+    def encode_key(self, images: Tensor, order: Tensor | None = None) -> Tensor:
         """Return the last row of the last channel."""
         return images[:, -1, -1]
 

@@ -305,7 +305,9 @@ def test_fused_steps_are_right_in_channels_last_too(trainer):
     for batch in list(loader(made.pairs, made.order, 0, pin=False))[:2]:
         method = made.objective.method
         update = made._update
-        made._update = lambda method=method, update=update: _give_gradients(method, plain, other) or update()
+        made._update = lambda rates, method=method, update=update: (
+            _give_gradients(method, plain, other) or update(rates)
+        )
         made._step(batch)
         made._update = update
     found, wanted = made.objective.method.query_encoder.state_dict(), plain.query_encoder.state_dict()

@@ -5,6 +5,8 @@ index, ``if tensor``) is an error there, so a step that ends has made none.
 """
 
 import contextlib
+import math
+import operator
 from collections import Counter
 from functools import partial
 from typing import Any
@@ -27,8 +29,8 @@ from pretrain.loader import Batch
 from pretrain.losses import against, nt_xent
 from pretrain.objective import mixed_loss
 from pretrain.preview import mixtures
-from pretrain.trainer import Trainer
-from pretrain.upload import upload
+from pretrain.trainer import Given, Outcome, Trainer
+from pretrain.upload import Inputs, upload
 from pretrain.views import ViewSettings
 
 CONFIG = """
@@ -72,7 +74,7 @@ class Crossings(TorchDispatchMode):
         out = function(*args, **kwargs)
         name = function.overloadpacket.__name__.split(".")[-1]
         crossed = isinstance(out, Tensor) and out.device.type == "meta" and here == {"cpu"}
-        if crossed and kwargs.get("non_blocking"):
+        if (crossed and kwargs.get("non_blocking")) or (name == "copy_" and len(here) > 1 and args[2:] == (True,)):
             self.uploads += 1
         elif crossed or len(here) > 1:
             self.waited[name] += 1
@@ -102,9 +104,9 @@ def on_meta(settings, tmp_path, monkeypatch):
     return make
 
 
-def batch() -> Batch:
+def batch(seed: int = 2) -> Batch:
     """Return eight pairs of crops with drawn colour changes, blur and solarisation among them."""
-    generator = torch.Generator().manual_seed(2)
+    generator = torch.Generator().manual_seed(seed)
     crops = torch.randint(0, 256, (2, 8, 3, 16, 16), generator=generator, dtype=torch.uint8)
     views = ViewSettings(size=16, solarize_probability=0.5)
     return Batch(crops, draw_colours(views, generator, 16).view(2, 8, 8), [], labels=tiny_objective.LABELS)
@@ -208,6 +210,89 @@ def test_under_autocast_simclrs_logits_are_not_rounded() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         found = nt_xent(rows[0], rows[1], rows[0], rows[1], 0, 0.1, rows[2], 2.0)
     assert torch.equal(found, nt_xent(rows[0], rows[1], rows[0], rows[1], 0, 0.1, rows[2], 2.0))
+
+
+# ---- what a captured step reads ----
+
+PAIRS: dict[
+    str, tuple[str, dict[str, Any], dict[str, Any]]
+] = {  # a queue and shuffles, a momentum that grows, two rates, labels
+    "moco": ("mixmask", {"partner": "shuffle", "mask": BALANCED}, {"split_bn": 2}),
+    "byol": ("unmix", {}, {}),
+    "simsiam": ("mixsiam", {"mix": "cutmix"}, {}),
+    "simclr": ("saliency", {}, {}),
+    "supervised": ("masked", {"mask": FOCAL}, {}),
+}
+
+
+@pytest.mark.parametrize("method", PAIRS)
+def test_all_that_changes_from_step_to_step_is_found_in_the_same_memory(settings, tmp_path, method) -> None:
+    """A graph repeats what the host did once: here the host's step and rates are stuck, and the weights are equal bit for bit."""
+    name, given, config_ = PAIRS[method]
+    train = settings.train.model_copy(update={"accumulate": 2, "epochs": 1})
+    kind = "adamw" if method == "byol" else "sgd"
+    optimizer = config.parse(
+        PretrainSettings, {**settings.model_dump(), "optimizer": {"name": kind, "lr": 0.05}}, tmp_path
+    ).optimizer
+
+    def trainer(folder: str) -> Trainer:
+        objective = tiny_objective.objective(method, {"b": tiny_objective.branch(name, **given)}, **config_).float()
+        (tmp_path / folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        changed = settings.model_copy(update={"train": train, "optimizer": optimizer})
+        made = Trainer(changed, objective, range(64), tmp_path / folder, torch.device("cpu"))
+        made._prepare()
+        return made
+
+    def stuck(made: Trainer) -> Trainer:
+        inputs, first = Inputs(made.device), list[Tensor]()
+
+        def take(given: Given) -> Outcome:
+            drawn = [
+                {f"{number} {key}": part for key, part in kept.items()}
+                for number, kept in enumerate(made._draw_ahead(made.step))
+            ]
+            rates = torch.tensor([group["lr"] for group in made.optimizer.param_groups], dtype=torch.float64)
+            told = {"colours": given.colours, "number": given.number, "rates": rates, "labels": tiny_objective.LABELS}
+            crops, places = inputs(given.crops, told | drawn[0] | drawn[1])
+            first.extend([crops, *places.values()] if not first else [])
+            assert all(map(operator.is_, first, [crops, *places.values()]))
+            parts = [{key[2:]: places[key] for key in kept} for kept in drawn]
+            labels = places["labels"] if method == "supervised" else None
+            step, made.step = made.step, 0
+            for group in made.optimizer.param_groups:
+                group["lr"] = 1e6
+            outcome = made._take(Given(crops, places["colours"], places["number"], parts, labels, places["rates"]))
+            made.step = step
+            return outcome
+
+        made._taking = take
+        return made
+
+    plain, other = trainer("plain"), stuck(trainer("stuck"))
+    for step in range(6):
+        if step == 4:
+            other.save()
+            other.writer.join()
+            other = stuck(trainer("stuck"))
+            other.restore(tmp_path / "stuck/checkpoints/last.pth")
+        for made in (plain, other):
+            outcome = made._step(batch(step))
+            made.step += 1
+        assert outcome.lr == pytest.approx(0.05 * (1 + math.cos(math.pi * step / 8)) / 2)
+        found = other.objective.state_dict()
+        assert [key for key, part in plain.objective.state_dict().items() if not torch.equal(part, found[key])] == []
+
+
+def test_inputs_keep_their_place_and_kind_until_a_shape_changes() -> None:
+    inputs, told = Inputs(torch.device("cpu")), {"a": torch.tensor(True), "b": torch.arange(3.0, dtype=torch.float64)}
+    pixels, places = inputs(torch.ones(2, 2), told | {"c": torch.empty(0, 4)})
+    again, other = inputs(
+        torch.zeros(2, 2), {"a": torch.tensor(False), "b": torch.ones(3).double(), "c": torch.empty(0, 4)}
+    )
+    assert again is pixels
+    assert other is places
+    assert (places["a"].item(), places["b"].tolist(), places["c"].shape) == (False, [1.0, 1.0, 1.0], (0, 4))
+    assert inputs(torch.zeros(2, 3), told)[0] is not pixels
 
 
 # ---- compiling ----
