@@ -15,7 +15,8 @@ from pretrain.upload import can_compile, fused
 class SplitBatchNorm2d(nn.BatchNorm2d):
     """Normalises ``parts`` equal, contiguous parts of the batch each by its own statistics; running ones are averaged.
 
-    On GPUs all parts at once and where they lie; a CPU's own batch norm is faster, and is called for each part.
+    On a GPU all at once and where they lie; one after the other where nothing can be compiled for it, and on a CPU, whose own
+    batch norm is faster.
     """
 
     parts = 1
@@ -44,11 +45,9 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
     def at_once(self, input: Tensor) -> Tensor:
         """Normalise all parts in two passes over the activations, and their gradients in two, without a copy of them."""
         out, mean, variance = _Parts.apply(input, self.weight, self.bias, self.parts, self.eps)
-        rows = input[:, 0].numel() // self.parts
+        running, count = [self.running_mean, self.running_var], input[:, 0].numel() // self.parts
         with torch.no_grad():
-            for running, found in ((self.running_mean, mean), (self.running_var, variance * (rows / (rows - 1)))):
-                running.lerp_(found.mean(dim=0).to(running.dtype), self.momentum or 0.0)
-            self.num_batches_tracked.add_(1)
+            _blend(running, [mean, variance], self.num_batches_tracked, self.momentum or 0.0, count)
         return out
 
 
@@ -86,6 +85,15 @@ def _gradients(
     count = input[:, 0].numel() // len(mean)
     found = (slopes - _rows(bias / count, input) - normal * _rows(slope / count, input)) * _rows(scale * weight, input)
     return found.to(input.dtype), slope.sum(dim=0).to(weight.dtype), bias.sum(dim=0).to(weight.dtype)
+
+
+@fused
+def _blend(running: list[Tensor], found: list[Tensor], tracked: Tensor, momentum: float, count: int) -> None:
+    """Move running mean and variance towards the parts' mean of each, the variance without bias."""
+    mean, variance = (part.mean(dim=0) for part in found)
+    for kept, new in zip(running, (mean, variance * (count / (count - 1))), strict=True):
+        kept.lerp_(new.to(kept.dtype), momentum)
+    tracked.add_(1)
 
 
 def _wide(part: Tensor) -> Tensor:

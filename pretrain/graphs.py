@@ -72,7 +72,6 @@ class Captured:
             off = _apart(self._state(), wanted, before)
         except Exception as error:
             torch.cuda.set_stream(stream)
-            self._mend()
             reason = str(error).strip().split("\n")[0]
             off = float("nan")
         else:
@@ -81,13 +80,14 @@ class Captured:
             self._graph, self._given, self._outcome = graph, given, captured
             print(f"steps are launched as one CUDA graph from here on; {reason}", file=sys.stderr)
             return captured
+        self._refuse(reason)
         self._put_back(wanted)
         torch.cuda.set_rng_state(drawn_after, device)
-        self._refuse(reason)
         return outcome
 
     def _refuse(self, reason: str) -> None:
         self._graph = self._given = self._outcome = None
+        self._mend()
         print(f"run.graphs: no CUDA graph, {reason}; steps are launched kernel by kernel", file=sys.stderr)
 
     def _copies(self) -> State | None:

@@ -414,8 +414,8 @@ class Trainer:
     def _give(self, batch: Batch, inputs: Inputs) -> Given:
         """Bring a batch, and all else that changes from step to step, to the device; waits for nothing."""
         if self.device.type == "cpu":
-            number = torch.tensor(self.step + 1.0)
-            return Given(batch.crops, batch.colours, number, batch.drawn, batch.labels if self._labelled else None)
+            labels = batch.labels if self._labelled else None
+            return Given(batch.crops, batch.colours, torch.tensor(self.step + 1.0), batch.drawn, labels)
         told = {
             "colours": recolouring(batch.colours.flatten(0, 1).numpy()),
             "number": torch.tensor(self.step + 1.0),
