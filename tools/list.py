@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import checkout
 
-from core.errors import cli
+from core.errors import cli, nearest
 
 PLUGINS = {
     "methods": "pretrain.methods", "branches": "pretrain.branches", "masks": "pretrain.masks",
@@ -79,9 +79,15 @@ def sorts() -> dict[str, Callable[[], dict[str, str]]]:
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("sort", nargs="?", choices=list(sorts()), help="all by default")
+    parser.add_argument("sort", nargs="?", type=_sort, choices=list(sorts()), help="all by default")
     parser.add_argument("--json", action="store_true", help="as JSON: {sort: {name: what it is}}")
     return parser
+
+
+def _sort(word: str) -> str:
+    if word not in sorts():
+        raise argparse.ArgumentTypeError(f"no {word!r}; {nearest(word, sorts())}")
+    return word
 
 
 def main() -> None:

@@ -94,6 +94,9 @@ def test_what_there_is_can_be_listed_by_name_and_as_json() -> None:
     found = json.loads(listed)
     assert found["masks"].keys() == set(plugins.names("pretrain.masks"))
     assert all(about for sort in found.values() for about in sort.values())
+    misspelt = subprocess.run([*command, "benchmark"], cwd=ROOT, capture_output=True, text=True)
+    assert misspelt.returncode == 2
+    assert misspelt.stderr.endswith("argument sort: no 'benchmark'; did you mean benchmarks?\n")
 
 
 def test_doctor_leaves_the_import_of_frameworks_to_its_child_processes() -> None:
