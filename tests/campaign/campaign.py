@@ -632,7 +632,7 @@ def no_mounts(place: Path) -> str:
         with mounted(place, *TMPFS):
             return ""
     except (OSError, subprocess.CalledProcessError) as error:
-        return f"skipped: {getattr(error, 'stderr', '') or error}".strip()
+        return " ".join(f"skipped: {getattr(error, 'stderr', '') or error}".split())
 
 
 def full_and_read_only(victim: Victim, _: random.Random, folder: Path) -> Iterator[str]:
