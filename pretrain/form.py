@@ -106,15 +106,16 @@ def choose(asked: tuple[bool | str, str], task: Task, device: torch.device) -> t
         if distributed.is_main():
             print(f"computing in {forms[0]}, as set", file=sys.stderr)
         return forms[0], {}
-    found: tuple[Form, dict[str, float]] | None = None
-    if distributed.is_main():
+
+    def measured() -> tuple[Form, dict[str, float]]:
         seconds = _time(forms, task, device)
         best = min(seconds, key=lambda form: seconds[form])
         rounded = {str(form): round(value, 4) for form, value in seconds.items()}
         told = ", ".join(f"{name} {value:.3g} s" for name, value in rounded.items())
         print(f"chose {best}: {told} for {_rows(task, device)} images of {task.size} px", file=sys.stderr)
-        found = best, rounded
-    return distributed.gather_objects(found)[0]
+        return best, rounded
+
+    return distributed.from_main(measured)
 
 
 def record(folder: Path, form: Form, seconds: dict[str, float], device: torch.device) -> None:

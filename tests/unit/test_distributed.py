@@ -9,13 +9,16 @@ from functools import partial
 
 import pytest
 import torch
+from tiny_objective import Tiny
 from torch import distributed as dist
 from torch import multiprocessing
 
 from core import distributed
 from core.distributed import GRACE, POLL, first_host
 from core.errors import InputError
+from pretrain import form
 from pretrain.exchange import exchange
+from pretrain.heads import Encoder
 
 RANK = """
 import sys, time, torch
@@ -71,7 +74,7 @@ def test_a_process_ends_within_a_minute_after_another_has_failed_and_says_why_la
     assert waited.splitlines()[-1] == "another process of this run failed, its message says why; this one ends"
 
 
-PROCESSES, SHARE = 3, 5
+PROCESSES, SHARE, CPU = 3, 5, torch.device("cpu")
 
 
 def work(rank, port, folder):
@@ -91,8 +94,26 @@ def work(rank, port, folder):
     assert made[1]() == rank
     with pytest.raises(InputError, match=r"^no folder on 0$"):
         distributed.from_main(partial(refuse, rank))
+    choose = partial(form.choose, ("auto", "fp32"), form.Task(Encoder(Tiny(), torch.nn.Identity()), 4, 1, 16), CPU)
+    for full, found in (
+        ({True}, form.Form(False, "fp32")),
+        ({True, False}, None),
+    ):  # the first process has no memory for some
+        form._pass = partial(timed, full, rank)
+        if found is None:
+            with pytest.raises(InputError, match=r"do not fit into the memory of cpu in any form"):
+                choose()
+        else:
+            assert choose() == (found, {"contiguous fp32": 1.0})
     (folder / str(rank)).touch()
     dist.destroy_process_group()
+
+
+def timed(full, rank, one, encoder, images):
+    assert rank == 0, "the first process measures for all"
+    if one.channels_last in full:
+        raise torch.OutOfMemoryError("out of memory")
+    return 1.0
 
 
 def refuse(rank):
