@@ -81,6 +81,7 @@ def start(config: Path, folder: Path) -> int | str:
     try:
         return run.main()
     except Exception:
+        traceback.print_exc()
         return traceback.format_exc()
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from core import checkpoint
 from core.plugins import names
 from transfer.convert import random_init
 from transfer.convert.convert import convert
@@ -114,13 +116,14 @@ def test_every_branch_starts_trains_stops_and_goes_on_and_asks_the_card_for_noth
             views = count * (8 * 3 * 32 * 32 + 8 * 42 * 4)  # uint8 crops, and what is to be done to their colours
             steps = stretch["h2d_bytes"] // views
             assert 0 < stretch["h2d_bytes"] - steps * views < steps * 6000  # a mask of pixels would be 8,192 bytes
-        if (
-            number and not captured
-        ):  # what the first run allocated serves the others; the last stretch is another start's first
+        kept = checkpoint.load(folder / "checkpoints/last.pth")["rng"]
+        assert [state["cuda"].shape for state in kept] == [(16,)]  # seed and offset of the card's generator
+        if number and not captured:  # the first run allocated for all; the last stretch is another start's first
             assert [stretch["malloc"] for stretch in run["stretches"][1:-1]] == [0, 0]
 
 
 OWN = """
+import os, time
 import torch
 from pretrain.branches import Draws
 from pretrain.branches.unmix import Unmix
@@ -133,6 +136,16 @@ class Reading(Unmix):
     def mix(self, query, key, draws, features=None):
         if query.is_cuda:
             query.sum().item()
+        return super().mix(query, key, draws, features)
+
+class Failing(Unmix):
+    Config = Reading.Config
+
+    def mix(self, query, key, draws, features=None):
+        if query.is_cuda and draws.step == 3:
+            if os.environ["RANK"] == "1":
+                raise RuntimeError("out of paper")
+            time.sleep(300)  # as in a collective of the real NCCL, which no signal ends
         return super().mix(query, key, draws, features)
 
 class Drawing(Unmix):
@@ -163,6 +176,7 @@ def test_a_step_that_cannot_be_captured_goes_on_kernel_by_kernel_and_says_why(
             assert stretch["d2h"] <= waits * LOGGED
 
 
+START = 60  # seconds that two ranks may take to import and build what they need
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
 
 
@@ -182,6 +196,21 @@ def test_two_ranks_train_over_nccl_stop_and_go_on_and_copy_no_gradient(null: dic
     kept = json.loads((tmp_path / "moco" / "environment.json").read_text())
     assert (kept["world_size"], kept["devices"]) == (2, ["NULL H100"] * 2)
     assert {"cuda", "cudnn", "nccl", "driver"} <= kept.keys()
+
+
+def test_a_rank_that_fails_ends_the_job_within_a_minute_its_own_message_first(
+    null: dict[str, str], tmp_path: Path, capsys
+) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    runs = {"failing": settings("moco", "unmix", "fp32")}
+    runs["failing"]["branches"]["b"]["name"] = "own:Failing"
+    given = null | {"NULLCUDA_DEVICES": "2", "PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    began = time.monotonic()
+    (failed,) = drive(runs, given, tmp_path, *TORCHRUN, stop=0)  # the other one has no word
+    said = capsys.readouterr().err
+    assert time.monotonic() - began < 60 + START
+    assert "RuntimeError: out of paper" in failed["ends"][0]
+    assert said.index("out of paper") < said.index("another process of this run failed, its message says why")
 
 
 def test_synchronised_norms_train_on_two_ranks(null: dict[str, str], tmp_path: Path) -> None:

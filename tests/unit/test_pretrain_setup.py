@@ -25,7 +25,7 @@ from core.run_folder import hold
 from pretrain.config import PretrainSettings
 from pretrain.loader import Pairs
 from pretrain.methods.moco import Moco
-from pretrain.setup import build_parts, make_trainer
+from pretrain.setup import build_parts, choose_device, make_trainer
 from pretrain.views import ViewSettings
 
 CONFIG = small_run()
@@ -225,6 +225,38 @@ def test_weights_that_are_not_finite_reach_no_checkpoint(config, tmp_path):
         trainer.run()
     assert load(tmp_path / "run" / "checkpoints" / "last.pth")["progress"]["step"] == 3
     assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_a_cards_generator_goes_on_where_a_checkpoint_left_it(config, tmp_path, monkeypatch):
+    made, set_back, card = make_trainer(config, [f"run.folder={tmp_path / 'run'}"]), [], torch.device("cuda", 0)
+    states = {"torch": torch.get_rng_state(), "cuda": torch.arange(16, dtype=torch.uint8)}
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: states["cuda"] if device == card else None)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda *given: set_back.append(given))
+    made.device = card
+    found = made._generators()
+    assert all(torch.equal(found[name], state) for name, state in states.items())
+    made.device, made._generators = torch.device("cpu"), lambda: found
+    made.save()
+    made.writer.join()
+    again = make_trainer(config, [f"run.folder={tmp_path / 'run'}"])
+    assert set_back == []  # what goes on without a card has no use for it
+    again.device = card
+    again.restore(tmp_path / "run/checkpoints/last.pth")
+    ((state, device),) = set_back
+    assert (state.tolist(), device) == (list(range(16)), card)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_macs_gpu_is_a_device_that_is_refused_in_one_line_where_there_is_none(config, monkeypatch, there):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: there)
+    asked = parse(PretrainSettings, load_config(config, ["run.device=mps"]), config)
+    if there:
+        assert choose_device(asked) == torch.device("mps")
+    else:
+        with pytest.raises(
+            InputError, match=r"^run\.device=mps, but this is no Mac .*; leave it out or set run\.device=cpu$"
+        ):
+            choose_device(asked)
 
 
 def test_checkpoints_are_written_by_the_clock_too_and_going_on_from_one_changes_nothing(config, tmp_path, monkeypatch):
