@@ -53,6 +53,11 @@ class Captured:
             self._refuse("a step has inputs of other shapes")
         return self._capture(given) if self._steps == WARM + 1 else self._take(given)
 
+    @property
+    def plays(self) -> bool:
+        """Tell whether steps are launched as a graph by now."""
+        return self._graph is not None
+
     def _capture(self, given: Any) -> Any:
         """Take one step as it is written, and once more from the same state as a graph."""
         device = torch.cuda.current_device()

@@ -315,20 +315,21 @@ class Trainer:
 
     def _changing(self) -> dict[str, list[Tensor]]:
         """Return all that a step changes on the device."""
-        scaler = [part for part in (self.scaler._scale, self.scaler._growth_tracker) if part is not None]
+        scaler = [self.scaler._scale, self.scaler._growth_tracker] if self.scaler.is_enabled() else []
         parameters = list(self.objective.parameters())
         kept = [part for state in self.optimizer.state.values() for part in state.values() if isinstance(part, Tensor)]
         return {
             "weights": [part for part in parameters if part.requires_grad],
             "others": [*(part for part in parameters if not part.requires_grad), *self.objective.buffers()],
             "optimizer": kept,
-            "rest": [*scaler, *self.first_bad.kept()],
+            "rest": [*(part for part in scaler if part is not None), *self.first_bad.kept()],
         }
 
     def _mend(self) -> None:
         """Forget a step that broke off before its end."""
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler._per_optimizer_states.clear()  # in which the gradient counts as unscaled
+        if self.scaler.is_enabled():
+            self.scaler._per_optimizer_states.clear()  # in which the gradient counts as unscaled
 
     def _stays(self, name: str) -> bool:
         """Tell whether what was drawn is for the host: processes send rows to each other in its order."""

@@ -8,8 +8,10 @@ Prints a table, writes one JSON, and exits 1 when something is missed. What this
 import argparse
 import contextlib
 import copy
+import importlib.util
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -43,7 +45,12 @@ SPEEDS = {
     "MixMask": ["branches.b={name: mixmask, mask: {name: block, cells: 8, ratio: 0.5}}"],
     "MSCN": ["branches.b={name: mscn}"],
 }
-OF_SUPERVISED, BUSY, OVER_RELEASE, WAIT = 0.9, 0.9, 1.5, 0.03  # figures to reach
+OF_SUPERVISED, BUSY, OVER_RELEASE, WAIT, GRAPH, ALIKE = 0.9, 0.9, 1.5, 0.03, 0.05, 1e-3  # figures to reach
+MODES = {
+    "kernel by kernel": ["run.graphs=false"],
+    "one CUDA graph": [],
+    "compiled, one CUDA graph": ["run.compile=true"],
+}
 
 
 class Check(NamedTuple):
@@ -133,7 +140,7 @@ def right(proof: Proof) -> None:
             what = f"{method} + {branch}, {precision}"
             with proof.part(what):
                 options = [f"method={METHODS[method]}", f"branches.b={BRANCHES[branch]}", f"run.precision={precision}"]
-                made = proof.trainer("right", options)
+                made = proof.trainer("right", [*options, "run.graphs=false"])
                 made._prepare()
                 batches = [
                     made.pairs.__getitems__([(0, (step * 8 + row) % 64) for row in range(8)]) for step in range(6)
@@ -148,6 +155,9 @@ def right(proof: Proof) -> None:
                     torch.cuda.set_sync_debug_mode("default")
                 finite = all(bool(value.isfinite()) for value in outcome.values.values())
                 proof.add(what, f"{off:.2g} off", met=off <= tolerance and finite, goal=tolerance)
+                if precision == "fp16":
+                    captured, off = _as_graphs(proof, options, batches)
+                    proof.add(f"{what}: steps as one CUDA graph", f"{off:.2g} apart", captured and off <= GRAPH, GRAPH)
     with proof.part("stop and resume"):
         ends: list[dict[str, Any]] = []
         for name, stops in (("whole", ()), ("parts", (3,))):
@@ -163,10 +173,31 @@ def right(proof: Proof) -> None:
         proof.add("stop and resume equal a whole run", same, met=same)
 
 
+def _as_graphs(proof: Proof, options: Sequence[str], batches: Sequence[Any]) -> tuple[bool, float]:
+    """Tell whether a step is captured, and how far six such lie from six that are launched kernel by kernel, of their way."""
+    from pretrain.graphs import Captured
+
+    ends: list[list[Any]] = []
+    for asked in ("false", "true"):
+        made = proof.trainer("graphs", [*options, f"run.graphs={asked}", "run.deterministic=true"])
+        made._prepare()
+        trained = [part for part in made.objective.parameters() if part.requires_grad]
+        began = [part.detach().clone() for part in trained]
+        for batch in batches:
+            made._step(_pinned(batch))
+            made.step += 1
+        ends.append([(part.detach() - old).double() for part, old in zip(trained, began, strict=True)])
+    way = math.sqrt(sum(float(part.square().sum()) for part in ends[0]))
+    apart = math.sqrt(sum(float((a - b).square().sum()) for a, b in zip(*ends, strict=True)))
+    return isinstance(made._taking, Captured) and made._taking.plays, apart / max(way, 1e-12)
+
+
 def _against_float64(made: Any, batch: Any) -> float:
     """Return the largest relative difference of the loss and the whole gradient from those on a CPU in float64."""
 
-    views = made._views(_pinned(batch))
+    from pretrain.upload import Inputs
+
+    views = made._views(made._give(_pinned(batch), Inputs(made.device)))
     slow = copy.deepcopy(made.objective).cpu().double()
     slow.kept = None
     exact = slow(*(view.detach().cpu().double().contiguous() for view in views), 0)
@@ -209,22 +240,20 @@ def fast(proof: Proof) -> None:
             supervised = _supervised(proof, depth, size, images)
             proof.add(f"supervised training, {images} images", f"{supervised:.0f} images/s")
         for name, branches in SPEEDS.items():
-            for compiled in (False, True):
-                what = f"{name}, {images} images{', compiled' * compiled}"
+            for mode, more in MODES.items():
+                what = f"{name}, {images} images, {mode}"
                 with proof.part(what):
                     options = [f"backbone={{name: resnet, depth: {depth}}}", f"views.size={size}", "run.precision=bf16"]
                     options += [
                         f"method={{name: moco, queue: {images * 16}, split_bn: {max(images // 32, 1)}}}",
                         *branches,
                     ]
-                    options += [f"train.batch_size={images}", f"data.count={images}", "run.channels_last=true"]
+                    options += [f"train.batch_size={images}", f"data.count={images}", "run.channels_last=true", *more]
                     if size == 32:
-                        options = [
-                            option.replace("cells: 8", "cells: 4").replace("name: mscn", "name: mscn, cell: 8")
-                            for option in options
-                        ]
-                        options = [option.replace("cell: 8}", "cell: 8, ratio: [0.0625, 0.25]}") for option in options]
-                    made = proof.trainer("fast", [*options, f"run.compile={str(compiled).lower()}"])
+                        small = {"cells: 8": "cells: 4", "name: mscn": "name: mscn, cell: 8, ratio: [0.0625, 0.25]"}
+                        for old, new in small.items():
+                            options = [option.replace(old, new) for option in options]
+                    made = proof.trainer("fast", options)
                     made._prepare()
                     batch = _pinned(made.pairs.__getitems__([(0, row) for row in range(images)]))
                     torch.cuda.reset_peak_memory_stats()
@@ -235,28 +264,48 @@ def fast(proof: Proof) -> None:
                     proof.add(f"{what}: GPU busy", f"{busy:.2f}", met=busy >= BUSY, goal=BUSY)
                     if name == "MixMask" and supervised:
                         share = rate / (supervised * 3 / 7)  # a supervised step is 3 forwards' cost, this one 7
-                        proof.add(
-                            f"{what}: of 3/7 of supervised speed", f"{share:.2f}", met=share >= OF_SUPERVISED,
-                            goal=OF_SUPERVISED,
-                        )  # fmt: skip
-                        if not compiled:
-                            _over_release(proof, what, depth, size, images, rate)
+                        share_of = f"{what}: of 3/7 of supervised speed"
+                        proof.add(share_of, f"{share:.2f}", met=share >= OF_SUPERVISED, goal=OF_SUPERVISED)
+                    if not more and name in ("MixMask", "MoCo v2"):
+                        del made
+                        over = _over_release if name == "MixMask" else _over_lightly
+                        over(proof, what, (depth, size, images), rate)
 
 
-def _over_release(proof: Proof, what: str, depth: int, size: int, images: int, rate: float) -> None:
-    sys.path.append(str(Path(checkout.__file__).resolve().parent.parent / "benchmarks"))
+def _over_release(proof: Proof, what: str, shape: tuple[int, int, int], rate: float) -> None:
     import torch
     from compared_steps import ReleaseStep, Shape, make, mixed, random_views  # type: ignore[import-not-found]
 
-    shape = Shape(depth, size, images)
-    release = ReleaseStep(make(shape, proof.folder, 1, [mixed(shape), "run.channels_last=false", "run.device=cuda"]))
-    views = [view.to(proof.device) for view in random_views(shape)]
+    asked = Shape(*shape)
+    options = [mixed(asked), "run.channels_last=false", "run.device=cuda", "run.graphs=false"]
+    release = ReleaseStep(make(asked, proof.folder, 1, options))
+    views = [view.to(proof.device) for view in random_views(asked)]
     with torch.autocast("cuda", torch.bfloat16):
-        theirs = images / _seconds(lambda: release(*views), 3 if proof.short else 10)
-    proof.add(
-        f"{what}: over the release's step", f"{rate / theirs:.2f}", met=rate >= OVER_RELEASE * theirs, goal=OVER_RELEASE
-    )
-    proof.missing(f"{what}: over lightly's step", "lightly is compared on CPUs by benchmarks/pretrain_step.py only")
+        theirs = shape[2] / _seconds(lambda: release(*views), 3 if proof.short else 10)
+    name = f"{what}: over the release's step"
+    proof.add(name, f"{rate / theirs:.2f}", met=rate >= OVER_RELEASE * theirs, goal=OVER_RELEASE)
+
+
+def _over_lightly(proof: Proof, what: str, shape: tuple[int, int, int], rate: float) -> None:
+    import torch
+
+    name = f"{what}: over lightly's step"
+    if importlib.util.find_spec("lightly") is None:
+        proof.missing(name, "lightly is not installed here; pip install lightly, into an environment of its own")
+        return
+    from compared_steps import Shape, random_views
+    from peer_steps import lightly  # type: ignore[import-not-found]
+
+    from core.backbones.resnet import ResNet
+
+    asked = Shape(*shape)
+    with proof.device:
+        backbone = ResNet(ResNet.Config(depth=asked.depth)).train()
+        step, _ = lightly(backbone, backbone.feature_dim, asked.queue)
+    views = [view.to(proof.device) for view in random_views(asked)]
+    with torch.autocast("cuda", torch.bfloat16):
+        theirs = shape[2] / _seconds(lambda: step(*views), 3 if proof.short else 10)
+    proof.add(name, f"{rate / theirs:.2f}", met=rate >= theirs, goal=1)
 
 
 def _supervised(proof: Proof, depth: int, size: int, images: int) -> float:
@@ -282,7 +331,7 @@ def _seconds(step: Callable[[], object], repeats: int) -> float:
     """Return the median seconds of a step, in five stretches that end with a wait."""
     import torch
 
-    for _ in range(3):
+    for _ in range(5):  # the fourth is captured
         step()
     spent = []
     for _ in range(5):
@@ -341,7 +390,7 @@ def fed(proof: Proof) -> None:
         for number, batch in enumerate(loader(made.pairs, made.order, made.settings.train.workers, pin=True)):
             came = time.perf_counter()
             made._step(batch)
-            if number > 2:  # workers have started
+            if number > 4:  # workers have started, and the step is captured
                 waited += came - last
                 whole += time.perf_counter() - last
             last = time.perf_counter()
@@ -383,34 +432,66 @@ def carried(proof: Proof) -> None:
                 proof.add(f"{name}: {what}", good, met=good, detail="" if good else done.stderr[-2000:])
 
 
+OWN = """
+import os, time
+from pretrain.branches.unmix import Unmix
+
+class Failing(Unmix):
+    class Config(Unmix.Config):
+        name: str = "own"
+
+    def mix(self, query, key, draws, features=None):
+        if draws.step == 1 and os.environ["RANK"] == "1":
+            raise RuntimeError("out of paper")
+        return super().mix(query, key, draws, features)
+"""
+
+
 def together(proof: Proof) -> None:
-    """Two NCCL ranks equal one process with two groups; needs two GPUs."""
+    """Two NCCL ranks equal one process with two groups, or with norms of the whole batch; a raising rank ends the job."""
     import torch
 
-    what = "two NCCL ranks equal one process with two groups"
-    if torch.cuda.device_count() < 2:
-        for one in (what, "SyncBN methods on two ranks", "a raising rank ends the job"):
-            proof.missing(one, "needs two GPUs")
-        return
+    there = torch.cuda.device_count() > 1
+    for method in METHODS:
+        norms = "with two groups" if method == "moco" else "whose batch is normalised whole (SyncBN)"
+        what = f"{method}: two NCCL ranks equal one process {norms}"
+        with proof.part(what):
+            if not there:
+                proof.missing(what, "needs two GPUs")
+                continue
+            ends: list[list[float]] = []
+            for count in (1, 2):
+                folder = proof.folder / f"{method}{count}"
+                done = _ranks(proof, count, folder, [f"method={METHODS[method]}", f"branches.b={BRANCHES['mixmask']}"])
+                assert done.returncode == 0, done.stderr[-2000:]
+                lines = (folder / "journal.jsonl").read_text().splitlines()
+                ends.append([json.loads(line)["loss"] for line in lines])
+            off = max(abs(a - b) / abs(a) for a, b in zip(*ends, strict=True))
+            proof.add(what, f"{off:.2g} off", met=off < ALIKE, goal=ALIKE)
+    what = "a raising rank ends the job"
     with proof.part(what):
-        root = Path(checkout.__file__).resolve().parent.parent
-        ends: list[list[float]] = []
-        config = proof.folder / "proof.yaml"
-        for count in (1, 2):
-            options = [
-                f"method={METHODS['moco']}",
-                f"branches.b={BRANCHES['mixmask']}",
-                f"run.folder={proof.folder / f'ranks{count}'}",
-            ]
-            options += ["train.log_every=1", "data.count=16", "run.device=cuda"]
-            launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
-            command = [sys.executable, *launcher, f"{root}/pretrain/run.py", str(config), *options]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-            assert done.returncode == 0, done.stderr[-2000:]
-            lines = (proof.folder / f"ranks{count}" / "journal.jsonl").read_text().splitlines()
-            ends.append([json.loads(line)["loss"] for line in lines])
-        off = max(abs(a - b) / abs(a) for a, b in zip(*ends, strict=True))
-        proof.add(what, f"{off:.2g} off", met=off < 1e-3, goal=1e-3)
+        if not there:
+            proof.missing(what, "needs two GPUs")
+            return
+        (proof.folder / "own.py").write_text(OWN)
+        began = time.monotonic()
+        done = _ranks(
+            proof, 2, proof.folder / "raising", [f"method={METHODS['moco']}", "branches.b={name: 'own:Failing'}"]
+        )
+        spent = time.monotonic() - began
+        proof.add(
+            what, f"{spent:.0f} s", met=done.returncode != 0 and "out of paper" in done.stderr and spent < 90, goal=90
+        )
+
+
+def _ranks(proof: Proof, count: int, folder: Path, options: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Pre-train in so many processes."""
+    root, config = Path(checkout.__file__).resolve().parent.parent, proof.folder / "proof.yaml"
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}", f"{root}/pretrain/run.py"]
+    more = [f"run.folder={folder}", "train.log_every=1", "data.count=16", f"run.device={proof.device.type}"]
+    given = {**os.environ, "PYTHONPATH": f"{root}:{proof.folder}"}
+    command = [sys.executable, *launcher, str(config), *options, *more, "run.graphs=false"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=given)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -429,6 +510,7 @@ def main() -> int:
     from core.errors import InputError
     from core.files import write_json
 
+    sys.path.append(str(Path(checkout.__file__).resolve().parent.parent / "benchmarks"))
     with tempfile.TemporaryDirectory(prefix="prove-gpu-") as scratch:
         proof = Proof(asked.short, Path(scratch))
         if not proof.there:

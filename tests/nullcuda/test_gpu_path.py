@@ -161,15 +161,19 @@ def test_a_step_that_cannot_be_captured_goes_on_kernel_by_kernel_and_says_why(
     null: dict[str, str], tmp_path: Path, capsys
 ) -> None:
     (tmp_path / "own.py").write_text(OWN)
-    runs = {name: settings("moco", "unmix", "fp16") for name in ("Reading", "Drawing")}
+    runs = {
+        name: settings("moco", "unmix", p) for name, p in (("Reading", "fp16"), ("Drawing", "fp32"), ("unmix", "fp32"))
+    }
     for name, run in runs.items():
-        run["branches"]["b"]["name"] = f"own:{name}"
+        run["branches"]["b"]["name"] = f"own:{name}" if name != "unmix" else name
+        run["run"]["graphs"] = "auto"
     found = drive(runs, null | {"PYTHONPATH": f"{ROOT}:{tmp_path}"}, tmp_path, stop=0)
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("run.graphs: no CUDA graph, ")]
     assert len(said) == 2
     assert "operation not permitted" in said[0] or "captur" in said[0]
     assert "a captured step cannot draw b/0/own/rows on the host" in said[1]
-    for run, waits in zip(found, (1, 0), strict=True):
+    assert [run["stretches"][1]["graphs"] for run in found] == [0, 0, 1]
+    for run, waits in zip(found[:2], (1, 0), strict=True):
         assert run["ends"] == [0, 0], run
         for stretch in run["stretches"][1:]:
             assert (stretch["graphs"], stretch["kernels"] > 100) == (0, True)

@@ -25,6 +25,9 @@ def test_the_proof_runs_to_its_end_and_says_that_nothing_is_proven(tmp_path: Pat
     proven = {check["what"] for check in proof["checks"] if check["verdict"] == "not proven"}
     assert len(proven) > 20
     assert {"stop and resume equal a whole run", "FCN R50-D8: 20 iterations with AMP", "moco + mixmask, fp16"} <= proven
+    graph = "moco + mixmask, fp16: steps as one CUDA graph"
+    assert graph in proven
+    assert "moco: two NCCL ranks equal one process with two groups" in proven
 
 
 def test_a_machine_without_a_gpu_is_told_so_in_one_line(run_tool) -> None:
