@@ -623,7 +623,7 @@ def mounted(place: Path, *how: str) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
-TMPFS = ("-t", "tmpfs", "-o", "size=256m", "tmpfs")
+TMPFS = ("-t", "tmpfs", "-o", "size=1200m", "tmpfs")  # a suite asks for 1 GiB free
 
 
 def no_mounts(place: Path) -> str:
@@ -651,7 +651,7 @@ def full_and_read_only(victim: Victim, _: random.Random, folder: Path) -> Iterat
             while process.poll() is None:
                 if full is not None and full.exists():
                     with contextlib.suppress(OSError), open(ballast, "ab", 0) as file:
-                        while file.write(bytes(4096)):
+                        while file.write(bytes(2**20)) == 2**20:
                             pass
                 time.sleep(0.02)
             told.seek(0)

@@ -27,9 +27,16 @@ def problems(settings: Suite, wanted: Sequence[Item], statuses: Statuses, folder
     if settings.launcher.name == "local" and not settings.tiny:
         for label in sorted(measured):
             yield from (f"benchmarks.{label}: {missing}" for missing in _missing(settings.benchmarks[label]))
+    if waiting and (lacking := no_room(folder)):
+        yield lacking
+
+
+def no_room(folder: Path) -> str:
+    """Return why a folder's disk has no room for an item, or an empty text."""
     place = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-    if waiting and (free := shutil.disk_usage(place).free) < SPACE:
-        yield f"{place} has {free / 2**30:.1f} GiB free, and an item may write 1 GiB; free some, or choose another --out"
+    if (free := shutil.disk_usage(place).free) >= SPACE:
+        return ""
+    return f"{place} has {free / 2**30:.1f} GiB free, and an item may write 1 GiB; free some, or choose another --out"
 
 
 def _missing(measure: Measure) -> Iterator[str]:

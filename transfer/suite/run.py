@@ -55,7 +55,7 @@ def _execute(
     _claim(settings, folder)
     launcher.check(limits)
     if found := list(check.problems(settings, wanted, statuses, folder)):
-        raise InputError("\n".join(found))
+        raise (files.Unwritable if found == [check.no_room(folder)] else InputError)("\n".join(found))
     files.write_json(folder / items.FILE, items.manifest(settings, wanted, folder))
     progress = Progress(wanted, statuses, folder / "suite.log", console, launcher.width)
     with process.sigterm_ends_cleanly(), progress:
