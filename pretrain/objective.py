@@ -47,12 +47,9 @@ class Term(NamedTuple):
 
 
 def mixed_loss(
-    method: Method,
-    query: Float[Tensor, "batch dim"],
-    key: Float[Tensor, "batch dim"],
-    partner: Int[Tensor, " batch"],
-    lam: Float[Tensor, " batch"],
-) -> Float[Tensor, " batch"]:
+    method: Method, query: Float[Tensor, "batch dim"], key: Float[Tensor, "batch dim"],
+    partner: Int[Tensor, " batch"], lam: Float[Tensor, " batch"],
+) -> Float[Tensor, " batch"]:  # fmt: skip
     """Score a mixed view against the keys of both images that are in it."""
     own, other = method.losses(query, [key, key[partner]])
     return lam * own + (1 - lam) * other
@@ -60,12 +57,9 @@ def mixed_loss(
 
 @fused
 def term_loss(
-    method: Method,
-    query: Float[Tensor, "batch dim"],
-    key: Float[Tensor, "batch dim"],
-    partner: Int[Tensor, " batch"] | None,
-    lam: Float[Tensor, " batch"],
-) -> Float[Tensor, ""]:
+    method: Method, query: Float[Tensor, "batch dim"], key: Float[Tensor, "batch dim"],
+    partner: Int[Tensor, " batch"] | None, lam: Float[Tensor, " batch"],
+) -> Float[Tensor, ""]:  # fmt: skip
     """Return the mean loss of one comparison; on GPUs this is compiled, so that it takes a few kernels and not fifty."""
     if partner is not None:
         return mixed_loss(method, query, key, partner, lam).mean()
@@ -80,13 +74,9 @@ class Objective(nn.Module):
     """
 
     def __init__(
-        self,
-        method: Method,
-        branches: Mapping[str, Branch],
-        plain_weight: float,
-        seed: int,
+        self, method: Method, branches: Mapping[str, Branch], plain_weight: float, seed: int,
         mixed_norm: MixedNorm = "separate",
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         for label, branch in branches.items():
             if branch.hard_negatives and not method.contrastive:

@@ -101,9 +101,8 @@ def main() -> None:
         width = max(map(len, members))
         print(
             *([f"{name}:"] if given.sort is None else []),
-            *(f"{key:<{width}}  {about}" for key, about in members.items()),
-            sep="\n",
-        )
+            *(f"{key:<{width}}  {about}" for key, about in members.items()), sep="\n",
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

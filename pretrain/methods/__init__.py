@@ -55,12 +55,9 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def loss(
-        self,
-        query: Float[Tensor, "batch dim"],
-        key: Float[Tensor, "batch dim"],
-        hard: Float[Tensor, "batch dim"] | None = None,
-        alpha: float = 1.0,
-    ) -> Float[Tensor, " batch"]:
+        self, query: Float[Tensor, "batch dim"], key: Float[Tensor, "batch dim"],
+        hard: Float[Tensor, "batch dim"] | None = None, alpha: float = 1.0,
+    ) -> Float[Tensor, " batch"]:  # fmt: skip
         """Return L(q, k), one number a row.
 
         Contrastive methods add each row's ``hard`` negative, its logit times ``alpha``; the others are never given one.

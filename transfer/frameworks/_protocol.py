@@ -113,10 +113,9 @@ def carried(done: int, before: Any, images: int, says: bool) -> int:
     count = round(done * before / images)
     if says:
         print(
-            f"going on at iteration {count} of {images} images: {done} of {before} are done",
-            file=sys.stderr,
+            f"going on at iteration {count} of {images} images: {done} of {before} are done", file=sys.stderr,
             flush=True,
-        )
+        )  # fmt: skip
     return count
 
 
@@ -201,9 +200,8 @@ def evaluate_again(folder: Path) -> None:
     """Say that a failed evaluation has lost nothing."""
     print(
         f"the evaluation failed, the trained model is kept in {folder}: the same command evaluates it again",
-        file=sys.stderr,
-        flush=True,
-    )
+        file=sys.stderr, flush=True,
+    )  # fmt: skip
 
 
 def write_evaluation(
@@ -212,13 +210,9 @@ def write_evaluation(
     """Write and return ``evaluation.json``: the metrics, what they cost in all sittings, and the ``recipe`` and the like."""
     sitting.keep()
     evaluation = {
-        "metrics": metrics,
-        "seconds": round(sitting.seconds, 2),
-        "resumed": sitting.resumed,
-        "peak_memory_mib": _peak_memory(device),
-        "device": device,
-        **more,
-    }
+        "metrics": metrics, "seconds": round(sitting.seconds, 2), "resumed": sitting.resumed,
+        "peak_memory_mib": _peak_memory(device), "device": device, **more,
+    }  # fmt: skip
     write_json(folder / "evaluation.json", evaluation)
     return evaluation
 

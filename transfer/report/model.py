@@ -85,10 +85,8 @@ class Cell:
         recipes = [result.recipe.get("effective", {}) for _, result in self.trials]
         whole = all("norm_group" in recipe or recipe.get("devices") == 1 for recipe in recipes)
         return not options and not set(self.changed_recipe) - {
-            *PLACE,
-            *(("norm",) if whole else ()),
-            *(("lr",) if self.swept else ()),
-        }
+            *PLACE, *(("norm",) if whole else ()), *(("lr",) if self.swept else ()),
+        }  # fmt: skip
 
     @property
     def swept(self) -> bool:
