@@ -118,8 +118,8 @@ def test_every_branch_starts_trains_stops_and_goes_on_and_asks_the_card_for_noth
             assert 0 < stretch["h2d_bytes"] - steps * views < steps * 6000  # a mask of pixels would be 8,192 bytes
         kept = checkpoint.load(folder / "checkpoints/last.pth")["rng"]
         assert [state["cuda"].shape for state in kept] == [(16,)]  # seed and offset of the card's generator
-        if number and not captured:  # the first run allocated for all; the last stretch is another start's first
-            assert [stretch["malloc"] for stretch in run["stretches"][1:-1]] == [0, 0]
+        if number and not captured:  # after an epoch, and what ends it, all memory is found
+            assert run["stretches"][2]["malloc"] == 0
 
 
 OWN = """
