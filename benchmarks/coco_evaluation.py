@@ -155,8 +155,9 @@ def compare(task: str, truth: COCO, found: list[dict[str, Any]], repeats: int) -
     loading = f"loading the detections takes both {medians['load']}"
     name = f"COCO evaluation of {TASKS[task]}, against pycocotools"
     return [
-        figures.of(name, ratio, goal=GOAL, detail=detail), figures.of(f"{name}, with loading", whole, detail=loading),
-    ]  # fmt: skip
+        figures.of(name, ratio, goal=GOAL, detail=detail),
+        figures.of(f"{name}, with loading", whole, detail=loading),
+    ]
 
 
 def main() -> int:

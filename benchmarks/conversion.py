@@ -64,9 +64,10 @@ def measure(folder: Path, model: str, target: str) -> dict[str, float]:
     seconds, peak = time.process_time() - began, held("VmHWM") - before
     assert proof.tensors_mapped == proof.tensors_expected > 200, proof.tensors_mapped
     return {
-        "seconds": seconds, "memory": peak / source.stat().st_size,
+        "seconds": seconds,
+        "memory": peak / source.stat().st_size,
         "parameters": sum(s["parameters"] for s in proof.stages),
-    }  # fmt: skip
+    }
 
 
 def main() -> int:

@@ -64,7 +64,10 @@ def inside(case: Case) -> dict[str, Any]:
     shape = Shape(50, 224, case.images)
     with tempfile.TemporaryDirectory(prefix="gpu-step-") as scratch:
         options = [case.branch, f"method.split_bn={case.groups}", "run.precision=fp16", "run.channels_last=true"]
-        options += ["run.device=cuda", f"run.graphs={str(case.graph).lower()}"]  # fmt: skip
+        options += [
+            "run.device=cuda",
+            f"run.graphs={str(case.graph).lower()}",
+        ]
         trainer = make(shape, Path(scratch), 1, options)
         crops = torch.zeros(2, shape.batch, 3, 224, 224, dtype=torch.uint8).pin_memory()
         colours = trainer.pairs[(0, 0)][1][:, None].repeat(1, shape.batch, 1)
@@ -84,11 +87,13 @@ def inside(case: Case) -> dict[str, Any]:
         views = crops.numel() + trainer_told(trainer, colours)
         plain = [counted(passes) for passes in [torchvisions_passes(shape.batch)] * (WARM + STEPS)][WARM:]
         return found | {
-            "ms": [row["seconds"] * 1000 for row in rows], "encoders": encoders["launches"],
+            "ms": [row["seconds"] * 1000 for row in rows],
+            "encoders": encoders["launches"],
             "torchvision": {"ms": [row["seconds"] * 1000 for row in plain], "launches": plain[-1]["launches"]},
-            "uploaded beside views": found["h2d_bytes"] - views, "drawn ahead ms": 1000 * ahead,
+            "uploaded beside views": found["h2d_bytes"] - views,
+            "drawn ahead ms": 1000 * ahead,
             "on the main thread ms": 1000 * mixing_on_the_host(trainer, batch(), shape.batch),
-        }  # fmt: skip
+        }
 
 
 def trainer_told(trainer: Any, colours: torch.Tensor) -> int:
@@ -162,8 +167,11 @@ def mixing_on_the_host(trainer: Any, batch: Any, rows: int) -> float:
 def run(name: str) -> dict[str, Any]:
     """Measure a case in a process of its own."""
     environment = {
-        **os.environ, **nullcuda.environment(), "NULLCUDA_LAUNCH_NS": str(LAUNCH_NS), "PYTHONPATH": str(ROOT),
-    }  # fmt: skip
+        **os.environ,
+        **nullcuda.environment(),
+        "NULLCUDA_LAUNCH_NS": str(LAUNCH_NS),
+        "PYTHONPATH": str(ROOT),
+    }
     command = [sys.executable, str(Path(__file__).resolve()), "--inside", name]
     done = subprocess.run(command, env=environment, text=True, stdout=subprocess.PIPE)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]

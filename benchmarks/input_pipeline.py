@@ -79,8 +79,12 @@ class PilBlur:
 def pil_pipeline() -> v1.Compose:
     """Return MoCo v2's augmentation on Pillow images, which MixMask's release shares."""
     return v1.Compose([
-        v1.RandomResizedCrop(SIDE, scale=VIEWS.scale), v1.RandomApply([v1.ColorJitter(*JITTER)], p=0.8),
-        v1.RandomGrayscale(p=0.2), v1.RandomApply([PilBlur()], p=0.5), v1.RandomHorizontalFlip(), v1.ToTensor(),
+        v1.RandomResizedCrop(SIDE, scale=VIEWS.scale),
+        v1.RandomApply([v1.ColorJitter(*JITTER)], p=0.8),
+        v1.RandomGrayscale(p=0.2),
+        v1.RandomApply([PilBlur()], p=0.5),
+        v1.RandomHorizontalFlip(),
+        v1.ToTensor(),
         v1.Normalize(VIEWS.mean, VIEWS.std),
     ])  # fmt: skip
 
@@ -97,10 +101,11 @@ def v2_colour() -> list[nn.Module]:
 def kornia_colour() -> nn.Module:
     """Return kornia's form of them, for a batch of floats in [0, 1]."""
     return kornia.augmentation.AugmentationSequential(
-        kornia.augmentation.ColorJiggle(*JITTER, p=0.8), kornia.augmentation.RandomGrayscale(p=0.2),
+        kornia.augmentation.ColorJiggle(*JITTER, p=0.8),
+        kornia.augmentation.RandomGrayscale(p=0.2),
         kornia.augmentation.RandomGaussianBlur((13, 13), VIEWS.blur_sigma, p=0.5),
         kornia.augmentation.Normalize(torch.tensor(VIEWS.mean), torch.tensor(VIEWS.std)),
-    )  # fmt: skip
+    )
 
 
 def our_steps(folder: Path) -> tuple[dict[str, Step], Step]:
@@ -203,9 +208,10 @@ def colour_figures(repeats: int, clock: Callable[[], float]) -> list[Figure]:
 
     def ours() -> Tensor:
         return colour(
-            crops, torch.from_numpy(colours_of(VIEWS, torch.rand(len(crops), UNITS, generator=generator).tolist())),
+            crops,
+            torch.from_numpy(colours_of(VIEWS, torch.rand(len(crops), UNITS, generator=generator).tolist())),
             VIEWS,
-        )  # fmt: skip
+        )
 
     def separate() -> Tensor:
         return torch.stack([one(crop) for crop in crops])

@@ -97,9 +97,14 @@ def against_release(shape: Shape, given: Given, folder: Path) -> tuple[list[Figu
 
 
 def compared(
-    what: str, seconds: Seconds, theirs: str, form: str, goal: float, profiles: Sequence[dict[str, float]],
+    what: str,
+    seconds: Seconds,
+    theirs: str,
+    form: str,
+    goal: float,
+    profiles: Sequence[dict[str, float]],
     note: str = "",
-) -> list[Figure]:  # fmt: skip
+) -> list[Figure]:
     """Return the ratio, with the limit that the encoders set where they do, the encoders' share, and what they gain."""
     ratios = figures.ratios(seconds[theirs], seconds["ours"])
     timed = statistics.median(figures.ratios(seconds["encoders"], seconds["ours"]))

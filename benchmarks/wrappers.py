@@ -248,9 +248,10 @@ def main() -> int:
     torch.set_num_threads(1)
     found = []
     with (
-        tempfile.TemporaryDirectory(prefix="wrappers-") as scratch, open(os.devnull, "w") as nowhere,
+        tempfile.TemporaryDirectory(prefix="wrappers-") as scratch,
+        open(os.devnull, "w") as nowhere,
         contextlib.redirect_stdout(nowhere),
-    ):  # fmt: skip
+    ):
         for what, make in (("detection", detection), ("segmentation", segmentation)):
             found += measure(what, make(Path(scratch), (rounds + 2) * ROUND), rounds)
     return figures.finish("wrappers", found, threads=1)

@@ -21,9 +21,11 @@ from core.errors import InputError
 # The gray names only ask for the size: the colour is that of IMREAD_COLOR_RGB. EXIF rotation is left alone, as Pillow does.
 RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 FLAGS = {
-    1: RGB, 2: RGB | cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: RGB | cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    1: RGB,
+    2: RGB | cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: RGB | cv2.IMREAD_REDUCED_GRAYSCALE_4,
     8: RGB | cv2.IMREAD_REDUCED_GRAYSCALE_8,
-}  # fmt: skip
+}
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"})
 DEEP = 257  # 16-bit values of one 8-bit value: 65,535 / 255
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers that begin a frame (ITU-T T.81, table B.1)

@@ -10,9 +10,14 @@ from core.errors import InputError
 
 @torch.no_grad()
 def weighted_votes(
-    train: Float[Tensor, "n d"], train_labels: Int[Tensor, " n"], test: Float[Tensor, "m d"], classes: int, k: int,
-    temperature: float, chunk: int = 1024,
-) -> Float[Tensor, "m classes"]:  # fmt: skip
+    train: Float[Tensor, "n d"],
+    train_labels: Int[Tensor, " n"],
+    test: Float[Tensor, "m d"],
+    classes: int,
+    k: int,
+    temperature: float,
+    chunk: int = 1024,
+) -> Float[Tensor, "m classes"]:
     """Let the ``k`` nearest training rows by cosine vote for their class with weight exp(similarity / temperature).
 
     Features are normalised here. ``chunk`` test rows are compared at a time, which bounds the memory to ``chunk * n``.
@@ -34,9 +39,14 @@ def weighted_votes(
 
 
 def weighted_knn(
-    train: Float[Tensor, "n d"], train_labels: Int[Tensor, " n"], test: Float[Tensor, "m d"], classes: int, k: int,
-    temperature: float, chunk: int = 1024,
-) -> Int[Tensor, " m"]:  # fmt: skip
+    train: Float[Tensor, "n d"],
+    train_labels: Int[Tensor, " n"],
+    test: Float[Tensor, "m d"],
+    classes: int,
+    k: int,
+    temperature: float,
+    chunk: int = 1024,
+) -> Int[Tensor, " m"]:
     """Predict each test row's class: the one with most of ``weighted_votes``, whose arguments and errors it shares."""
     votes = weighted_votes(train, train_labels, test, classes, k, temperature, chunk)
     return votes.argmax(dim=1).to(train_labels.dtype)

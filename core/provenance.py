@@ -13,8 +13,15 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = (
-    "torch", "torchvision", "detectron2", "onedl-mmsegmentation", "onedl-mmengine", "onedl-mmcv", "numpy", "pillow",
-)  # fmt: skip
+    "torch",
+    "torchvision",
+    "detectron2",
+    "onedl-mmsegmentation",
+    "onedl-mmengine",
+    "onedl-mmcv",
+    "numpy",
+    "pillow",
+)
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -27,10 +34,14 @@ def derive(seed: int, *parts: int | str) -> int:
 def environment() -> dict[str, Any]:
     """Describe the machine and the software as plain values."""
     return {
-        "git_commit": git_commit(), "python": platform.python_version(), "platform": platform.platform(),
-        "processor": _processor(), "cores": os.cpu_count(), "packages": {name: _version(name) for name in PACKAGES},
+        "git_commit": git_commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "packages": {name: _version(name) for name in PACKAGES},
         "command": [Path(sys.executable).name, *sys.orig_argv[1:]],
-    }  # fmt: skip
+    }
 
 
 def accelerators(device: Any) -> dict[str, Any]:
@@ -40,10 +51,12 @@ def accelerators(device: Any) -> dict[str, Any]:
     if device.type != "cuda":
         return {"device": device.type}
     return {
-        "device": torch.cuda.get_device_name(device), "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version(), "nccl": ".".join(map(str, torch.cuda.nccl.version())),
+        "device": torch.cuda.get_device_name(device),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "nccl": ".".join(map(str, torch.cuda.nccl.version())),
         "driver": _driver(),
-    }  # fmt: skip
+    }
 
 
 def shared_memory() -> float:
@@ -66,9 +79,12 @@ def git_commit() -> str | None:
     try:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
         changed = subprocess.run(
-            ["git", "--no-optional-locks", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True,
+            ["git", "--no-optional-locks", "status", "--porcelain"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
             check=True,
-        )  # fmt: skip
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit.stdout.strip() + ("+" if changed.stdout.strip() else "")

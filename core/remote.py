@@ -61,9 +61,10 @@ def _from_hub(address: str, place: str) -> Path:
     if not name:
         raise InputError(f"{address}: write hf://owner/name, hf://owner/name/file, and @revision after either")
     options: dict[str, Any] = {
-        "revision": revision or None, "cache_dir": os.environ.get("HF_HUB_CACHE"),
+        "revision": revision or None,
+        "cache_dir": os.environ.get("HF_HUB_CACHE"),
         "local_files_only": os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes"),
-    }  # fmt: skip
+    }
 
     unreached: list[Exception] = []
 

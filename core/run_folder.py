@@ -50,9 +50,17 @@ class InUse(InputError):
 
 
 def open_folder(
-    folder: Path, settings: Mapping[str, Any], resume: bool, option: str, *, begun: bool | None = None,
-    kept: Mapping[str, Any] | None = None, free: Collection[str] = (), file: str = FILE, can_resume: bool = True,
-) -> tuple[bool, list[str]]:  # fmt: skip
+    folder: Path,
+    settings: Mapping[str, Any],
+    resume: bool,
+    option: str,
+    *,
+    begun: bool | None = None,
+    kept: Mapping[str, Any] | None = None,
+    free: Collection[str] = (),
+    file: str = FILE,
+    can_resume: bool = True,
+) -> tuple[bool, list[str]]:
     """Return whether to go on with what is in the folder, and what to say of it; keep the settings of a new run.
 
     ``settings`` is flat, key to value; ``option`` names what the folder was given with. ``begun`` tells whether there is

@@ -20,9 +20,15 @@ from core.textures import TEXTURES, Colour, draw_colours, mix
 CLASSES: tuple[str, ...] = tuple(OUTLINES)
 FAVOURITES = ("gradient", "checks", "stripes", "noise", "marble", "dots", "flat", "stripes")  # in the order of CLASSES
 COLOURS = (
-    (200, 60, 60), (70, 170, 70), (60, 90, 200), (220, 200, 70), (170, 70, 190), (70, 190, 190), (235, 235, 225),
+    (200, 60, 60),
+    (70, 170, 70),
+    (60, 90, 200),
+    (220, 200, 70),
+    (170, 70, 190),
+    (70, 190, 190),
+    (235, 235, 225),
     (60, 50, 50),
-)  # fmt: skip
+)
 HINTS = 7  # of ten objects wear the favourite texture, and as many, drawn apart, the favourite colour
 BACKGROUNDS = 12  # of a series of centred images; many images share each
 MIN_VISIBLE = 30  # pixels; an object that shows less is not drawn

@@ -20,12 +20,19 @@ UNPACK = "is an archive; unpack it and give the checkpoint inside"
 
 # how a file begins that is no checkpoint -> what it is, with the next step
 OTHERS: tuple[tuple[bytes, str], ...] = (
-    (b"version https://git-lfs", "is a Git LFS pointer, not the weights; fetch them with `git lfs pull` in its repository"),
+    (
+        b"version https://git-lfs",
+        "is a Git LFS pointer, not the weights; fetch them with `git lfs pull` in its repository",
+    ),
     (b"<", "is a web page, not weights; download the file itself (on Hugging Face /resolve/, not /blob/)"),
-    (b"\x1f\x8b", UNPACK), (b"BZh", UNPACK), (b"\xfd7zXZ", UNPACK), (b"7z\xbc\xaf", UNPACK), (b"Rar!", UNPACK),
+    (b"\x1f\x8b", UNPACK),
+    (b"BZh", UNPACK),
+    (b"\xfd7zXZ", UNPACK),
+    (b"7z\xbc\xaf", UNPACK),
+    (b"Rar!", UNPACK),
     (b"\x28\xb5\x2f\xfd", UNPACK),
     (b"\x89HDF", "is an HDF5 file of Keras; its networks are not carried: give a PyTorch checkpoint"),
-)  # fmt: skip
+)
 
 
 def read_weights_file(path: Path | str, *, own: bool = False) -> dict[str, Any]:

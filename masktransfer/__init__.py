@@ -24,9 +24,15 @@ __all__ = ["InputError", "convert", "evaluate", "load_backbone", "predict", "rep
 
 
 def convert(
-    source: Path | str, output: Path | str, *, target: str, dialect: str = "auto", arch: str = "auto",
-    results: Sequence[Path] = (), license: str = "",
-) -> Proof:  # fmt: skip
+    source: Path | str,
+    output: Path | str,
+    *,
+    target: str,
+    dialect: str = "auto",
+    arch: str = "auto",
+    results: Sequence[Path] = (),
+    license: str = "",
+) -> Proof:
     """Convert a checkpoint for ``target`` (detectron2, mmseg, mmdet, torchvision, timm, safetensors, hf) and return the proof.
 
     ``results`` and ``license`` go into the model card of target hf.

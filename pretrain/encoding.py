@@ -24,9 +24,14 @@ class Encoding:
     """
 
     def __init__(
-        self, method: Method, mixed_norm: MixedNorm, forwards: dict[str, int], shuffles: Mapping[int, int],
-        labels: Tensor | None = None, kept: Kept | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        method: Method,
+        mixed_norm: MixedNorm,
+        forwards: dict[str, int],
+        shuffles: Mapping[int, int],
+        labels: Tensor | None = None,
+        kept: Kept | None = None,
+    ) -> None:
         self.method, self.mixed_norm, self.forwards, self.shuffles = method, mixed_norm, forwards, shuffles
         self.labels, self.kept = labels, kept
         self._embeddings: dict[int, Tensor] = {}

@@ -25,10 +25,11 @@ def exchange(rows: Tensor, order: Int[Tensor, " total"]) -> Tensor:
     places = upload(owners.argsort(stable=True), rows.device)  # rows arrive owner by owner
     arrived = torch.empty_like(rows, memory_format=torch.contiguous_format)
     dist.all_to_all_single(
-        arrived, rows[upload(torch.cat(sent), rows.device)].contiguous(),
+        arrived,
+        rows[upload(torch.cat(sent), rows.device)].contiguous(),
         output_split_sizes=owners.bincount(minlength=len(wanted)).tolist(),
         input_split_sizes=[len(part) for part in sent],
-    )  # fmt: skip
+    )
     placed = torch.empty_like(rows)
     placed[places] = arrived
     return placed

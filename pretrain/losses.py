@@ -14,9 +14,13 @@ def unit(features: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
 
 
 def info_nce(
-    query: Float[Tensor, "batch dim"], key: Float[Tensor, "batch dim"], negatives: Float[Tensor, "dim count"],
-    temperature: float, hard: Float[Tensor, "batch dim"] | None = None, alpha: float = 1.0,
-) -> Float[Tensor, " batch"]:  # fmt: skip
+    query: Float[Tensor, "batch dim"],
+    key: Float[Tensor, "batch dim"],
+    negatives: Float[Tensor, "dim count"],
+    temperature: float,
+    hard: Float[Tensor, "batch dim"] | None = None,
+    alpha: float = 1.0,
+) -> Float[Tensor, " batch"]:
     """Score each query against its key and all negatives (MoCo, arXiv 1911.05722, eq. 1).
 
     ``hard`` adds one negative a row, its logit times ``alpha`` (saliency-guided masking, arXiv 2309.12757, sec. 3.3).
@@ -54,18 +58,25 @@ class _Against(torch.autograd.Function):
 
 
 def contrast(
-    query: Float[Tensor, "batch dim"], key: Float[Tensor, "batch dim"], others: Float[Tensor, " batch"],
+    query: Float[Tensor, "batch dim"],
+    key: Float[Tensor, "batch dim"],
+    others: Float[Tensor, " batch"],
     temperature: float,
-) -> Float[Tensor, " batch"]:  # fmt: skip
+) -> Float[Tensor, " batch"]:
     """Return InfoNCE, -log(exp(p) / (exp(p) + exp(others))), from ``others = against(...)``."""
     return F.softplus(others - (query * key).sum(dim=1) / temperature)
 
 
 def nt_xent(
-    query: Float[Tensor, "batch dim"], key: Float[Tensor, "batch dim"], queries: Float[Tensor, "all dim"],
-    keys: Float[Tensor, "all dim"], first_row: int, temperature: float,
-    hard: Float[Tensor, "batch dim"] | None = None, alpha: float = 1.0,
-) -> Float[Tensor, " batch"]:  # fmt: skip
+    query: Float[Tensor, "batch dim"],
+    key: Float[Tensor, "batch dim"],
+    queries: Float[Tensor, "all dim"],
+    keys: Float[Tensor, "all dim"],
+    first_row: int,
+    temperature: float,
+    hard: Float[Tensor, "batch dim"] | None = None,
+    alpha: float = 1.0,
+) -> Float[Tensor, " batch"]:
     """Score each query against its key, with all other rows of both views as negatives (SimCLR, arXiv 2002.05709, eq. 1).
 
     ``queries`` and ``keys`` hold the rows of all processes, ``query`` and ``key`` those from ``first_row`` on.

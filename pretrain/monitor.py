@@ -111,7 +111,8 @@ class Alarms:
         self._windows: dict[str, deque[float]] = {}
         self._limits = {
             "embedding_std": (
-                settings.embedding_std, "all images get nearly the same vector: the method has collapsed",
+                settings.embedding_std,
+                "all images get nearly the same vector: the method has collapsed",
             ),
             "effective_rank": (settings.effective_rank, "the vectors lie along one line: the method has collapsed"),
             "retrieval": (
@@ -125,7 +126,7 @@ class Alarms:
                 f"the classifier is right hardly more often than chance ({1 / chances:.2g}); lower optimizer.lr, or look at the "
                 "labels",
             ),
-        }  # fmt: skip
+        }
 
     def see(self, line: Mapping[str, object]) -> list[str]:
         """Take one journal line; return the new warnings."""
@@ -222,9 +223,12 @@ class OnlineKnn:
         mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (self.views.mean, self.views.std))
         features, labels = [], []
         for pixels, names in DataLoader(
-            images, 128, num_workers=self.workers, collate_fn=_stack,
+            images,
+            128,
+            num_workers=self.workers,
+            collate_fn=_stack,
             multiprocessing_context="fork" if self.workers else None,
-        ):  # fmt: skip
+        ):
             if len(names):
                 batch = ((pixels.to(device).float() / 255 - mean) / std).contiguous(memory_format=form.memory_format)
                 with form.autocast(device):

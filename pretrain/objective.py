@@ -47,9 +47,12 @@ class Term(NamedTuple):
 
 
 def mixed_loss(
-    method: Method, query: Float[Tensor, "batch dim"], key: Float[Tensor, "batch dim"],
-    partner: Int[Tensor, " batch"], lam: Float[Tensor, " batch"],
-) -> Float[Tensor, " batch"]:  # fmt: skip
+    method: Method,
+    query: Float[Tensor, "batch dim"],
+    key: Float[Tensor, "batch dim"],
+    partner: Int[Tensor, " batch"],
+    lam: Float[Tensor, " batch"],
+) -> Float[Tensor, " batch"]:
     """Score a mixed view against the keys of both images that are in it."""
     own, other = method.losses(query, [key, key[partner]])
     return lam * own + (1 - lam) * other
@@ -57,9 +60,12 @@ def mixed_loss(
 
 @fused
 def term_loss(
-    method: Method, query: Float[Tensor, "batch dim"], key: Float[Tensor, "batch dim"],
-    partner: Int[Tensor, " batch"] | None, lam: Float[Tensor, " batch"],
-) -> Float[Tensor, ""]:  # fmt: skip
+    method: Method,
+    query: Float[Tensor, "batch dim"],
+    key: Float[Tensor, "batch dim"],
+    partner: Int[Tensor, " batch"] | None,
+    lam: Float[Tensor, " batch"],
+) -> Float[Tensor, ""]:
     """Return the mean loss of one comparison; on GPUs this is compiled, so that it takes a few kernels and not fifty."""
     if partner is not None:
         return mixed_loss(method, query, key, partner, lam).mean()
@@ -74,9 +80,13 @@ class Objective(nn.Module):
     """
 
     def __init__(
-        self, method: Method, branches: Mapping[str, Branch], plain_weight: float, seed: int,
+        self,
+        method: Method,
+        branches: Mapping[str, Branch],
+        plain_weight: float,
+        seed: int,
         mixed_norm: MixedNorm = "separate",
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         for label, branch in branches.items():
             if branch.hard_negatives and not method.contrastive:

@@ -30,11 +30,17 @@ from pretrain.trainer import Trainer
 # Settings that may differ when a run goes on: they change how it is computed or shown, not what is learned.
 HOW = (
     *(
-        "run.device", "run.threads", "run.deterministic", "run.graphs", "run.tensorboard", "run.track",
-        "run.overwrite", "run.folder",
+        "run.device",
+        "run.threads",
+        "run.deterministic",
+        "run.graphs",
+        "run.tensorboard",
+        "run.track",
+        "run.overwrite",
+        "run.folder",
     ),
     *("train.workers", "train.log_every", "train.checkpoint_minutes", "train.damaged_share", "monitor"),
-)  # fmt: skip
+)
 
 
 _held: dict[Path, FileLock] = {}  # the run folders of this process, until it ends

@@ -82,9 +82,14 @@ class Trainer:
     """Holds everything a run needs to go on: objective, optimizer, scaler, and how far it is."""
 
     def __init__(
-        self, settings: PretrainSettings, objective: Objective, pairs: Pairs, folder: Path, device: torch.device,
+        self,
+        settings: PretrainSettings,
+        objective: Objective,
+        pairs: Pairs,
+        folder: Path,
+        device: torch.device,
         knn: monitor.OnlineKnn | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.settings, self.folder, self.device, self.knn = settings, folder, device, knn
         self.objective = objective.to(device)
         self.first_bad = FirstBad()
@@ -149,15 +154,19 @@ class Trainer:
                 "version": checkpoint.VERSION,
                 "config": self.settings.model_dump(mode="json"),
                 "progress": {
-                    "step": self.step, "epoch": self.epoch, "damaged": sorted(self.damaged), "values": self._last,
-                    "forwards_per_step": self._forwards, "form": tuple(self.form) if self.form else None,
+                    "step": self.step,
+                    "epoch": self.epoch,
+                    "damaged": sorted(self.damaged),
+                    "values": self._last,
+                    "forwards_per_step": self._forwards,
+                    "form": tuple(self.form) if self.form else None,
                     "groups": self._groups(),
                 },
                 "method": method,
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "rng": states,
-            }  # fmt: skip
+            }
             final = state | {"method": {**method, **exact}}
             files = {self.folder / "checkpoints" / f"epoch_{self.epoch:04d}.pth": final} if kept else {}
             # training never reads running statistics, but a run that goes on keeps its own all the same
@@ -312,8 +321,9 @@ class Trainer:
         return {
             "weights": [part for part in parameters if part.requires_grad],
             "others": [*(part for part in parameters if not part.requires_grad), *self.objective.buffers()],
-            "optimizer": kept, "rest": [*(part for part in scaler if part is not None), *self.first_bad.kept()],
-        }  # fmt: skip
+            "optimizer": kept,
+            "rest": [*(part for part in scaler if part is not None), *self.first_bad.kept()],
+        }
 
     def _mend(self) -> None:
         """Forget a step that broke off before its end."""
@@ -408,9 +418,10 @@ class Trainer:
             labels = batch.labels if self._labelled else None
             return Given(batch.crops, batch.colours, torch.tensor(self.step + 1.0), batch.drawn, labels)
         told = {
-            "colours": recolouring(batch.colours.flatten(0, 1).numpy()), "number": torch.tensor(self.step + 1.0),
+            "colours": recolouring(batch.colours.flatten(0, 1).numpy()),
+            "number": torch.tensor(self.step + 1.0),
             "rates": torch.tensor([group["lr"] for group in self.optimizer.param_groups]),
-        }  # fmt: skip
+        }
         if self._labelled:
             told["labels"] = batch.labels
         if self.device.type == "mps":  # noise comes from the generators themselves there
@@ -452,9 +463,12 @@ class Trainer:
         with self._wrapped.no_sync() if alone else contextlib.nullcontext():  # type: ignore[operator]
             with self.form.autocast(self.device):
                 scored = self._wrapped(
-                    first[part], second[part], self.step, distributed.rank() * len(first) + part.start,
+                    first[part],
+                    second[part],
+                    self.step,
+                    distributed.rank() * len(first) + part.start,
                     None if labels is None else labels[part],
-                )  # fmt: skip
+                )
             self.scaler.scale(scored.loss / parts).backward()
         self.objective.method.end_step(torch.cat(scored.keys))  # after backward, which still reads the negatives
         return scored
@@ -535,11 +549,15 @@ class Trainer:
             for line in lines:
                 self.alarms.see(line)
         facts = {
-            "status": "stopped" if self.stopped_by else "finished", "epochs": self.epoch,
-            "final_loss": self._last.get("loss"), "forwards_per_step": self._forwards,
-            "damaged_images": len(self.damaged), "form": str(self.form) if self.form else None,
-            "knn_top1": summary.last_value(lines, "knn_top1"), "warnings": self.alarms.warnings,
-        }  # fmt: skip
+            "status": "stopped" if self.stopped_by else "finished",
+            "epochs": self.epoch,
+            "final_loss": self._last.get("loss"),
+            "forwards_per_step": self._forwards,
+            "damaged_images": len(self.damaged),
+            "form": str(self.form) if self.form else None,
+            "knn_top1": summary.last_value(lines, "knn_top1"),
+            "warnings": self.alarms.warnings,
+        }
         summary.write(self.folder, self.step, steps * self.settings.train.batch_size, seconds, facts)
 
 

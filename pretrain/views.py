@@ -284,9 +284,11 @@ def recolouring(drawn: Float[np.ndarray, "rows 8"]) -> Float[Tensor, "rows 42"]:
 
 @fused
 def recolour(
-    images: UInt8[Tensor, "rows 3 height width"], told: Float[Tensor, "rows 42"], settings: ViewSettings,
+    images: UInt8[Tensor, "rows 3 height width"],
+    told: Float[Tensor, "rows 42"],
+    settings: ViewSettings,
     memory_format: torch.memory_format = torch.contiguous_format,
-) -> Float[Tensor, "rows 3 height width"]:  # fmt: skip
+) -> Float[Tensor, "rows 3 height width"]:
     """Do what ``colour`` does, on the device that holds both, without a choice of rows: what changes nothing is computed too.
 
     Channel by channel, since what mixes channels of one tensor does not fuse.

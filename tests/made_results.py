@@ -9,9 +9,10 @@ from PIL import Image, ImageDraw
 
 BASELINE = "MoCo v2 + MSCN"
 NAMES = {
-    "Random initialisation": ("random", [], 2.0), BASELINE: ("moco", ["mscn"], 7.5),
+    "Random initialisation": ("random", [], 2.0),
+    BASELINE: ("moco", ["mscn"], 7.5),
     "MoCo v2 + MixMask": ("moco", ["mixmask"], 9.8),
-}  # fmt: skip
+}
 CLASSIFICATION = ("classification", "Shapes kNN", ["knn200/top1", "knn20/top1", "knn20-0.1/top1"])
 METRICS = {
     "shapes_detection": ("detectron2", "Shapes detection", ["bbox/AP", "bbox/AP50", "bbox/AP-cross", "segm/AP"]),
@@ -176,9 +177,10 @@ def many(folder: Path, trials=5, seed=0):
                 made = result(name, benchmark, trial, values, framework=framework, seed=1000 * (trial + 1))
                 made["protocol"] |= {"title": title, "headline": metrics[0], "metrics": metrics}
                 cost = {
-                    "steps": 1000 * (index > 0), "batch_size": 256,
+                    "steps": 1000 * (index > 0),
+                    "batch_size": 256,
                     "forwards_per_step": {"query": 1 + index % 3, "key": 1},
-                }  # fmt: skip
+                }
                 made["checkpoint"] |= {"method": "random" if index == 0 else "moco", "pretrain": cost}
                 write(folder / f"{index}--{benchmark}--{trial}", made)
     return folder

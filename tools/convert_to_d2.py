@@ -15,9 +15,10 @@ def parser(target: str = "Detectron2", suffixes: str = ".pkl or .pth") -> argpar
     parser.add_argument("input", type=Path, help="checkpoint of any known source: a path or an address")
     parser.add_argument("output", type=Path, help=f"file to write, ending in {suffixes}")
     parser.add_argument(
-        "--source", default="auto",
+        "--source",
+        default="auto",
         help="dialect of the checkpoint (default: found from its content); plain:PREFIX picks one of several backbones",
-    )  # fmt: skip
+    )
     parser.add_argument("--arch", default="auto", help="refuse anything but this network, e.g. resnet50, convnext-tiny")
     parser.add_argument("--json", type=Path, metavar="PROOF", help="also write the proof here")
     parser.add_argument("--show", action="store_true", help="print a table of stages and what was dropped")

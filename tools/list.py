@@ -101,8 +101,9 @@ def main() -> None:
         width = max(map(len, members))
         print(
             *([f"{name}:"] if given.sort is None else []),
-            *(f"{key:<{width}}  {about}" for key, about in members.items()), sep="\n",
-        )  # fmt: skip
+            *(f"{key:<{width}}  {about}" for key, about in members.items()),
+            sep="\n",
+        )
 
 
 if __name__ == "__main__":

@@ -41,13 +41,16 @@ BRANCHES: dict[str, str] = {  # no noise: GPUs draw other numbers than CPUs
     "masked": f"{{name: masked, mask: {{name: discrete, {GRID}}}, fill: {{name: blur}}, sides: both}}",
 }  # fmt: skip
 SPEEDS = {
-    "MoCo v2": [], "MixMask": ["branches.b={name: mixmask, mask: {name: block, cells: 8, ratio: 0.5}}"],
+    "MoCo v2": [],
+    "MixMask": ["branches.b={name: mixmask, mask: {name: block, cells: 8, ratio: 0.5}}"],
     "MSCN": ["branches.b={name: mscn}"],
-}  # fmt: skip
+}
 OF_SUPERVISED, BUSY, OVER_RELEASE, WAIT, GRAPH, ALIKE = 0.9, 0.9, 1.5, 0.03, 0.05, 1e-3  # figures to reach
 MODES = {
-    "kernel by kernel": ["run.graphs=false"], "one CUDA graph": [], "compiled, one CUDA graph": ["run.compile=true"],
-}  # fmt: skip
+    "kernel by kernel": ["run.graphs=false"],
+    "one CUDA graph": [],
+    "compiled, one CUDA graph": ["run.compile=true"],
+}
 
 
 class Check(NamedTuple):
@@ -242,8 +245,9 @@ def fast(proof: Proof) -> None:
                 with proof.part(what):
                     options = [f"backbone={{name: resnet, depth: {depth}}}", f"views.size={size}", "run.precision=bf16"]
                     options += [
-                        f"method={{name: moco, queue: {images * 16}, split_bn: {max(images // 32, 1)}}}", *branches,
-                    ]  # fmt: skip
+                        f"method={{name: moco, queue: {images * 16}, split_bn: {max(images // 32, 1)}}}",
+                        *branches,
+                    ]
                     options += [f"train.batch_size={images}", f"data.count={images}", "run.channels_last=true", *more]
                     if size == 32:
                         small = {"cells: 8": "cells: 4", "name: mscn": "name: mscn, cell: 8, ratio: [0.0625, 0.25]"}

@@ -27,32 +27,48 @@ SCALE = "layer_scale"  # [channels, 1, 1] in torchvision, [channels] everywhere 
 # downsampling before a stage; in a block, block.0 is the depthwise convolution, 2 the norm, 3 and 5 the two layers.
 TORCHVISION: Rules = []
 TIMM: Rules = [
-    (r"^features\.0\.", "stem."), (r"^features\.([246])\.", lambda match: f"stages.{int(match[1]) // 2}.downsample."),
+    (r"^features\.0\.", "stem."),
+    (r"^features\.([246])\.", lambda match: f"stages.{int(match[1]) // 2}.downsample."),
     (r"^features\.([1357])\.(\d+)\.", lambda match: f"stages.{int(match[1]) // 2}.blocks.{match[2]}."),
-    (r"layer_scale$", "gamma"), (r"block\.0\.", "conv_dw."), (r"block\.2\.", "norm."), (r"block\.3\.", "mlp.fc1."),
+    (r"layer_scale$", "gamma"),
+    (r"block\.0\.", "conv_dw."),
+    (r"block\.2\.", "norm."),
+    (r"block\.3\.", "mlp.fc1."),
     (r"block\.5\.", "mlp.fc2."),
-]  # fmt: skip
+]
 # mmpretrain's ConvNeXt; ``transfer/frameworks/mmseg/backbones.py`` registers one with the same names for MMSegmentation
 MMSEG: Rules = [
     (r"^features\.([0246])\.", lambda match: f"downsample_layers.{int(match[1]) // 2}."),
-    (r"^features\.([1357])\.", lambda match: f"stages.{int(match[1]) // 2}."), (r"layer_scale$", "gamma"),
-    (r"block\.0\.", "depthwise_conv."), (r"block\.2\.", "norm."), (r"block\.3\.", "pointwise_conv1."),
+    (r"^features\.([1357])\.", lambda match: f"stages.{int(match[1]) // 2}."),
+    (r"layer_scale$", "gamma"),
+    (r"block\.0\.", "depthwise_conv."),
+    (r"block\.2\.", "norm."),
+    (r"block\.3\.", "pointwise_conv1."),
     (r"block\.5\.", "pointwise_conv2."),
-]  # fmt: skip
+]
 # ``transfer/frameworks/detectron2/backbones.py``; in the form of Detectron2's ResNet, so that what matches one matches the other
 DETECTRON2: Rules = [
-    (r"^features\.0\.0\.", "stem.conv1."), (r"^features\.0\.1\.", "stem.norm."),
+    (r"^features\.0\.0\.", "stem.conv1."),
+    (r"^features\.0\.1\.", "stem.norm."),
     (r"^features\.([246])\.", lambda match: f"res{int(match[1]) // 2 + 2}.0.downsample."),
-    (r"^features\.([1357])\.", lambda match: f"res{int(match[1]) // 2 + 2}."), (r"layer_scale$", "gamma"),
-    (r"block\.0\.", "depthwise."), (r"block\.2\.", "norm."), (r"block\.3\.", "expand."), (r"block\.5\.", "reduce."),
-]  # fmt: skip
+    (r"^features\.([1357])\.", lambda match: f"res{int(match[1]) // 2 + 2}."),
+    (r"layer_scale$", "gamma"),
+    (r"block\.0\.", "depthwise."),
+    (r"block\.2\.", "norm."),
+    (r"block\.3\.", "expand."),
+    (r"block\.5\.", "reduce."),
+]
 WRITTEN = {"detectron2": DETECTRON2, "mmseg": MMSEG, "timm": TIMM}
 
 
 def residual(
-    images: Float[Tensor, "batch channels height width"], depthwise: nn.Module, norm: nn.Module, expand: nn.Module,
-    reduce: nn.Module, scale: Float[Tensor, " channels"],
-) -> Float[Tensor, "batch channels height width"]:  # fmt: skip
+    images: Float[Tensor, "batch channels height width"],
+    depthwise: nn.Module,
+    norm: nn.Module,
+    expand: nn.Module,
+    reduce: nn.Module,
+    scale: Float[Tensor, " channels"],
+) -> Float[Tensor, "batch channels height width"]:
     """Return what a block adds to its input (sec. 2.6): 7x7 depthwise, norm, two layers with GELU, scale per channel."""
     features = norm(depthwise(images).permute(0, 2, 3, 1))
     return (scale * reduce(F.gelu(expand(features)))).permute(0, 3, 1, 2)

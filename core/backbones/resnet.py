@@ -21,15 +21,20 @@ STEMS: dict[Stem, tuple[int, int]] = {
     "small": (5, 2),
 }  # kernel, which tells it, and stride
 BLOCKS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int, int]]] = {
-    18: (BasicBlock, (2, 2, 2, 2)), 34: (BasicBlock, (3, 4, 6, 3)), 50: (Bottleneck, (3, 4, 6, 3)),
+    18: (BasicBlock, (2, 2, 2, 2)),
+    34: (BasicBlock, (3, 4, 6, 3)),
+    50: (Bottleneck, (3, 4, 6, 3)),
     101: (Bottleneck, (3, 4, 23, 3)),
-}  # fmt: skip
+}
 
 # torchvision's name -> the field's usual Detectron2 name (layerN -> resN+1, bnN -> convN.norm, downsample -> shortcut)
 DETECTRON2: Rules = [
-    (r"^layer(\d)", lambda match: f"res{int(match[1]) + 1}"), (r"^(conv1|bn1)\.", r"stem.\1."),
-    (r"\bbn(\d)\.", r"conv\1.norm."), (r"downsample\.0\.", "shortcut."), (r"downsample\.1\.", "shortcut.norm."),
-]  # fmt: skip
+    (r"^layer(\d)", lambda match: f"res{int(match[1]) + 1}"),
+    (r"^(conv1|bn1)\.", r"stem.\1."),
+    (r"\bbn(\d)\.", r"conv\1.norm."),
+    (r"downsample\.0\.", "shortcut."),
+    (r"downsample\.1\.", "shortcut.norm."),
+]
 SAME: Rules = []  # torchvision, timm's resnet18/34/50/101 and MMSegmentation's ResNet(style='pytorch') have one naming
 
 

@@ -85,9 +85,12 @@ class Timm(Backbone):
     def readings(cls) -> dict[str, tuple[str, Rules]]:
         """Return the names that tell the first blocks of timm's networks; ``native`` reads them."""
         marks = (
-            r"conv_stem\.weight$", r"stem\.conv\.weight$", r"features\.conv0\.weight$", r"features\.0\.0\.weight$",
+            r"conv_stem\.weight$",
+            r"stem\.conv\.weight$",
+            r"features\.conv0\.weight$",
+            r"features\.0\.0\.weight$",
             r"layer1\.0\.convs\.0\.weight$",
-        )  # fmt: skip
+        )
         return {f"timm {index}": (mark, []) for index, mark in enumerate(marks)}
 
     @classmethod
@@ -141,9 +144,15 @@ class Timm(Backbone):
         }
         shape = {"channels": tuple(stages_of(config.model)[1]), "input_size": tuple(own.get("input_size", ())[1:])}
         return {
-            "family": "timm", "model": config.model, "depth": 0, "width": 0, "stem": "timm", "norm": "", **pixels,
+            "family": "timm",
+            "model": config.model,
+            "depth": 0,
+            "width": 0,
+            "stem": "timm",
+            "norm": "",
+            **pixels,
             **shape,
-        }  # fmt: skip
+        }
 
     @classmethod
     def stage_of(cls, name: str, config: Any) -> str:

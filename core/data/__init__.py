@@ -47,9 +47,12 @@ class Split:
     """
 
     def __init__(
-        self, names: Sequence[str], labels: Sequence[int] | Sequence[Sequence[int]], read: Callable[[int], Tensor],
+        self,
+        names: Sequence[str],
+        labels: Sequence[int] | Sequence[Sequence[int]],
+        read: Callable[[int], Tensor],
         identity: Sequence[str],
-    ) -> None:  # fmt: skip
+    ) -> None:
         assert len(names) == len(labels) == len(identity), "one name, label and identity an image"
         self.names, self.labels, self.identity = list(names), torch.tensor(labels), list(identity)
         self._read = read
@@ -64,9 +67,11 @@ class Split:
     def part(self, rows: Sequence[int]) -> "Split":
         """Return the split of some of its images, in the order of ``rows``."""
         return Split(
-            [self.names[row] for row in rows], self.labels[list(rows)].tolist(),
-            lambda index: self._read(rows[index]), [self.identity[row] for row in rows],
-        )  # fmt: skip
+            [self.names[row] for row in rows],
+            self.labels[list(rows)].tolist(),
+            lambda index: self._read(rows[index]),
+            [self.identity[row] for row in rows],
+        )
 
 
 class Labelled(NamedTuple):

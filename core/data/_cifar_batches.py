@@ -33,12 +33,14 @@ class Form(NamedTuple):
 CIFAR10, CIFAR100 = {"train": 50_000, "test": 10_000}, {"train": 50_000, "test": 10_000}
 FORMS = [
     Form(
-        "cifar-10-batches-bin", {"train": [f"data_batch_{n}.bin" for n in range(1, 6)], "test": ["test_batch.bin"]},
+        "cifar-10-batches-bin",
+        {"train": [f"data_batch_{n}.bin" for n in range(1, 6)], "test": ["test_batch.bin"]},
         CIFAR10, 1, 10,
     ),
     Form("cifar-100-binary", {"train": ["train.bin"], "test": ["test.bin"]}, CIFAR100, 2, 100),
     Form(
-        "cifar-10-batches-py", {"train": [f"data_batch_{n}" for n in range(1, 6)], "test": ["test_batch"]},
+        "cifar-10-batches-py",
+        {"train": [f"data_batch_{n}" for n in range(1, 6)], "test": ["test_batch"]},
         CIFAR10, 0, 10,
     ),
     Form("cifar-100-python", {"train": ["train"], "test": ["test"]}, CIFAR100, 0, 100),

@@ -89,9 +89,12 @@ class Branch(ABC):
 
     @abstractmethod
     def mix(
-        self, query: Float[Tensor, "batch 3 height width"], key: Float[Tensor, "batch 3 height width"], draws: Draws,
+        self,
+        query: Float[Tensor, "batch 3 height width"],
+        key: Float[Tensor, "batch 3 height width"],
+        draws: Draws,
         features: Features | None = None,
-    ) -> Mixed:  # fmt: skip
+    ) -> Mixed:
         """Return the mixed view of a clean query view (and, for branches that change it too, of the key view).
 
         ``features`` gives the key backbone's feature maps, for masks that follow the objects.

@@ -74,9 +74,10 @@ class Saliency(Branch):
         low, high = self.config.hard_ratio
         front = self.attention.foreground(key, features, self.config.cells)
         drawn = once(
-            generators, "share",
+            generators,
+            "share",
             lambda: torch.stack([torch.rand((), generator=g, dtype=torch.float64) for g in generators]),
-        )  # fmt: skip
+        )
         counts = hard_count(upload(low + (high - low) * drawn, front.device), front.sum(dim=(1, 2)))
         grids = hide(front, counts, orders(generators, self.config.cells, front.device))
         mask = self.grid.scale(grids[:, None], key.shape[-1])

@@ -36,9 +36,11 @@ class Fill(ABC):
 
     @abstractmethod
     def content(
-        self, images: Float[Tensor, "batch 3 height width"], generators: Sequence[Generator],
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        generators: Sequence[Generator],
         partner: Int[Tensor, " batch"] | None = None,
-    ) -> Float[Tensor, "batch 3 height width"]:  # fmt: skip
+    ) -> Float[Tensor, "batch 3 height width"]:
         """Return an image to show through the hidden areas of each row; one generator a row."""
 
 

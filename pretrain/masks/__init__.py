@@ -29,9 +29,11 @@ class Mask(ABC):
 
     @abstractmethod
     def masks(
-        self, images: Float[Tensor, "batch 3 size size"], generators: Sequence[Generator],
+        self,
+        images: Float[Tensor, "batch 3 size size"],
+        generators: Sequence[Generator],
         features: Features | None = None,
-    ) -> Bool[Tensor, "batch channels size size"]:  # fmt: skip
+    ) -> Bool[Tensor, "batch channels size size"]:
         """Return masks with 1 channel (all together) or 3 (each its own), on the images' device."""
 
     def check(self, size: int) -> None:

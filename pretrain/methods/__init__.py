@@ -55,9 +55,12 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def loss(
-        self, query: Float[Tensor, "batch dim"], key: Float[Tensor, "batch dim"],
-        hard: Float[Tensor, "batch dim"] | None = None, alpha: float = 1.0,
-    ) -> Float[Tensor, " batch"]:  # fmt: skip
+        self,
+        query: Float[Tensor, "batch dim"],
+        key: Float[Tensor, "batch dim"],
+        hard: Float[Tensor, "batch dim"] | None = None,
+        alpha: float = 1.0,
+    ) -> Float[Tensor, " batch"]:
         """Return L(q, k), one number a row.
 
         Contrastive methods add each row's ``hard`` negative, its logit times ``alpha``; the others are never given one.

@@ -308,12 +308,17 @@ def folder_of_results(chance: random.Random) -> bytes:
     described["checkpoints"] = [{"label": "bad", "name": "bad", "runs": ["pre"]}]
     files = {f"good{n}/result.json": json.dumps(GOOD | {"trial": n, "metrics": {"bbox/AP": 1.0 + n}}) for n in range(2)}
     files |= {
-        "bad/result.json": result(chance).decode(errors="replace"), "bad/run/curves.json": json.dumps(curve),
+        "bad/result.json": result(chance).decode(errors="replace"),
+        "bad/run/curves.json": json.dumps(curve),
         "bad/run/journal.jsonl": json.dumps(line) + "\n" + json.dumps(value(chance)),
-        "bad/failure.json": json.dumps(value(chance)), "pre/summary.json": json.dumps(summary),
-        "pre/config.yaml": text_of_yaml(chance).decode(errors="replace"), "pre/journal.jsonl": json.dumps(line),
-        "suite.json": json.dumps(mutated(chance, {"items": {}}) | described if chance.random() < 0.5 else value(chance)),
-    }  # fmt: skip
+        "bad/failure.json": json.dumps(value(chance)),
+        "pre/summary.json": json.dumps(summary),
+        "pre/config.yaml": text_of_yaml(chance).decode(errors="replace"),
+        "pre/journal.jsonl": json.dumps(line),
+        "suite.json": json.dumps(
+            mutated(chance, {"items": {}}) | described if chance.random() < 0.5 else value(chance)
+        ),
+    }
     return "".join(
         json.dumps({"file": name, "text": text.encode("utf-8", "replace").decode()}) + "\n"
         for name, text in files.items()
@@ -326,10 +331,11 @@ def _report(path: Path) -> None:
     results.unpack(path, folder)
     chance = random.Random(len(path.read_bytes()))
     for place, data in {
-        "bad/run/predictions/x.png": picture(chance), "pre/views.png": picture(chance),
+        "bad/run/predictions/x.png": picture(chance),
+        "pre/views.png": picture(chance),
         "bad/run/predictions/classes.json": json.dumps(value(chance)).encode(),
         "bad/run/coco_instances_results.json": annotations(chance),
-    }.items():  # fmt: skip
+    }.items():
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         (folder / place).write_bytes(data)
     try:
@@ -398,14 +404,16 @@ KINDS: dict[str, tuple[int, str, Maker, Callable[[Path], Any]]] = {
     "safetensors": (100, "x.safetensors", safetensors, read_weights_file),
     "checkpoints' metadata": (100, "x.pth", metadata, checkpoint.load),
     "recipes": (150, "x.json", recipe, lambda path: Recipe.from_dict(bounds.json_value(path, "a recipe"), path)),
-    "results": (250, "result.json", result, results.read), "tars": (100, "x.tar", tar, _tar),
+    "results": (250, "result.json", result, results.read),
+    "tars": (100, "x.tar", tar, _tar),
     "images": (150, "x.png", picture, lambda path: decoding.decode(path.read_bytes(), path)),
-    "YAML": (150, "x.yaml", text_of_yaml, config.load), "COCO annotations": (100, "x.json", annotations, _coco),
+    "YAML": (150, "x.yaml", text_of_yaml, config.load),
+    "COCO annotations": (100, "x.json", annotations, _coco),
     "XML annotations": (50, "x.xml", annotation, _xml),
     "MATLAB's files": (60, "x.mat", matlab, lambda path: bounds.mat(path, "GTcls", "Segmentation")),
     "reports, in every form and export": (100, "x.jsonl", folder_of_results, _report),
     "conversions": (60, "x.pth", source, _convert),
-}  # fmt: skip
+}
 
 
 def judge(make: Maker, name: str, read: Callable[[Path], Any], seed: int) -> str:
@@ -728,8 +736,9 @@ def main() -> int:
         scratch = Path(place)
         os.environ.setdefault("DETECTRON2_DATASETS", place)
         for name, (count, work) in {
-            "damaged files of a pre-training": (44, damaged), "limits on files while writing": (40, limited),
-        }.items():  # fmt: skip
+            "damaged files of a pre-training": (44, damaged),
+            "limits on files while writing": (40, limited),
+        }.items():
             if asked(name):
                 (scratch / name[:4]).mkdir()
                 tell(name, list(work(count, random.Random(2), scratch / name[:4])))

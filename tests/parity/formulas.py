@@ -42,9 +42,15 @@ def mix(images: np.ndarray, masks: np.ndarray, partner: list[int]) -> tuple[np.n
 
 
 def two_term_loss(
-    query: np.ndarray, mixed_query: np.ndarray, key: np.ndarray, negatives: np.ndarray, temperature: float,
-    partner: list[int], lam: np.ndarray, weight: float,
-) -> float:  # fmt: skip
+    query: np.ndarray,
+    mixed_query: np.ndarray,
+    key: np.ndarray,
+    negatives: np.ndarray,
+    temperature: float,
+    partner: list[int],
+    lam: np.ndarray,
+    weight: float,
+) -> float:
     """Return mean_i L(q, k) + weight * [lam L(q_m, k) + (1 - lam) L(q_m, k[partner])] (MixMask, arXiv 2210.11456)."""
     plain = info_nce(query, key, negatives, temperature)
     own = info_nce(mixed_query, key, negatives, temperature)

@@ -41,9 +41,13 @@ def surprise(positive: float, others: Sequence[tuple[float, float]]) -> float:
 
 
 def info_nce(
-    query: np.ndarray, key: np.ndarray, negatives: np.ndarray, temperature: float, extra: np.ndarray | None = None,
+    query: np.ndarray,
+    key: np.ndarray,
+    negatives: np.ndarray,
+    temperature: float,
+    extra: np.ndarray | None = None,
     alpha: float = 1.0,
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """Return [n]: -log(exp(q.k/T) / (exp(q.k/T) + sum over negatives of exp(q.n/T))) (MoCo, arXiv 1911.05722, eq. 1).
 
     Negatives are columns, [dim, count], and take dot products as given. `extra` [n, dim] is one hard negative h per row:
@@ -122,9 +126,12 @@ def per_row(lam: float | Sequence[float] | np.ndarray, count: int) -> list[float
 
 
 def two_term(
-    loss_rows_fn: RowLoss, query_mixed: np.ndarray, key: np.ndarray, partner: Sequence[int],
+    loss_rows_fn: RowLoss,
+    query_mixed: np.ndarray,
+    key: np.ndarray,
+    partner: Sequence[int],
     lam: float | Sequence[float] | np.ndarray,
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """Return [n]: lam L(q_m, k) + (1 - lam) L(q_m, k[partner]) (MixMask, arXiv 2210.11456, and Un-Mix, 2003.05438)."""
     shares = per_row(lam, len(query_mixed))
     own = loss_rows_fn(query_mixed, key)

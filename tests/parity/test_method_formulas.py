@@ -48,9 +48,10 @@ def test_an_alpha_of_zero_still_counts_the_hard_negative_once(alpha: float) -> N
     query, key, extra = rows(0), rows(1), rows(2)
     found = info_nce(query, key, rows(3).T, 0.7, extra, alpha)
     np.testing.assert_allclose(
-        found.numpy(), slow.info_nce(query.numpy(), key.numpy(), rows(3).T.numpy(), 0.7, extra.numpy(), alpha),
+        found.numpy(),
+        slow.info_nce(query.numpy(), key.numpy(), rows(3).T.numpy(), 0.7, extra.numpy(), alpha),
         rtol=1e-12,
-    )  # fmt: skip
+    )
     assert (found > info_nce(query, key, rows(3).T, 0.7)).all()
 
 

@@ -237,9 +237,10 @@ def test_a_micro_batch_hides_the_same_cells_as_the_whole_batch_does(trainer, mon
         made = trainer(f"train.accumulate={parts}")
         masks, mix = [], made.objective.branches["filled"].mix
         monkeypatch.setattr(
-            made.objective.branches["filled"], "mix",
+            made.objective.branches["filled"],
+            "mix",
             lambda *a, mix=mix, masks=masks: masks.append(mix(*a)) or masks[-1],
-        )  # fmt: skip
+        )
         made._step(batch(made))
         seen[parts] = torch.cat([mixed.mask for mixed in masks])
     assert seen[1].shape == seen[2].shape
@@ -274,8 +275,14 @@ def test_every_optimizer_trains_stops_and_goes_on_to_the_same_bits(trainer, sett
     assert half.step == 1
     rest = make_trainer(
         tmp_path / "small.yaml",
-        [f"run.folder={tmp_path / 'run'}", *settings, "train.accumulate=2", "views.size=16", "branches.filled.mask.cells=2"],
-    )  # fmt: skip
+        [
+            f"run.folder={tmp_path / 'run'}",
+            *settings,
+            "train.accumulate=2",
+            "views.size=16",
+            "branches.filled.mask.cells=2",
+        ],
+    )
     assert rest.step == 1
     rest.run()
     ours, theirs = whole.objective.method.state_dict(), rest.objective.method.state_dict()

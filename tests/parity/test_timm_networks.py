@@ -180,8 +180,9 @@ def test_strides_channels_and_pixels_come_from_timms_own_configuration() -> None
     assert facts["mean"] == tuple(round(255 * value, 4) for value in own["mean"])
     assert facts["input_size"] == tuple(own["input_size"][1:])
     for name, reason in (
-        ("vit_tiny_patch16_224", "no feature maps of strides 4, 8"), ("resnet5O", "did you mean resnet50"),
-    ):  # fmt: skip
+        ("vit_tiny_patch16_224", "no feature maps of strides 4, 8"),
+        ("resnet5O", "did you mean resnet50"),
+    ):
         with pytest.raises(InputError, match=reason):
             stages_of(name)
 

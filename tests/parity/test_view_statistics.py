@@ -104,9 +104,12 @@ class MakeParams(nn.Module):
         super().__init__()
         jitter = v2.ColorJitter(settings.brightness, settings.contrast, settings.saturation, settings.hue)
         self.changes = v2.Compose([
-            v2.ToDtype(torch.float32, scale=True), v2.RandomApply([jitter], p=0.8), v2.RandomGrayscale(p=0.2),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.RandomApply([jitter], p=0.8),
+            v2.RandomGrayscale(p=0.2),
             v2.RandomApply([v2.GaussianBlur(13, settings.blur_sigma)], p=settings.blur_probability),
-            v2.RandomSolarize(0.5, p=settings.solarize_probability), v2.Normalize(settings.mean, settings.std),
+            v2.RandomSolarize(0.5, p=settings.solarize_probability),
+            v2.Normalize(settings.mean, settings.std),
         ])  # fmt: skip
 
     def forward(self, images: Tensor) -> Tensor:
@@ -115,13 +118,14 @@ class MakeParams(nn.Module):
 
 
 STATISTICS: dict[str, Callable[[Tensor], Tensor]] = {
-    "mean": lambda x: x.mean(dim=(1, 2, 3)), "spread": lambda x: x.std(dim=(1, 2, 3)),
+    "mean": lambda x: x.mean(dim=(1, 2, 3)),
+    "spread": lambda x: x.std(dim=(1, 2, 3)),
     "lower quartile": lambda x: x.flatten(1).quantile(0.25, dim=1),
     "upper quartile": lambda x: x.flatten(1).quantile(0.75, dim=1),
     "red against blue": lambda x: (x[:, 0] - x[:, 2]).mean(dim=(1, 2)),
     "colourfulness": lambda x: x.std(dim=1).mean(dim=(1, 2)),
     "sharpness": lambda x: (x[..., 1:] - x[..., :-1]).abs().mean(dim=(1, 2, 3)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -58,13 +58,14 @@ RUNS = st.fixed_dictionaries(
     {"backbone": named("resnet", depth=st.sampled_from([18, 34, 50, 101])), "data": DATA, "method": METHOD},
     optional={
         "views": some(size=st.integers(8, 512), scale=RANGE, hue=st.floats(0, 0.5), blur_sigma=RANGE),
-        "plain_weight": st.floats(0, 1e6), "branches": st.dictionaries(LABELS, MIXMASK | MSCN, max_size=3),
+        "plain_weight": st.floats(0, 1e6),
+        "branches": st.dictionaries(LABELS, MIXMASK | MSCN, max_size=3),
         "optimizer": some(lr=ABOVE_ZERO, momentum=INSIDE, weight_decay=SHARE),
         "schedule": some(name=st.sampled_from(["cosine", "constant"]), warmup=INSIDE),
         "train": some(epochs=st.integers(1, 10**6), batch_size=st.integers(2, 10**6)),
         "run": some(folder=st.none() | TEXT, seed=st.integers(), threads=st.none() | st.integers(1, 64)),
     },
-)  # fmt: skip
+)
 
 
 def written(text: str, overrides: list[str] | None = None) -> dict[str, Any]:

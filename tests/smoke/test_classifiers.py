@@ -16,7 +16,9 @@ from transfer.frameworks.classification.run import run
 CONFIGS = "configs/transfer/classification"
 KINDS = {
     "knn": (
-        "knn_cifar10.yaml", ["task.neighbours=[1,5]"], {"knn1/top1", "knn5/top1", "knn1-0.1/top1", "knn5-0.1/top1"},
+        "knn_cifar10.yaml",
+        ["task.neighbours=[1,5]"],
+        {"knn1/top1", "knn5/top1", "knn1-0.1/top1", "knn5-0.1/top1"},
     ),
     "cached": ("linear-cached-100ep_cifar10.yaml", [], {"linear/top1", "linear/best_top1"}),
     "fresh": (
@@ -25,18 +27,21 @@ KINDS = {
         {"linear/top1", "linear/best_top1"},
     ),
     "lars": (
-        "linear-lars-90ep_imagenet.yaml", ["task.epochs=2", "views.size=16", "views.resize=20"],
+        "linear-lars-90ep_imagenet.yaml",
+        ["task.epochs=2", "views.size=16", "views.resize=20"],
         {"linear/top1", "linear/best_top1"},
     ),
     "semi": (
-        "semi10-small_cifar10.yaml", ["subset.share=0.5", "task.epochs=2"], {"finetune/top1", "finetune/best_top1"},
+        "semi10-small_cifar10.yaml",
+        ["subset.share=0.5", "task.epochs=2"],
+        {"finetune/top1", "finetune/best_top1"},
     ),
     "finetune": (
         "finetune-20ep_imagenet.yaml",
         ["task.epochs=2", "task.milestones=[1]", "views.size=16", "views.resize=20", "amp=bfloat16"],
         {"finetune/top1", "finetune/best_top1"},
     ),
-}  # fmt: skip
+}
 
 
 @pytest.fixture

@@ -157,8 +157,9 @@ def test_the_data_page_goes_from_an_export_to_a_report_of_two_backbones(paper: P
     content = json.loads((source / "annotations" / "instances_train.json").read_text())
     kept = {image["id"]: image for image in content["images"][:6]}
     content |= {
-        "images": list(kept.values()), "annotations": [a for a in content["annotations"] if a["image_id"] in kept],
-    }  # fmt: skip
+        "images": list(kept.values()),
+        "annotations": [a for a in content["annotations"] if a["image_id"] in kept],
+    }
     (export / "data").mkdir(parents=True)  # FiftyOne's layout
     (export / "labels.json").write_text(json.dumps(content))
     for image in kept.values():

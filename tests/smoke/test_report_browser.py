@@ -237,8 +237,9 @@ def test_tables_are_copied_in_three_forms_and_figures_saved_in_two(browser, repo
             texts = ["".join(text.itertext()) for text in drawing.iter("{http://www.w3.org/2000/svg}text")]
             if place != ".charts figure .save":
                 assert saved.value.suggested_filename in (
-                    "Differences-to-MoCo-v2-MSCN-Shapes-detection-box-AP.png", "Average-rank-over-benchmarks.png",
-                )  # fmt: skip
+                    "Differences-to-MoCo-v2-MSCN-Shapes-detection-box-AP.png",
+                    "Average-rank-over-benchmarks.png",
+                )
                 assert {"MoCo v2 + MixMask", "Random initialisation"} <= set(texts)
         assert seen.complaints == []
 

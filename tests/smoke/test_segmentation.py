@@ -81,8 +81,9 @@ def test_killed_and_resumed_equals_undisturbed_bit_for_bit(world: Path, tmp_path
     first = json.loads((whole / "evaluation.json").read_text())
     assert (first["tensors_checked"], first["device"], first["recipe"]["effective"]["norm"]) == (100, "cpu", "BN")
     assert set(first["metrics"]) == {
-        *("seg/mIoU", "seg/mAcc", "seg/aAcc", "seg/IoU-background"), *(f"seg/IoU-{name}" for name in CLASSES),
-    }  # fmt: skip
+        *("seg/mIoU", "seg/mAcc", "seg/aAcc", "seg/IoU-background"),
+        *(f"seg/IoU-{name}" for name in CLASSES),
+    }
     assert first["metrics"]["seg/mIoU"] > 0
     pictures = sorted((whole / "predictions").glob("*.png"))
     assert [picture.stem for picture in pictures] == ["e"]  # both images are in one batch; its first is drawn

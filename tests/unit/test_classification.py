@@ -258,10 +258,13 @@ def job(folder, task, resume=False, seed=5):
     torch.manual_seed(0)
     settings = ClassificationSettings.model_validate(
         {
-            "input": {"mean": MEAN, "std": STD}, "views": {"size": 16, "resize": None}, "data": {"name": "shapes"},
-            "task": task, "chunk": 7,
+            "input": {"mean": MEAN, "std": STD},
+            "views": {"size": 16, "resize": None},
+            "data": {"name": "shapes"},
+            "task": task,
+            "chunk": 7,
         }
-    )  # fmt: skip
+    )
     network = ResNet(ResNet.Config(depth=18, width=4, stem="cifar"))
     device = torch.device("cpu")
     data = Labelled(("dim", "bright"), pictures(30, 1), pictures(10, 2))

@@ -74,10 +74,11 @@ def test_an_override_without_an_equals_sign_is_refused(tmp_path):
 
 def test_all_problems_are_named_at_once_with_their_paths():
     values = {
-        "backbone": {"name": "resnet", "depth": 19}, "data": {"name": "shapes", "siez": 3},
+        "backbone": {"name": "resnet", "depth": 19},
+        "data": {"name": "shapes", "siez": 3},
         "method": {"name": "mooco"},
         "branches": {"filled": {"name": "mixmask", "mask": {"name": "block", "ratio": 1.5}}},
-    }  # fmt: skip
+    }
     with pytest.raises(InputError) as caught:
         parse(PretrainSettings, values, "my.yaml")
     text = str(caught.value)

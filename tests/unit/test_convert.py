@@ -57,10 +57,14 @@ def usual_name(key: str) -> str:
 @pytest.mark.parametrize(
     "said",
     [
-        {"branches": {"a": 1.0}}, {"branches": {"a": {"name": 3}}}, {"method": {"name": ["moco"]}}, {"method": None},
-        {"data": {"name": float("nan")}}, {"train": {"batch_size": "8" * 2**21}},
+        {"branches": {"a": 1.0}},
+        {"branches": {"a": {"name": 3}}},
+        {"method": {"name": ["moco"]}},
+        {"method": None},
+        {"data": {"name": float("nan")}},
+        {"train": {"batch_size": "8" * 2**21}},
     ],
-)  # fmt: skip
+)
 def test_what_a_run_says_of_itself_in_odd_values_is_left_out_and_its_backbone_is_carried(tmp_path, said):
     shape = {"name": "resnet", "depth": 18, "width": 4, "stem": "imagenet"}
     method = {f"query_encoder.backbone.{k}": v for k, v in ResNet(ResNet.Config(**shape)).state_dict().items()}
@@ -402,8 +406,9 @@ def test_timm_loads_a_converted_file_with_its_own_loader(tmp_path, name, file):
 ATTACK = "<script>|`x`\n# y"
 NETWORKS = {
     "mobilenetv2_050": lambda: timm.create_model("mobilenetv2_050", pretrained=False),
-    "convnext": lambda: theirs("timm", "convnext"), "resnet18": lambda: theirs("torchvision", "resnet18"),
-}  # fmt: skip
+    "convnext": lambda: theirs("timm", "convnext"),
+    "resnet18": lambda: theirs("torchvision", "resnet18"),
+}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -418,8 +423,10 @@ def test_a_folder_for_the_hub_is_built_and_loaded_by_timm_and_read_back_here(tmp
     for trial, value in enumerate((10.0, 12.0)):
         write(
             tmp_path / "results" / str(trial),
-            measured(name="mine", trial=trial, metrics={"bbox/AP": value}, checkpoint={"name": "mine", "sha256": digest}),
-        )  # fmt: skip
+            measured(
+                name="mine", trial=trial, metrics={"bbox/AP": value}, checkpoint={"name": "mine", "sha256": digest}
+            ),
+        )
     write(tmp_path / "results" / "other", measured(name="other", metrics={"bbox/AP": 99.0}))
     proof = masktransfer.convert(source, folder, target="hf", results=[tmp_path / "results"], license="mit")
     assert {path.name for path in folder.iterdir()} == {"README.md", "config.json", "model.safetensors"}

@@ -124,16 +124,18 @@ def test_a_batch_with_a_pickled_object_is_refused_and_nothing_in_it_runs(tmp_pat
         ("cifar-10-batches-bin/test_batch.bin", b"x" * 3072, r"has 3072 bytes, no multiple of 3073; it is truncated"),
         ("cifar-10-batches-bin/test_batch.bin", b"\x0a" + b"x" * 3072, "a label outside 0 to 9"),
         (
-            "cifar-10-batches-py/test_batch", b"\x80\x02}q",
+            "cifar-10-batches-py/test_batch",
+            b"\x80\x02}q",
             "test_batch is truncated or not a pickle of arrays; .* use the binary",
         ),
         ("cifar-10-batches-py/test_batch", pickle.dumps([1], 2), "has no 'data' of 3072 bytes an image"),
         (
-            "cifar-10-batches-py/test_batch", pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [1]}, 2),
+            "cifar-10-batches-py/test_batch",
+            pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [1]}, 2),
             "has not one label an image",
         ),
     ],
-)  # fmt: skip
+)
 def test_damaged_cifar_files_are_named(tmp_path, name, content, message):
     write(tmp_path / name, content)
     with pytest.raises(InputError, match=message):
@@ -178,19 +180,22 @@ def test_a_class_list_keeps_its_folders_and_numbers_them_in_sorted_order(tmp_pat
         assert [path.parent.name for path in source.paths] == ["b", "b", "d", "d"]
         assert list(source.labels) == [0, 0, 1, 1]
         assert make(name="imagefolder", root=str(tmp_path / "set"), split="val", classes=classes).labels.tolist() == [
-            0, 1,
-        ]  # fmt: skip
+            0,
+            1,
+        ]
 
 
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
         (["a", "x", "y"], r"train lacks 2 of the 3 classes in data\.classes, first x"),
-        (["a", "a"], "names 'a' twice"), (["a", "../b"], "holds '../b', which is no folder name"),
-        ([], "data.classes names no class"), ("none.txt", r"cannot read data\.classes=none\.txt"),
+        (["a", "a"], "names 'a' twice"),
+        (["a", "../b"], "holds '../b', which is no folder name"),
+        ([], "data.classes names no class"),
+        ("none.txt", r"cannot read data\.classes=none\.txt"),
         (["a", "empty"], "empty holds no images; copy the class again"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_class_list_is_refused(tmp_path, classes, message):
     write_classes(tmp_path / "train", "ab")
     (tmp_path / "train" / "empty").mkdir()
@@ -516,7 +521,8 @@ MADE: dict[str, tuple[list[str], dict[str, str]]] = {
     "dtd": (
         [f"{name}/{i}.jpg" for name in ("banded", "woven") for i in (1, 2, 3)],
         {
-            "labels/train1.txt": "banded/1.jpg\nwoven/1.jpg\n", "labels/val1.txt": "banded/2.jpg\nwoven/2.jpg\n",
+            "labels/train1.txt": "banded/1.jpg\nwoven/1.jpg\n",
+            "labels/val1.txt": "banded/2.jpg\nwoven/2.jpg\n",
             "labels/test1.txt": "banded/3.jpg\nwoven/3.jpg\n",
         },
     ),
@@ -796,9 +802,10 @@ def test_rendered_pixels_and_encoded_files_have_the_pinned_bytes():
 def test_other_instruction_sets_give_the_same_bytes():
     code = "from test_data_sources import hashes; print(*hashes())"
     plain = {
-        "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR", "JSIMD_FORCENONE": "1",
+        "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR",
+        "JSIMD_FORCENONE": "1",
         "PYTHONPATH": os.path.dirname(__file__),
-    }  # fmt: skip
+    }
     command = [sys.executable, "-W", "ignore", "-c", code]
     done = subprocess.run(command, env={**os.environ, **plain}, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [PIXELS, FILES]

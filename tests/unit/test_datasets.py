@@ -282,11 +282,12 @@ def test_an_output_that_cannot_be_written_is_named_and_nothing_is_left(rendered,
     (tmp_path / "file").write_text("mine")
     place, source, archive = tmp_path / "file" / "set", rendered / "coco", tar_with(tmp_path / "c.tar", CIFAR)
     make = {
-        "shapes": lambda: shapes.ensure(place), "link": lambda: coco.link(source, place),
+        "shapes": lambda: shapes.ensure(place),
+        "link": lambda: coco.link(source, place),
         "copy": lambda: coco.link(source, place, copy=True),
         "cifar10": lambda: class_folders.unpack_cifar10(archive, place),
         "coco-to-voc": lambda: voc.from_coco(known, place),
-    }[maker]  # fmt: skip
+    }[maker]
     with pytest.raises(InputError, match=f"cannot write {place}"):
         make()
     assert (tmp_path / "file").read_text() == "mine"
@@ -429,7 +430,8 @@ def damage(root: Path, kind: str) -> None:
         ("no folder", "no folder .*coco; fetch it with: .*prepare_data.py coco ROOT, or link a copy"),
         ("empty folder", "no .*instances_.*json; fetch it"),
         ("no image folder", "no folder .*train2017 for the images of instances_train2017.json"),
-        ("cut json", "instances_train2017.json is truncated or not JSON"), ("a list", "has no list 'images'"),
+        ("cut json", "instances_train2017.json is truncated or not JSON"),
+        ("a list", "has no list 'images'"),
         ("no images", "instances_train2017.json lists no images"),
         ("no image", "000000000001.jpg is missing but instances_train2017.json lists it"),
         ("cut image", "000000000001.jpg is truncated"),
@@ -443,11 +445,12 @@ def damage(root: Path, kind: str) -> None:
         ("no height", "image 1 in .*train2017.json needs a file_name, and height and width"),
         ("bad outline", "annotation 2 in .* has a segmentation that is neither"),
         ("unknown image", "annotation 2 in .*train2017.json belongs to image 77"),
-        ("unknown category", "annotation 2 .* unknown category 78"), ("bad box", "annotation 2 .* not four numbers"),
+        ("unknown category", "annotation 2 .* unknown category 78"),
+        ("bad box", "annotation 2 .* not four numbers"),
         ("no box", "record 1 of 'annotations' .* has no bbox"),
         ("same id", "record 1 of 'annotations' .* repeats the id 1"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_coco_folder_is_refused_with_what_and_where(tmp_path, kind, message):
     root = write_coco(tmp_path / "coco")
     damage(root, kind)

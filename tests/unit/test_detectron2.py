@@ -78,11 +78,12 @@ def test_a_slim_bottleneck_network_sets_all_three_widths(cfg: Any) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "needed"),
     [
-        ("INPUT.FORMAT", "BGR", "'RGB'"), ("MODEL.RESNETS.DEPTH", 101, "50"),
+        ("INPUT.FORMAT", "BGR", "'RGB'"),
+        ("MODEL.RESNETS.DEPTH", 101, "50"),
         ("MODEL.RESNETS.STRIDE_IN_1X1", True, "False"),
         ("MODEL.PIXEL_STD", [1.0, 1.0, 1.0], r"\[58\.395, 57\.12, 57\.375\]"),
     ],
-)  # fmt: skip
+)
 def test_a_contradiction_is_refused_with_the_key_and_both_values(cfg: Any, key: str, value: Any, needed: str) -> None:
     cfg.merge_from_list([key, value])
     with pytest.raises(InputError, match=rf"^{key} is .*needs {needed}; ") as error:
@@ -784,8 +785,9 @@ def test_voc_scores_by_both_rules_of_the_devkit_and_bbox_by_that_of_its_year(tmp
         for a, b, c, d in truth
     )
     for file, text in {
-        "ImageSets/Main/val.txt": "one\n", "Annotations/one.xml": f"<annotation>{objects}</annotation>",
-    }.items():  # fmt: skip
+        "ImageSets/Main/val.txt": "one\n",
+        "Annotations/one.xml": f"<annotation>{objects}</annotation>",
+    }.items():
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text(text)
     boxes = [[x + float(s) for x, s in zip(box, rng.integers(-9, 9, 4), strict=True)] for box in truth * 2]
@@ -797,9 +799,10 @@ def test_voc_scores_by_both_rules_of_the_devkit_and_bbox_by_that_of_its_year(tmp
         # Detectron2 counts from 0 with exclusive ends and adds 1 to the first corner only
         tensor = torch.tensor([[a - 1, b - 1, c, d] for a, b, c, d in boxes])
         found = {
-            "pred_boxes": Boxes(tensor), "scores": torch.tensor(scores),
+            "pred_boxes": Boxes(tensor),
+            "scores": torch.tensor(scores),
             "pred_classes": torch.zeros(len(boxes), dtype=torch.long),
-        }  # fmt: skip
+        }
         evaluator.process([{"image_id": "one"}], [{"instances": Instances((200, 600), **found)}])
         results = evaluator.evaluate()
     finally:

@@ -54,20 +54,28 @@ def learned(cfg: Any) -> dict[str, Any]:
             pipelines[name] = {step.type: step for step in part.pipeline}
         scaled, tested, optimizer = pipelines["train"]["RandomResize"], cfg.model.test_cfg, cfg.optim_wrapper.optimizer
         return {
-            **{"optimizer": optimizer.type, "momentum": optimizer.get("momentum", 0), "weight_decay": optimizer.weight_decay},
+            **{
+                "optimizer": optimizer.type,
+                "momentum": optimizer.get("momentum", 0),
+                "weight_decay": optimizer.weight_decay,
+            },
             **{"scale": list(scaled.scale), "ratios": list(scaled.ratio_range)},
             "crop": list(pipelines["train"]["RandomCrop"].crop_size),
             "test_scale": list(pipelines["test"].get("Resize", {}).get("scale", [])),
             "layer_decay": (cfg.optim_wrapper.get("paramwise_cfg") or {}).get("decay_rate", 1.0),
             "slide": [tested.crop_size[0], tested.stride[0]] if tested.mode == "slide" else [],
-        }  # fmt: skip
+        }
     solver, images = cfg.SOLVER, cfg.INPUT
     return {
         **{"optimizer": solver.OPTIMIZER, "momentum": solver.MOMENTUM if solver.OPTIMIZER == "SGD" else 0},
         **{"weight_decay": solver.WEIGHT_DECAY, "layer_decay": solver.LAYER_DECAY},
-        **{"short_sides": list(images.MIN_SIZE_TRAIN), "longest": images.MAX_SIZE_TRAIN, "test_side": images.MIN_SIZE_TEST},
+        **{
+            "short_sides": list(images.MIN_SIZE_TRAIN),
+            "longest": images.MAX_SIZE_TRAIN,
+            "test_side": images.MIN_SIZE_TEST,
+        },
         "cropped": images.CROP.SHARE if images.CROP.ENABLED else 0,
-    }  # fmt: skip
+    }
 
 
 def test_the_table_has_every_protocol_that_trains_on_gpus() -> None:

@@ -40,10 +40,13 @@ except RuntimeError:
 @pytest.mark.parametrize(
     ("nodes", "first"),
     [
-        ("node7", "node7"), ("node[01-04,7],login", "node01"), ("a[3]-ib,b", "a3-ib"), ("gpu-[10,12]", "gpu-10"),
+        ("node7", "node7"),
+        ("node[01-04,7],login", "node01"),
+        ("a[3]-ib,b", "a3-ib"),
+        ("gpu-[10,12]", "gpu-10"),
         ("a,b", "a"),
     ],
-)  # fmt: skip
+)
 def test_the_first_host_is_read_from_slurms_short_form(nodes: str, first: str) -> None:
     assert first_host(nodes) == first
 
@@ -55,11 +58,13 @@ def test_a_process_ends_within_a_minute_after_another_has_failed_and_says_why_la
     slurm = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "localhost", "MASTER_PORT": str(port)}
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-c", RANK, str(rank)], text=True, stderr=subprocess.PIPE,
+            [sys.executable, "-c", RANK, str(rank)],
+            text=True,
+            stderr=subprocess.PIPE,
             env=os.environ | slurm | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
         )
         for rank in range(2)
-    ]  # fmt: skip
+    ]
     _, failed = ranks[1].communicate(timeout=90)
     began = time.monotonic()
     _, waited = ranks[0].communicate(timeout=90)

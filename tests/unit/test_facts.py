@@ -72,8 +72,9 @@ def detection_facts(cfg: Any, name: Name) -> dict[str, bool]:
         heads = "SyncBN" if name["heads"] else ""
         facts["norm of the heads"] = (heads, heads) == (model.ROI_BOX_HEAD.NORM, model.ROI_MASK_HEAD.NORM)
         facts["form of the box head"] = ((4, 1) if name["heads"] else (0, 2)) == (
-            model.ROI_BOX_HEAD.NUM_CONV, model.ROI_BOX_HEAD.NUM_FC,
-        )  # fmt: skip
+            model.ROI_BOX_HEAD.NUM_CONV,
+            model.ROI_BOX_HEAD.NUM_FC,
+        )
     else:
         facts["extra norm"] = model.ROI_HEADS.NAME == "Res5ROIHeadsExtraNorm"
     if name["devices"] == 8 and not name["family"] and name["variant"] != "-spark":
@@ -82,8 +83,9 @@ def detection_facts(cfg: Any, name: Name) -> dict[str, bool]:
         facts["stride"] = resnet.STRIDE_IN_1X1 is False
         facts["depth"] = name["depth"] == resnet.DEPTH
         facts["width"] = (name["width"], name["width"] * (1 if name["depth"] < 50 else 4)) == (
-            resnet.STEM_OUT_CHANNELS, resnet.RES2_OUT_CHANNELS,
-        )  # fmt: skip
+            resnet.STEM_OUT_CHANNELS,
+            resnet.RES2_OUT_CHANNELS,
+        )
         facts["norms trained and synchronised"] = (
             "naiveSyncBN" if name["variant"] == "-naivesyncbn" else "SyncBN"
         ) == resnet.NORM
@@ -94,13 +96,14 @@ def segmentation_facts(cfg: Any, name: Name) -> dict[str, bool]:
     model, backbone, pixels = cfg.model, cfg.model.backbone, cfg.model.data_preprocessor
     batch = name["devices"] * name["images"]
     facts = {
-        "mean": close(pixels.mean, MEAN), "std": close(pixels.std, STD),
+        "mean": close(pixels.mean, MEAN),
+        "std": close(pixels.std, STD),
         "channel order": pixels.bgr_to_rgb is True and pixels.get("rgb_to_bgr", False) is False,
         "batch": (cfg.train_dataloader.batch_size, cfg.auto_scale_lr.base_batch_size) == (name["images"], batch),
         "schedule": cfg.train_cfg.max_iters == max(s.end for s in cfg.param_scheduler) == name["length"],
         "crop": tuple(pixels["size"]) == (name["height"], name["across"]),
         "no file": not model.get("pretrained") and not backbone.get("init_cfg") and not cfg.get("load_from"),
-    }  # fmt: skip
+    }
     if name["devices"] > 1 and not name["family"]:
         wanted = PUBLISHED_LR.get(f"{name['method']}-{name['data']}", PUBLISHED_LR[name["method"]])
         facts["lr per image"] = cfg.optim_wrapper.optimizer.lr / batch == pytest.approx(wanted)

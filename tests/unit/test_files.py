@@ -196,9 +196,10 @@ def test_settings_beside_the_tensors_become_stand_ins_and_the_tensors_are_kept(t
         "args": argparse.Namespace(arch="resnet50", output=Path("/runs/1")),
         "hyper_parameters": OmegaConf.create({"method": "byol", "optimizer": {"lr": 0.1, "betas": [0.9, 0.99]}}),
         "seen": {"lists": lists, "set": {1, 2}, "best": np.float64(71.5)},
-        "history": HistoryBuffer([1.0, 2.0], [1, 1], 10), "array": np.arange(3.0),
+        "history": HistoryBuffer([1.0, 2.0], [1, 1], 10),
+        "array": np.arange(3.0),
         "state_dict": {"a": torch.arange(3)},
-    }  # fmt: skip
+    }
     torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
     found = read_weights_file(tmp_path / "x.pth")
     assert found["state_dict"]["a"].tolist() == [0, 1, 2]

@@ -166,9 +166,10 @@ def test_the_workers_of_a_killed_runner_get_time_to_end_before_an_item_is_taken_
     item = _item("a")
     item.folder.mkdir(parents=True)
     orphan = subprocess.Popen(
-        [sys.executable, "-S", "-c", "import time; time.sleep(60)"], env={**os.environ, **process.tag(item.folder)},
+        [sys.executable, "-S", "-c", "import time; time.sleep(60)"],
+        env={**os.environ, **process.tag(item.folder)},
         start_new_session=True,
-    )  # fmt: skip
+    )
     while [one.pid for one in process.members(item.folder)] != [orphan.pid]:
         time.sleep(0.01)
     work = Work([item], execution.standing([item]), lambda item: None, Limits())

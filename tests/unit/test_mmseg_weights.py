@@ -248,9 +248,10 @@ def test_the_checkpoint_to_resume_from_is_found_when_the_pointer_is_cut_short_or
 
 def dataset(root: Path) -> compat.Config:
     one = {
-        "data_root": str(root), "data_prefix": {"img_path": "JPEGImages", "seg_map_path": "SegmentationClass"},
+        "data_root": str(root),
+        "data_prefix": {"img_path": "JPEGImages", "seg_map_path": "SegmentationClass"},
         "ann_file": "ImageSets/Segmentation/train.txt",
-    }  # fmt: skip
+    }
     both = {"type": "ConcatDataset", "datasets": [one, one]}
     return compat.Config({"train_dataloader": {"dataset": both}, "val_dataloader": {"dataset": one}})
 

@@ -47,8 +47,9 @@ def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def openmmlab(text: str) -> dict[str, Any]:
     return {
-        "meta": {"cfg": text}, "state_dict": under("backbone.", weights()) | {"rpn_head.conv.weight": torch.ones(1)},
-    }  # fmt: skip
+        "meta": {"cfg": text},
+        "state_dict": under("backbone.", weights()) | {"rpn_head.conv.weight": torch.ones(1)},
+    }
 
 
 def zoo() -> dict[str, Any]:
@@ -223,8 +224,10 @@ def tarred(path: Path) -> None:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n", "is a Git LFS pointer.*`git lfs pull`"),
         (b"<!DOCTYPE html><html></html>", "is a web page, not weights; download the file itself"),
         (b"\x1f\x8b\x08\x00", "is an archive; unpack it and give the checkpoint inside"),
-        (zipped, "is an archive; unpack it"), (tarred, "is an archive; unpack it"),
-        (b"\x08\x08\x12\x07pytorch\x1a\x05", "is an ONNX graph"), (b"\x89HDF\r\n", "is an HDF5 file of Keras"),
+        (zipped, "is an archive; unpack it"),
+        (tarred, "is an archive; unpack it"),
+        (b"\x08\x08\x12\x07pytorch\x1a\x05", "is an ONNX graph"),
+        (b"\x89HDF\r\n", "is an HDF5 file of Keras"),
         (b'{"weight_map": {"a": "model-00001-of-00002.bin"}}', "names 1 shards, of which model-00001-of-00002.bin is not there"),
         (b'{"a": 1}', "is no index of a sharded checkpoint"),
     ],

@@ -192,17 +192,19 @@ BAD = {
     "short runs": (first(segmentation={"size": [HEIGHT, WIDTH], "counts": [5, 5]}), "run lengths of 10 pixels"),
     "turned runs": (first(segmentation={"size": [WIDTH, HEIGHT], "counts": [1200]}), r"size \[40, 30\], its image"),
     "damaged runs": (
-        first(segmentation={"size": [HEIGHT, WIDTH], "counts": "\u00fe~~"}), "run lengths that are damaged",
+        first(segmentation={"size": [HEIGHT, WIDTH], "counts": "\u00fe~~"}),
+        "run lengths that are damaged",
     ),
     "an outline in shares": (
-        first(segmentation=[[0.1, 0.1, 0.5, 0.1, 0.5, 0.4]]), "has an outline in shares of the image",
+        first(segmentation=[[0.1, 0.1, 0.5, 0.1, 0.5, 0.4]]),
+        "has an outline in shares of the image",
     ),
     "an outline elsewhere": (
         first(segmentation=[[31, 1, 39, 1, 39, 5]]),
         r"an outline from \(31, 1\) to \(39, 5\), outside its box \[3, 5, 10, 12\]",
     ),
     "two corners": (first(segmentation=[[1, 2, 3, 4]]), "neither polygons of three corners"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", BAD)
@@ -556,9 +558,12 @@ def test_bad_xml_is_refused_with_its_file(tmp_path, text, message):
 
 
 def maps(
-    root: Path, values: np.ndarray, mode: str = "L", palette: list[int] | None = None,
+    root: Path,
+    values: np.ndarray,
+    mode: str = "L",
+    palette: list[int] | None = None,
     size: tuple[int, int] = (WIDTH, HEIGHT),
-) -> Path:  # fmt: skip
+) -> Path:
     for number in range(6):
         photo(root / "images" / f"{number}.jpg", number)
         image = Image.fromarray(np.resize(values, (size[1], size[0])).astype(np.uint8))
@@ -683,9 +688,10 @@ def test_a_suites_benchmark_and_a_row_of_ones_own_take_a_folder_and_their_trials
     )
     random = {"random": {"backbone": {"name": "resnet", "depth": 18}, "seed": 0}}
     rows = {
-        "shipped": {"name": "coco_fpn"}, "mine": {"name": "coco_fpn", "data": str(folder)},
+        "shipped": {"name": "coco_fpn"},
+        "mine": {"name": "coco_fpn", "data": str(folder)},
         "row": {"name": "parts_fpn", "file": str(tmp_path / "mine.yaml")},
-    }  # fmt: skip
+    }
     suite = parse(Suite, {"name": "x", "trials": 1, "checkpoints": {"r": random}, "benchmarks": rows})
     found = {item.benchmark: item.job for item in items.plan(suite, tmp_path / "out") if item.job}
     assert [found[label].data for label in rows] == [None, folder, None]

@@ -78,10 +78,11 @@ def test_a_mask_and_a_source_of_a_users_package_train_and_go_on(my_lab):
 
 def test_a_launcher_of_a_users_package_executes_a_suites_items(my_lab):
     values = {
-        "name": "mine", "benchmarks": ["shapes_detection"],
+        "name": "mine",
+        "benchmarks": ["shapes_detection"],
         "checkpoints": {"random": {"random": {"backbone": {"name": "resnet", "depth": 18}, "seed": 0}}},
         "launcher": {"name": "my_lab.launchers:OneByOne", "device": "7"},
-    }  # fmt: skip
+    }
     settings = parse(Suite, values)
     code = "import os, sys; open(sys.argv[1], 'w').write(os.environ['CUDA_VISIBLE_DEVICES'])"
     items, after = [], ""

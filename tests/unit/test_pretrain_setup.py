@@ -144,15 +144,17 @@ def ended(tmp_path_factory):
     ("place", "value", "message"),
     [
         (("config", "train", "epochs"), 7, r"last\.pth is of a run of other settings \(different: train\.epochs\)"),
-        (("config",), [1], "last.pth has 1 problem"), (("progress", "step"), "3", "no checkpoint of this run"),
+        (("config",), [1], "last.pth has 1 problem"),
+        (("progress", "step"), "3", "no checkpoint of this run"),
         (("progress", "step"), 10**6, "does not fit this run"),
-        (("progress", "form"), "ab", "no checkpoint of this run"), (("progress",), None, "no checkpoint of this run"),
+        (("progress", "form"), "ab", "no checkpoint of this run"),
+        (("progress",), None, "no checkpoint of this run"),
         (("method",), {"a": 1}, "no checkpoint of this run"),
         (("optimizer",), {"state": 3}, "no checkpoint of this run"),
         (("optimizer", "state", 0, "momentum_buffer"), torch.zeros(3, 3), "does not fit this run"),
         (("rng",), [{"torch": "x"}], "no checkpoint of this run"),
     ],
-)  # fmt: skip
+)
 def test_a_checkpoint_of_another_run_or_of_odd_content_is_refused(ended, tmp_path, place, value, message):
     config, folder, last = ended
     whole = shutil.copy(last, tmp_path / "whole.pth")
@@ -441,9 +443,10 @@ def test_a_compressed_or_empty_tar_is_refused(tmp_path):
 
 def test_the_cost_of_a_step_is_counted_in_forwards(config, tmp_path):
     cases = {
-        "mixmask": ([], {"query": 2, "key": 1}), "plain": (["branches=null"], {"query": 1, "key": 1}),
+        "mixmask": ([], {"query": 2, "key": 1}),
+        "plain": (["branches=null"], {"query": 1, "key": 1}),
         "symmetric": (["method.symmetric=true"], {"query": 4, "key": 2}),
-    }  # fmt: skip
+    }
     for name, (overrides, expected) in cases.items():
         values = load_config(config, [o for o in overrides if "null" not in o])
         if "branches=null" in overrides:

@@ -135,9 +135,14 @@ def test_curves_pictures_cost_recipes_commands_and_environment_are_in_the_page(m
     words = " ".join(" ".join(_Page(text).words).split())
     assert len(_Page(text).sources) == 2 + 2 * 2 * 3
     for part in (
-        "Pre-training", "Shapes detection: fine-tuning", "1 min 02 s", "4 min 25 s", "2 query + 1 key",
-        "cpu, 900 MiB", "tensors checked",
-    ):  # fmt: skip
+        "Pre-training",
+        "Shapes detection: fine-tuning",
+        "1 min 02 s",
+        "4 min 25 s",
+        "2 query + 1 key",
+        "cpu, 900 MiB",
+        "tensors checked",
+    ):
         assert part in words
     for part in ("python tools/run_benchmark.py x.pth", "git_commit", "c0ffee", "Nothing: every cell"):
         assert part in words
@@ -404,8 +409,10 @@ def test_every_published_row_belongs_to_a_benchmark_and_cites_a_source():
         ("imagenet_linear_lars", "BYOL", "linear/top1", 70.6, True),
         ("imagenet100_linear", "MoCo v2 + saliency, blur", "linear/top1", 72.5, False),
         ("imagenet100_linear", "mean fill, query masked", "linear/top1", 58.34, False),
-        ("coco_c4_2x", "Un-Mix", "bbox/AP75", 44.7, True), ("coco_fpn_4conv1fc", "PixPro", "segm/AP", 37.4, True),
-        ("voc12_fcn16s", "BYOL", "seg/mIoU", 76.3, True), ("voc12_segmentation", "SimSiam", "seg/mIoU", 46.27, False),
+        ("coco_c4_2x", "Un-Mix", "bbox/AP75", 44.7, True),
+        ("coco_fpn_4conv1fc", "PixPro", "segm/AP", 37.4, True),
+        ("voc12_fcn16s", "BYOL", "seg/mIoU", 76.3, True),
+        ("voc12_segmentation", "SimSiam", "seg/mIoU", 46.27, False),
         ("coco_fpn_4conv1fc", "BYOL, batch 4096", "segm/AP", 36.8, False),
         ("voc0712_detection", "MoCo v2", "bbox/AP50", 81.06, False),
         ("imagenet_knn", "SimSiam", "knn20/top1", 60.4, False),
@@ -415,7 +422,7 @@ def test_every_published_row_belongs_to_a_benchmark_and_cites_a_source():
         ("cifar10_knn", "Un-Mix symmetric", "knn/top1", 92.25, False),
         ("cifar100_linear", "SimSiam", "linear/top1", 66.04, False),
     ],
-)  # fmt: skip
+)
 def test_published_numbers_are_those_of_the_table_and_say_whether_they_compare(
     benchmark, name, metric, value, comparable
 ):

@@ -128,9 +128,10 @@ def test_a_page_whose_lines_or_file_are_unknown_is_refused_and_stays(tmp_path):
     report, page = assembly.build(tmp_path / "made"), tmp_path / "page.md"
     lines = "<!-- from made: row, shapes_detection:bbox/AP .1, trials -->\n| a | b | c |\n|---|---|---|\n"
     for text, reason in (
-        ("| no comment |\n", "has no table of"), (f"{lines}| B | 1 | 2 |\n", "have no 'B'; there are: A"),
+        ("| no comment |\n", "has no table of"),
+        (f"{lines}| B | 1 | 2 |\n", "have no 'B'; there are: A"),
         (f"{lines}| A | 1 |\n", "has 2 cells, its comment 3 fields"),
-    ):  # fmt: skip
+    ):
         page.write_text(text)
         with pytest.raises(InputError, match=reason):
             markdown.refill(report, page)

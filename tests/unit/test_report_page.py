@@ -72,8 +72,9 @@ def test_pairs_need_the_same_seeds_once_each_in_both_cells(tmp_path, seeds, othe
 
 def test_pairs_are_matched_by_seed_and_not_by_trial(tmp_path):
     ordered, shuffled = (
-        _two(tmp_path / "a", [4, 3, 2, 1], [4, 3, 2, 1]), _two(tmp_path / "b", [1, 2, 3, 4], [1, 2, 3, 4]),
-    )  # fmt: skip
+        _two(tmp_path / "a", [4, 3, 2, 1], [4, 3, 2, 1]),
+        _two(tmp_path / "b", [1, 2, 3, 4], [1, 2, 3, 4]),
+    )
     assert ordered.paired
     assert (ordered.mean, ordered.p) == (pytest.approx(shuffled.mean), pytest.approx(shuffled.p))
 
@@ -150,8 +151,9 @@ def test_too_many_classes_for_a_page_are_named_and_stay_in_the_csv(made, monkeyp
 def test_precision_and_recall_are_drawn_from_what_the_evaluation_wrote(made):
     found = curves.evaluations(made, Cache(made.folder))
     assert [(chart.title, chart.x_label, len(chart.lines)) for chart in found] == [
-        ("Shapes detection: box AP50", "recall", 3), ("Shapes detection: box AP75", "recall", 3),
-    ]  # fmt: skip
+        ("Shapes detection: box AP50", "recall", 3),
+        ("Shapes detection: box AP75", "recall", 3),
+    ]
     assert [text for _, text in found[0].x_ticks] == ["0", "0.2", "0.4", "0.6", "0.8", "1"]
 
 
@@ -317,9 +319,10 @@ def test_pre_training_cost_is_steps_times_batch_times_three_query_plus_key_forwa
         ({"steps": 10, "batch_size": 4, "forwards_per_step": {"query": 2}}, 240),
         ({"steps": 10, "forwards_per_step": {"query": 1, "key": 1}}, None),
         ({"steps": "10", "batch_size": 4, "forwards_per_step": {"query": 1}}, None),
-        ({"steps": 10, "batch_size": 4, "forwards_per_step": 7}, None), ({}, None),
+        ({"steps": 10, "batch_size": 4, "forwards_per_step": 7}, None),
+        ({}, None),
     ],
-)  # fmt: skip
+)
 def test_the_cost_of_a_hand_made_result_is_what_it_says_or_unknown(tmp_path, pretrain, expected):
     values = result("A")
     values["checkpoint"]["pretrain"] = pretrain
@@ -376,10 +379,11 @@ def test_a_line_joins_runs_that_differ_in_length_and_no_others(tmp_path):
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
     [
-        (0.0, 10.0, [0.0, 5.0, 10.0]), (-0.13, 0.22, [-0.2, -0.1, 0.0, 0.1, 0.2, 0.3]),
+        (0.0, 10.0, [0.0, 5.0, 10.0]),
+        (-0.13, 0.22, [-0.2, -0.1, 0.0, 0.1, 0.2, 0.3]),
         (3.0, 3.0, [2.6, 2.8, 3.0, 3.2, 3.4]),
     ],
-)  # fmt: skip
+)
 def test_ticks_are_round_and_cover_the_range(low, high, expected):
     assert charts.ticks(low, high) == pytest.approx(expected)
 

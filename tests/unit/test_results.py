@@ -45,11 +45,14 @@ def test_a_hand_made_file_needs_only_name_benchmark_trial_and_metrics(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ('"seconds": 61.5', '"seconds": 1e999'), ('"seconds": 61.5', f'"seconds": 1{"0" * 400}'),
-        ('"bbox/AP": 1.0', '"bbox/AP": 1e308'), ('"bbox/AP": 1.0', '"": 1.0'),
-        ('"method": "moco"', '"method": "\\ud800"'), ('"epochs": 12', f'"epochs": {"[" * 100_000}'),
+        ('"seconds": 61.5', '"seconds": 1e999'),
+        ('"seconds": 61.5', f'"seconds": 1{"0" * 400}'),
+        ('"bbox/AP": 1.0', '"bbox/AP": 1e308'),
+        ('"bbox/AP": 1.0', '"": 1.0'),
+        ('"method": "moco"', '"method": "\\ud800"'),
+        ('"epochs": 12', f'"epochs": {"[" * 100_000}'),
     ],
-)  # fmt: skip
+)
 def test_a_result_that_would_break_a_report_is_named_and_left_out(tmp_path, old, new):
     write(tmp_path / "good", result())
     text = json.dumps(result(name="B"))
@@ -70,8 +73,10 @@ def test_nan_and_null_are_metrics_without_a_value(tmp_path):
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ('{"schema_version": 1, "bench', "not JSON, perhaps truncated"), ("[1, 2]", "holds a list, not an object"),
-        ("\x00\x01", "not JSON"), ("[" * 100_000, "not JSON"),
+        ('{"schema_version": 1, "bench', "not JSON, perhaps truncated"),
+        ("[1, 2]", "holds a list, not an object"),
+        ("\x00\x01", "not JSON"),
+        ("[" * 100_000, "not JSON"),
         (result(schema_version=2), "schema_version is 2; this version reads 1"),
         (result(metrics={"bbox/AP": "12.3"}), "metrics.bbox/AP: Input should be a valid number"),
         (result(metrics={"bbox/AP": float("inf")}), "Infinity is no number of a measurement"),
@@ -82,7 +87,7 @@ def test_nan_and_null_are_metrics_without_a_value(tmp_path):
         (result(cost={"seconds": -1.0}), "cost.seconds"),
         (result(metrics={"bbox/AP": 1.0}, recipe={"effective": 3}), "recipe.effective"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_file_is_skipped_with_its_reason_and_the_others_are_read(tmp_path, values, reason):
     write(tmp_path / "bad", values)
     write(tmp_path / "good", result())
@@ -122,8 +127,9 @@ def test_the_schema_asks_for_what_a_hand_made_file_needs_and_admits_notes():
     assert schema["properties"]["trial"]["minimum"] == 0
     assert "additionalProperties" not in schema
     assert {kind["type"] for kind in schema["properties"]["metrics"]["additionalProperties"]["anyOf"]} == {
-        "number", "null",
-    }  # fmt: skip
+        "number",
+        "null",
+    }
 
 
 def test_the_fast_and_the_explaining_reader_agree(tmp_path):
@@ -175,7 +181,9 @@ def test_a_folder_inside_a_packed_file_is_named_like_one_on_the_disk(tmp_path):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("{", "line 1 is not"), ("[]", "line 1 is not"), ('{"file": 3, "text": ""}', "line 1 is not"),
+        ("{", "line 1 is not"),
+        ("[]", "line 1 is not"),
+        ('{"file": 3, "text": ""}', "line 1 is not"),
         ('{"file": "result.json", "text": 3}', "no file of a results folder"),
         ('{"file": "/tmp/result.json", "text": ""}', "no file of a results folder"),
         ('{"file": "a/../../result.json", "text": ""}', "no file of a results folder"),
@@ -183,10 +191,11 @@ def test_a_folder_inside_a_packed_file_is_named_like_one_on_the_disk(tmp_path):
         ('{"file": "sitecustomize.py", "text": ""}', "no file of a results folder"),
         ('{"file": "a/result.json", "text": "\\ud800"}', "damaged or not a packed file"),
         ('{"file": "result.json", "text": ""}\n{"file": "result.json/result.json", "text": ""}', "damaged or not"),
-        (b"\xff\xfe", "damaged or not a packed file"), (b"\x1f\x8b\x08 cut off", "damaged or not a packed file"),
+        (b"\xff\xfe", "damaged or not a packed file"),
+        (b"\x1f\x8b\x08 cut off", "damaged or not a packed file"),
         (gzip.compress(b'{"file": "result.json", "text": "' + b"x" * 3000, mtime=0), "unpacks to more than"),
     ],
-)  # fmt: skip
+)
 def test_a_packed_file_of_a_stranger_writes_nothing_outside_and_is_named(tmp_path, monkeypatch, text, reason):
     monkeypatch.setattr(results, "UNPACKED", 2000)
     (tmp_path / "bad.jsonl").write_bytes(text if isinstance(text, bytes) else text.encode())

@@ -93,7 +93,8 @@ FILES: dict[str, Callable[[], State]] = {
         | mlp("online_predictor.", "0", "3")
     ),
     "byol, lucidrains in Lightning": lambda: {
-        **LIGHTNING, "state_dict": under("learner.online_encoder.net.") | under("learner.target_encoder.net.", KEY),
+        **LIGHTNING,
+        "state_dict": under("learner.online_encoder.net.") | under("learner.target_encoder.net.", KEY),
     },
     "byol, sthalles": lambda: {
         "online_network_state_dict": under("encoder.", sequential(QUERY)) | mlp("projetion.net.", "0", "3"),
@@ -108,7 +109,9 @@ FILES: dict[str, Callable[[], State]] = {
         | mlp("module.predictor.net.", "0", "3"),
     },
     "simclr, sthalles": lambda: {
-        **RUN, "arch": "resnet18", "state_dict": under("backbone.") | mlp("backbone.", "fc.0", "fc.2"),
+        **RUN,
+        "arch": "resnet18",
+        "state_dict": under("backbone.") | mlp("backbone.", "fc.0", "fc.2"),
     },
     "simclr, Spijkervet": lambda: under("encoder.") | mlp("projector.", "0", "2", bias=False),
     "solo_learn": lambda: {
@@ -121,7 +124,8 @@ FILES: dict[str, Callable[[], State]] = {
         | mlp("momentum_projector.", "0", "3"),
     },
     "solo_learn, older": lambda: {
-        **LIGHTNING, "state_dict": under("encoder.") | mlp("", "classifier") | mlp("projector.", "0", "2"),
+        **LIGHTNING,
+        "state_dict": under("encoder.") | mlp("", "classifier") | mlp("projector.", "0", "2"),
     },
     "lightly": lambda: {
         **LIGHTNING,
@@ -151,7 +155,8 @@ FILES: dict[str, Callable[[], State]] = {
     },
     "moco, one level deeper": lambda: {"model": under("module.encoder_q.net.") | mlp("module.encoder_q.net.", "fc")},
     "solo_learn, one level deeper": lambda: {
-        **LIGHTNING, "state_dict": under("backbone.model.") | mlp("projector.", "0") | mlp("", "classifier"),
+        **LIGHTNING,
+        "state_dict": under("backbone.model.") | mlp("projector.", "0") | mlp("", "classifier"),
     },
     "simsiam, one list": lambda: {
         "state_dict": under("encoder.", sequential(QUERY)) | mlp("encoder.9.layer1.", "0") | mlp("predictor.", "0")
@@ -213,7 +218,8 @@ FILES: dict[str, Callable[[], State]] = {
     },
     "swav, released": lambda: under("module.") | mlp("module.projection_head.", "0", "3"),
     "dino": lambda: {
-        **RUN, "args": argparse.Namespace(arch="resnet50"),
+        **RUN,
+        "args": argparse.Namespace(arch="resnet50"),
         "student": under("module.backbone.", KEY) | mlp("module.head.mlp.", "0", "2"),
         "teacher": under("module.backbone.") | mlp("module.head.mlp.", "0", "2"),
         "dino_loss": {"center": torch.zeros(1, 4)},
@@ -226,7 +232,7 @@ FILES: dict[str, Callable[[], State]] = {
     },
     "mmseg, converted": lambda: {"state_dict": QUERY, "meta": {}, "recipe": {"pretrain": {"method": "moco"}}},
     "plain": lambda: {"net": under("model.student.encoder.") | mlp("model.student.", "head")},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("layout", FILES)
@@ -298,17 +304,20 @@ def test_a_dialect_of_ones_own_is_named_by_its_module(tmp_path: Any, monkeypatch
     assert torch.equal(found.tensors["conv1.weight"], QUERY["conv1.weight"])
     assert (found.dialect, found.pretrain) == ("my_dialects:MINE", {"method": "looking"})
     for name, message in {
-        "my_dialects:OTHER": "OTHER must be a Dialect", "no_such:X": "is its folder on PYTHONPATH",
-        "mocco": r"no dialect 'mocco'; .*did you mean 'moco'", "mmsegmentation": "did you mean 'mmseg'",
-    }.items():  # fmt: skip
+        "my_dialects:OTHER": "OTHER must be a Dialect",
+        "no_such:X": "is its folder on PYTHONPATH",
+        "mocco": r"no dialect 'mocco'; .*did you mean 'moco'",
+        "mmsegmentation": "did you mean 'mmseg'",
+    }.items():
         with pytest.raises(InputError, match=message):
             read(tmp_path / "file.pth", name)
 
 
 SMALL = {
-    "resnet18": ResNet(ResNet.Config(depth=18, width=8)), "resnet50": ResNet(ResNet.Config(depth=50, width=8)),
+    "resnet18": ResNet(ResNet.Config(depth=18, width=8)),
+    "resnet50": ResNet(ResNet.Config(depth=50, width=8)),
     "convnext": Convnext(Convnext.Config(blocks=(2, 1, 3, 1), width=8)),
-}  # fmt: skip
+}
 
 
 def weights(network: Any) -> dict[str, Tensor]:
@@ -515,8 +524,9 @@ def test_a_whole_detector_gives_its_backbone_back(network: Any, neck: str) -> No
         prefixes = {True: "roi_heads.", False: "backbone."}
     model = {prefixes[name.startswith("res5")] + name: np.asarray(tensor) for name, tensor in exported.items()}
     model |= {
-        "roi_heads.res5.norm.weight": np.ones(2), "proposal_generator.rpn_head.conv.weight": np.ones((2, 2, 3, 3)),
-    }  # fmt: skip
+        "roi_heads.res5.norm.weight": np.ones(2),
+        "proposal_generator.rpn_head.conv.weight": np.ones((2, 2, 3, 3)),
+    }
     model |= {"backbone.bottom_up.out_norms.res2.weight": np.ones(2), "backbone.fpn_lateral2.weight": np.ones(2)}
     assert dialect_of({"model": model, "iteration": 9}) == "detectron2"
     assert same(found_in({"model": model, "iteration": 9}).tensors, weights(network))

@@ -104,11 +104,12 @@ def test_the_counter_counts(monkeypatch):
 @pytest.mark.parametrize(
     "overrides",
     [
-        [], ["optimizer.name=lars", "optimizer.clip_norm=1", "train.accumulate=2"],
+        [],
+        ["optimizer.name=lars", "optimizer.clip_norm=1", "train.accumulate=2"],
         ["optimizer.name=adamw", "method.split_bn=2", "method.symmetric=true"],
     ],
     ids=["sgd", "lars, clipped, accumulated", "adamw, split, symmetric"],
-)  # fmt: skip
+)
 def test_no_step_between_logged_ones_waits_for_the_device(trainer, monkeypatch, overrides):
     made = trainer(*overrides)
     batches = iter(loader(made.pairs, made.order, 0, pin=False))
@@ -288,9 +289,10 @@ def test_the_choice_and_what_it_was_measured_on_stand_in_the_runs_environment(tr
     assert "chose channels-last fp32: contiguous fp32 0.25 s, channels-last fp32 0.125 s" in capsys.readouterr().err
     noted = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert noted["form"] == {
-        "chosen": str(made.form), "device": noted["processor"],
+        "chosen": str(made.form),
+        "device": noted["processor"],
         "seconds": {"contiguous fp32": 0.25, "channels-last fp32": 0.125},
-    }  # fmt: skip
+    }
     assert noted["packages"]["torch"]  # what stood there before still does
 
 

@@ -43,9 +43,10 @@ def home(tmp_path, monkeypatch):
 
 def _suite(home, **changes):
     values = {
-        "name": "test", "checkpoints": {"a": {"path": "good.pth", "name": "Method A"}, "b": {"path": "other.pth"}},
+        "name": "test",
+        "checkpoints": {"a": {"path": "good.pth", "name": "Method A"}, "b": {"path": "other.pth"}},
         "benchmarks": fake_suite.TASK,
-    } | changes  # fmt: skip
+    } | changes
     (home / "suite.yaml").write_text(json.dumps(values))
     return suite.read(home / "suite.yaml")
 
@@ -415,23 +416,28 @@ def test_all_problems_of_a_suite_are_named_at_once(home):
             launcher={"name": "slurm", "minuts": 3},
             retries=-1,
             checkpoints={
-                "a": {"path": "missing.pth"}, "b": {"path": "good.pth", "random": {"backbone": {"name": "vgg"}}},
-                "c/d": {"path": "good.pth"}, "e": {"pretrain": {"config": "none.yaml"}},
+                "a": {"path": "missing.pth"},
+                "b": {"path": "good.pth", "random": {"backbone": {"name": "vgg"}}},
+                "c/d": {"path": "good.pth"},
+                "e": {"pretrain": {"config": "none.yaml"}},
                 "f": {"path": "good.pth", "name": "b"},
                 "g": {"pretrain": {"config": str(ROOT / "configs/suites/demo.yaml"), "overrides": ["run.folder=x"]}},
             },
             benchmarks=["fake_task", "coco_c5", "fake_task"],
             trials=0,
             extra=1,
-        )  # fmt: skip
+        )
     message = str(caught.value)
     for problem in (
         *("missing.pth", "vgg", "'c/d'", "none.yaml", "coco_c5", "did you mean coco_c4", "trials", "extra"),
         "baseline: 'nobody' is none of the checkpoints a, b, c/d, e, f, g",
-        "checkpoints: two checkpoints are named 'b'", "checkpoints.g.pretrain: the suite sets run.folder",
-        "benchmarks: 'fake_task' twice", "seeds: 4 twice", "launcher.minuts: no such setting",
+        "checkpoints: two checkpoints are named 'b'",
+        "checkpoints.g.pretrain: the suite sets run.folder",
+        "benchmarks: 'fake_task' twice",
+        "seeds: 4 twice",
+        "launcher.minuts: no such setting",
         "retries: Input should be greater than or equal to 0",
-    ):  # fmt: skip
+    ):
         assert problem in message
     assert message.startswith(f"{home / 'suite.yaml'} has {len(message.splitlines()) - 1} problem(s):")
     assert not Path("out").exists()
@@ -515,9 +521,10 @@ def test_folders_of_items_stay_what_they_were_so_that_old_results_are_found(home
     random = hashlib.sha256(json.dumps({"backbone": backbone, "seed": 3}, sort_keys=True).encode()).hexdigest()
     keys = [hashlib.sha256(json.dumps([key, "rules", 0]).encode()).hexdigest()[:8] for key in (content, random)]
     assert [str(item.folder) for item in wanted] == [
-        f"out/checkpoints/r--{random[:8]}", f"out/a--fake_task--trial0--{keys[0]}",
+        f"out/checkpoints/r--{random[:8]}",
+        f"out/a--fake_task--trial0--{keys[0]}",
         f"out/r--fake_task--trial0--{keys[1]}",
-    ]  # fmt: skip
+    ]
 
 
 def test_a_random_backbone_is_the_same_file_for_the_same_seed(home, monkeypatch):
@@ -537,10 +544,13 @@ def test_a_random_backbone_is_the_same_file_for_the_same_seed(home, monkeypatch)
 @pytest.mark.parametrize(
     ("asked", "available", "found"),
     [
-        ("auto", 8, (8, 4, 1, 8)), ("auto", 3, (3, 3, 1, 3)), ("auto", 0, (1, 1, 1, 1)), (2, 8, (2, 2, 1, 2)),
+        ("auto", 8, (8, 4, 1, 8)),
+        ("auto", 3, (3, 3, 1, 3)),
+        ("auto", 0, (1, 1, 1, 1)),
+        (2, 8, (2, 2, 1, 2)),
         (2, 0, (2, 2, 1, 2)),
     ],
-)  # fmt: skip
+)
 def test_an_item_gets_as_many_devices_as_published_or_as_there_are_or_as_asked(home, asked, available, found):
     names = ["voc0712_detection", "voc12_segmentation", "cifar10_knn"]
     config = str(ROOT / "configs/pretrain/imagenet/mocov2_r50_8xb32-200ep_imagenet.yaml")
@@ -596,8 +606,9 @@ def test_the_plan_names_all_that_would_stop_it_and_running_refuses_it_before_any
     (home / "lfs.pth").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     entries = {
         "small": {"random": {"backbone": {"name": "resnet", "depth": 18, "stem": "cifar"}}},
-        "two": {"path": "two.pth"}, "lfs": {"path": "lfs.pth"},
-    }  # fmt: skip
+        "two": {"path": "two.pth"},
+        "lfs": {"path": "lfs.pth"},
+    }
     settings = _suite(home, checkpoints=entries, benchmarks=["shapes_detection", "cifar10_knn"], trials=1)
     monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=2**28))
     monkeypatch.setenv("DETECTRON2_DATASETS", str(home / "none"))

@@ -124,8 +124,9 @@ def test_wandb_gets_one_finished_run_a_trial_grouped_by_cell(tmp_path, installed
     assert {run.asked["project"] for run in wandb.runs} == {tmp_path.name}
     assert {run.asked["group"] for run in wandb.runs} == {"A · shapes_detection"}
     assert [(run.logged[0][1]["bbox/AP"], run.logged[1]) for run in wandb.runs] == [
-        (1.5, "finished"), (2.5, "finished"),
-    ]  # fmt: skip
+        (1.5, "finished"),
+        (2.5, "finished"),
+    ]
 
 
 def test_a_service_that_is_missing_unknown_or_fails_is_named_with_the_next_step(tmp_path, installed, monkeypatch):

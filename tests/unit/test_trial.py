@@ -66,14 +66,15 @@ def test_a_torn_file_of_a_trial_is_named_kept_aside_and_made_again(
     ("file", "pretrain", "name"),
     [
         (
-            "runs/a/last.pth", {"method": "moco", "branches": ["mixmask", "unmix"], "epochs": 200},
+            "runs/a/last.pth",
+            {"method": "moco", "branches": ["mixmask", "unmix"], "epochs": 200},
             "moco + mixmask + unmix, 200 ep",
         ),
         ("runs/a/last.pth", {"method": "simsiam"}, "simsiam"),
         ("runs/a/last.pth", {}, "a/last"),
         ("runs/a/mine.pth", {}, "mine"),
     ],
-)  # fmt: skip
+)
 def test_a_checkpoint_without_a_name_is_named_by_how_it_was_made(file, pretrain, name) -> None:
     assert named(Path(file), pretrain) == name
 
@@ -141,8 +142,9 @@ def test_a_failed_evaluation_loses_no_training_and_the_same_command_ends_it(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train, evaluate = (
-        Pretend.SCRIPT.partition("score =")[0], Pretend.SCRIPT.replace(".write_bytes", ".read_bytes() == "),
-    )  # fmt: skip
+        Pretend.SCRIPT.partition("score =")[0],
+        Pretend.SCRIPT.replace(".write_bytes", ".read_bytes() == "),
+    )
     monkeypatch.setattr(Pretend, "SCRIPT", f"{train}\nsys.exit('error: 3.png cannot be used')")
     kept = "the log is .*log.txt; the same command goes on from what is trained"
     with pytest.raises(TrialError, match=f"^detectron2 failed with exit code 1: 3.png cannot be used; {kept}$"):
@@ -201,10 +203,11 @@ def test_a_trial_goes_on_with_another_number_of_devices_but_not_with_another_sca
 @pytest.mark.parametrize(
     ("changes", "flag"),
     [
-        ({"devices": 2}, "--num-gpus"), ({"images_per_device": 2}, "--images-per-device"),
+        ({"devices": 2}, "--num-gpus"),
+        ({"images_per_device": 2}, "--images-per-device"),
         ({"lr_sweep": (1.0, 2.0)}, "--lr-sweep"),
     ],
-)  # fmt: skip
+)
 def test_what_a_framework_cannot_vary_is_refused_before_anything_is_written(
     tmp_path: Path, changes: dict, flag: str
 ) -> None:

@@ -36,19 +36,21 @@ PATCHES: dict[str, list[tuple[str, str, str]]] = {
         ("import pkg_resources\n", "import importlib.resources\n", "pkg_resources left setuptools in version 81"),
         (
             'pkg_resources.resource_filename(\n        "detectron2.model_zoo", os.path.join("configs", config_path)\n    )',
-            'str(importlib.resources.files("detectron2.model_zoo").joinpath("configs", config_path))', "as above",
+            'str(importlib.resources.files("detectron2.model_zoo").joinpath("configs", config_path))',
+            "as above",
         ),
     ],
     "detectron2/evaluation/sem_seg_evaluation.py": [
         (
-            "np.array(Image.open(f), copy=copy, dtype=dtype)", "np.asarray(Image.open(f), dtype=dtype)",
+            "np.array(Image.open(f), copy=copy, dtype=dtype)",
+            "np.asarray(Image.open(f), dtype=dtype)",
             "numpy 2 raises on copy=False",
         )
     ],
     "detectron2/layers/mask_ops.py": [
         ("np.array(mask, copy=False)", "np.asarray(mask)", "numpy 2 raises on copy=False")
     ],
-}  # fmt: skip
+}
 
 
 class RepackError(RuntimeError):

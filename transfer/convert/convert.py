@@ -49,9 +49,14 @@ class Proof:
 
 
 def convert(
-    source: Path | str, output: Path | str, *, target: str, dialect: str = "auto", arch: str = "auto",
+    source: Path | str,
+    output: Path | str,
+    *,
+    target: str,
+    dialect: str = "auto",
+    arch: str = "auto",
     source_sha256: str = "",
-) -> Proof:  # fmt: skip
+) -> Proof:
     """Convert ``source``, a path or an address of ``core.remote``, to ``output`` for ``target``, a row of ``targets``.
 
     Nothing is written unless it is proven.
@@ -70,19 +75,29 @@ def convert(
     if found.facts.get("channel_order") == "BGR" and "BGR" not in destination.orders:
         found = found.as_rgb()
     recipe = Recipe(
-        **found.family.facts(found.config) | found.facts, source=found.dialect,
-        source_sha256=source_sha256 or digest(source), pretrain=found.pretrain,
-    )  # fmt: skip
+        **found.family.facts(found.config) | found.facts,
+        source=found.dialect,
+        source_sha256=source_sha256 or digest(source),
+        pretrain=found.pretrain,
+    )
     destination.refuse(recipe, source)
     written, features = write_proven(output, destination, found, recipe)
     return Proof(
-        source=found.dialect, arch=found.arch, target=target, tensors_mapped=written,
-        tensors_expected=len(found.tensors), dropped=found.dropped,
+        source=found.dialect,
+        arch=found.arch,
+        target=target,
+        tensors_mapped=written,
+        tensors_expected=len(found.tensors),
+        dropped=found.dropped,
         max_abs_feature_difference={stage: difference for stage, (difference, _) in features.items()},
-        sha256=sha256(file), source_sha256=recipe.source_sha256, notes=[*found.notes, *destination.advice(recipe)],
-        naming=found.naming, tensors_sha256=tensors_sha256(found.tensors), stages=_by_stage(found, features),
+        sha256=sha256(file),
+        source_sha256=recipe.source_sha256,
+        notes=[*found.notes, *destination.advice(recipe)],
+        naming=found.naming,
+        tensors_sha256=tensors_sha256(found.tensors),
+        stages=_by_stage(found, features),
         recipe=recipe.to_dict(),
-    )  # fmt: skip
+    )
 
 
 def table(proof: Proof) -> str:
@@ -107,8 +122,9 @@ def table(proof: Proof) -> str:
 
 def _by_stage(found: Recognised, features: Features) -> list[dict[str, Any]]:
     measured: dict[str, tuple[float, float] | tuple[None, None]] = {
-        "stem": (None, None), **{f"stage{index}": pair for index, pair in enumerate(features.values(), 1)},
-    }  # fmt: skip
+        "stem": (None, None),
+        **{f"stage{index}": pair for index, pair in enumerate(features.values(), 1)},
+    }
     rows = []
     for stage, (difference, largest) in measured.items():
         tensors = [t for name, t in found.tensors.items() if found.family.stage_of(name, found.config) == stage]

@@ -74,19 +74,23 @@ def _our_run(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "method": config.get("method", {}).get("name", "random"),
         "branches": sorted(branch["name"] for branch in branches.values()),
-        **({"branch_settings": branches} if branches else {}), "dataset": config.get("data", {}).get("name"),
-        "epochs": progress.get("epoch", 0), "steps": progress.get("step", 0),
+        **({"branch_settings": branches} if branches else {}),
+        "dataset": config.get("data", {}).get("name"),
+        "epochs": progress.get("epoch", 0),
+        "steps": progress.get("step", 0),
         "batch_size": config.get("train", {}).get("batch_size"),
         "forwards_per_step": progress.get("forwards_per_step"),
-    }  # fmt: skip
+    }
 
 
 TEACHER = "the teacher is taken, as in DINO's evaluation; --source plain:{student} takes the student"
 INSIDE = r"((?:state_dict|model)\.)?"
 RELEASE = {"epochs": "epoch", "arch": "arch"}  # what facebookresearch's main_*.py store
 OPENSELFSUP = {
-    r"(encoder_q|online_net)\.0\.": TWIN, r"(encoder_q|online_net)\.": HEAD, r"(encoder_k|target_net)\.": MOMENTUM,
-}  # fmt: skip
+    r"(encoder_q|online_net)\.0\.": TWIN,
+    r"(encoder_q|online_net)\.": HEAD,
+    r"(encoder_k|target_net)\.": MOMENTUM,
+}
 DENSE = r"(decode_head|rpn_head|roi_head|bbox_head|mask_head)\."
 EXTRACTED = ("mmselfsup", "openselfsup", "densecl", "swav", "mmseg", "ours")  # bare names and their own mark
 

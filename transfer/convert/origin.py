@@ -83,9 +83,12 @@ def _openmmlab(found: Origin, text: str) -> None:
         return
     caffe = bool(re.search(r"\bstyle['\"]?\s*[=:]\s*['\"]caffe['\"]", text))
     found.say(
-        "meta.cfg", channel_order=None if order is None else ("RGB" if order[1] == "True" else "BGR"),
-        mean=_listed(text, "mean"), std=_listed(text, "std"), stride_in_1x1=caffe or None,
-    )  # fmt: skip
+        "meta.cfg",
+        channel_order=None if order is None else ("RGB" if order[1] == "True" else "BGR"),
+        mean=_listed(text, "mean"),
+        std=_listed(text, "std"),
+        stride_in_1x1=caffe or None,
+    )
 
 
 def _pixel_buffers(found: Origin, tensors: Mapping[str, Tensor]) -> None:
@@ -116,10 +119,12 @@ def _neighbours(found: Origin, path: Path) -> None:
     if isinstance(model, Mapping) and "PIXEL_MEAN" in model:
         order, resnets = detectron2.get("INPUT"), model.get("RESNETS")
         found.say(
-            "config.yaml", channel_order=order.get("FORMAT") if isinstance(order, Mapping) else None,
-            mean=_triple(model["PIXEL_MEAN"], 1.0), std=_triple(model.get("PIXEL_STD"), 1.0),
+            "config.yaml",
+            channel_order=order.get("FORMAT") if isinstance(order, Mapping) else None,
+            mean=_triple(model["PIXEL_MEAN"], 1.0),
+            std=_triple(model.get("PIXEL_STD"), 1.0),
             stride_in_1x1=(isinstance(resnets, Mapping) and resnets.get("STRIDE_IN_1X1") is True) or None,
-        )  # fmt: skip
+        )
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -61,10 +61,11 @@ class Recognised:
         first = next(name for name, tensor in self.tensors.items() if tensor.ndim == 4)
         facts = {key: value[::-1] if key in ("mean", "std") else value for key, value in self.facts.items()}
         return dataclasses.replace(
-            self, tensors=self.tensors | {first: self.tensors[first].flip(1).contiguous()},
+            self,
+            tensors=self.tensors | {first: self.tensors[first].flip(1).contiguous()},
             facts=facts | {"channel_order": "RGB"},
             notes=[*self.notes, f"the channels of {first} are in the order RGB now; they were BGR"],
-        )  # fmt: skip
+        )
 
 
 class Contents:
@@ -151,10 +152,13 @@ def read(path: Path | str, dialect: str = "auto", arch: str = "auto") -> Recogni
     if row.name == "detectron2" and not said.facts and found.family is ResNet:
         unsaid = ["a Detectron2 file does not tell where its stride is: taken as STRIDE_IN_1X1 False, and RGB"]
     return dataclasses.replace(
-        found, dialect=name, dropped=dropped | found.dropped,
-        notes=[*found.notes, *_told(row, contents), *said.notes, *unsaid], pretrain=_pretrain(contents, row),
+        found,
+        dialect=name,
+        dropped=dropped | found.dropped,
+        notes=[*found.notes, *_told(row, contents), *said.notes, *unsaid],
+        pretrain=_pretrain(contents, row),
         facts=facts,
-    )  # fmt: skip
+    )
 
 
 def _told(row: Dialect, contents: Contents) -> list[str]:

@@ -18,9 +18,12 @@ from transfer.convert.dialects import FORMER
 from transfer.convert.recipe import Recipe
 
 STEMS = {
-    "imagenet": "7x7 stem", "cifar": "3x3 CIFAR stem", "small": "5x5 stem", "patch": "4x4 patch stem of a ConvNeXt",
+    "imagenet": "7x7 stem",
+    "cifar": "3x3 CIFAR stem",
+    "small": "5x5 stem",
+    "patch": "4x4 patch stem of a ConvNeXt",
     "timm": "stem of timm's network",
-}  # fmt: skip
+}
 
 
 CONVNEXT_TINY = {"depths": [3, 3, 9, 3], "dims": [96, 192, 384, 768]}
@@ -174,9 +177,10 @@ def _timm_config(recipe: Recipe) -> dict[str, Any]:
     pixels = {key: [round(value / 255, 6) for value in getattr(recipe, key)] for key in ("mean", "std")}
     size = recipe.input_size or own.get("input_size", (3, 224, 224))[1:]
     return {
-        "architecture": name, "model_args": {"num_classes": 0, **extra},
+        "architecture": name,
+        "model_args": {"num_classes": 0, **extra},
         "pretrained_cfg": {"input_size": [3, *size], **kept, **pixels},
-    }  # fmt: skip
+    }
 
 
 def _timm_stages(network: Any, images: Tensor) -> list[Tensor]:

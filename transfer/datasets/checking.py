@@ -10,12 +10,20 @@ from core.files import datasets_root
 from transfer.datasets import Counts, ade20k, cityscapes, class_folders, coco, listed, shapes, voc
 
 PLACES: dict[str, Callable[[Path], Counts]] = {
-    "shapes": shapes.check, "coco": coco.check, "tiny_coco": coco.check, "VOC2007": voc.check, "VOC2012": voc.check,
-    "tiny_coco_voc": voc.check, "cityscapes": cityscapes.check, "ADEChallengeData2016": ade20k.check,
-    "cifar10": class_folders.check_cifar10, "cifar100": class_folders.check_cifar,
-    "tiny-imagenet-200": class_folders.check_tiny, "imagenet": class_folders.check_imagenet,
+    "shapes": shapes.check,
+    "coco": coco.check,
+    "tiny_coco": coco.check,
+    "VOC2007": voc.check,
+    "VOC2012": voc.check,
+    "tiny_coco_voc": voc.check,
+    "cityscapes": cityscapes.check,
+    "ADEChallengeData2016": ade20k.check,
+    "cifar10": class_folders.check_cifar10,
+    "cifar100": class_folders.check_cifar,
+    "tiny-imagenet-200": class_folders.check_tiny,
+    "imagenet": class_folders.check_imagenet,
     **{name: functools.partial(listed.check, name) for name in listed.SETS},
-}  # fmt: skip
+}
 MARKS = {  # a folder that only this layout has
     "unlabelled": shapes.check,
     "leftImg8bit": cityscapes.check,
@@ -51,14 +59,16 @@ def check(root: Path, *, skip_bad: bool = False, outlines: bool = False) -> tupl
 
 # Names of Detectron2's catalogue and ours -> folder below the root, split of its layout
 NAMES: tuple[tuple[str, str, str], ...] = (
-    (r"coco_2017_(train|val)", "coco", r"\g<1>2017"), (r"tiny_coco_(train|val)", "tiny_coco", r"\g<1>2017"),
+    (r"coco_2017_(train|val)", "coco", r"\g<1>2017"),
+    (r"tiny_coco_(train|val)", "tiny_coco", r"\g<1>2017"),
     (r"tiny_coco_few", "tiny_coco", "train2017"),
     (r"voc_(2007|2012)_(train|val|trainval|test)", r"VOC\1", r"Main/\2"),
-    (r"shapes_(train|val)", "shapes/coco", r"\1"), (r"shapes_voc_(train|val)", "shapes/VOC", r"Main/\1"),
+    (r"shapes_(train|val)", "shapes/coco", r"\1"),
+    (r"shapes_voc_(train|val)", "shapes/VOC", r"Main/\1"),
     (r"cityscapes_fine_\w+_seg_(train|val)", "cityscapes", r"\1"),
     (r"ade20k_sem_seg_train", "ADEChallengeData2016", "training"),
     (r"ade20k_sem_seg_val", "ADEChallengeData2016", "validation"),
-)  # fmt: skip
+)
 
 
 def require(dataset: str | Path, *splits: str) -> None:

@@ -52,10 +52,12 @@ def _pairs(folder: Path, split: str) -> list[tuple[Path, Path]]:
         raise InputError(f"Cityscapes has no labelled split {split!r}; there are: {', '.join(IMAGES)}")
     images, labels = folder / "leftImg8bit" / split, folder / "gtFine" / split
     found = files.listed(
-        images, labels,
+        images,
+        labels,
         lambda path: path.with_name(path.name.replace("_leftImg8bit.png", "_gtFine_labelTrainIds.png")),
-        "_leftImg8bit.png", NEXT,
-    )  # fmt: skip
+        "_leftImg8bit.png",
+        NEXT,
+    )
     if len(found) != IMAGES[split]:
         raise InputError(f"{images} has {len(found)} images, {IMAGES[split]} are published; {NEXT}")
     return found

@@ -53,9 +53,12 @@ def check(root: Path) -> Counts:
                     f"{path} is {found} pixels, {split.source.name} says {told} (width, height); copy the right image"
                 )
         counts[name] = {
-            "images": len(split.images), "objects": len(split.annotations), "classes": len(split.categories),
-            "crowds": sum(bool(annotation.get("iscrowd")) for annotation in split.annotations), **_faults(split),
-        }  # fmt: skip
+            "images": len(split.images),
+            "objects": len(split.annotations),
+            "classes": len(split.categories),
+            "crowds": sum(bool(annotation.get("iscrowd")) for annotation in split.annotations),
+            **_faults(split),
+        }
     return counts
 
 

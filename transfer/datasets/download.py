@@ -228,8 +228,12 @@ def _digest(path: Path, kind: str) -> str:
 
 
 DAMAGE: tuple[type[Exception], ...] = (
-    tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, gzip.BadGzipFile,
-)  # fmt: skip
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    gzip.BadGzipFile,
+)
 DAMAGE += (EOFError, RuntimeError, NotImplementedError, OverflowError, ValueError)
 
 # --- unpacking: nothing leaves the folder; links and devices, which tarfile's own filter would let through, are refused
@@ -311,8 +315,10 @@ def _unpacked(raw: BinaryIO) -> Any:
     raw.seek(0)
     kinds: tuple[tuple[bytes, Callable[[BinaryIO], Any]], ...]
     kinds = (
-        (b"\x1f\x8b", lambda file: gzip.GzipFile(fileobj=file)), (b"BZh", bz2.BZ2File), (b"\xfd7zXZ", lzma.LZMAFile),
-    )  # fmt: skip
+        (b"\x1f\x8b", lambda file: gzip.GzipFile(fileobj=file)),
+        (b"BZh", bz2.BZ2File),
+        (b"\xfd7zXZ", lzma.LZMAFile),
+    )
     return next((opened(raw) for start, opened in kinds if head.startswith(start)), raw)
 
 

@@ -84,11 +84,13 @@ def _inat(source: Path) -> Iterator[Entry]:
 # Sizes as published with each set; Caltech-101 with its background class has 102 (arXiv 1805.08974, table 1).
 SETS = {
     "caltech101": Listed("101_ObjectCategories", _caltech, 3060, 6085, 102),
-    "flowers102": Listed("jpg", _flowers, 2040, 6149, 102), "pets": Listed("images", _pets, 3680, 3669, 37),
-    "dtd": Listed("images", _textures, 3760, 1880, 47), "food101": Listed("images", _food, 75750, 25250, 101),
+    "flowers102": Listed("jpg", _flowers, 2040, 6149, 102),
+    "pets": Listed("images", _pets, 3680, 3669, 37),
+    "dtd": Listed("images", _textures, 3760, 1880, 47),
+    "food101": Listed("images", _food, 75750, 25250, 101),
     "places205": Listed("data/vision/torralba/deeplearning/images256", _places, 2448873, 20500, 205),
     "inat18": Listed(".", _inat, 437513, 24426, 8142),
-}  # fmt: skip
+}
 
 
 def lay_out(name: str, source: Path, root: Path) -> Counts:

@@ -94,10 +94,11 @@ def write_coco(root: Path, folder: Path, said: Said) -> Made:
         if not images:
             raise said.none_left(splits[split][0].source, f"image in {root}")
         content = {
-            "info": {"description": f"{root.name}, {split}"}, "images": [record for record, _ in images],
+            "info": {"description": f"{root.name}, {split}"},
+            "images": [record for record, _ in images],
             "annotations": annotations,
             "categories": [{"id": number, "name": name} for number, name in enumerate(classes, start=1)],
-        }  # fmt: skip
+        }
         (folder / "annotations").mkdir(exist_ok=True)
         write_json(folder / "annotations" / f"instances_{split}.json", content)
         counts[split] = {"images": len(images), "objects": len(annotations), "classes": len(classes)}
@@ -226,9 +227,11 @@ class _Reader:
                 continue
             self._images += 1
             record = {
-                "id": self._images, "file_name": f"{safe_name(self._images)}.jpg", "width": real[0],
+                "id": self._images,
+                "file_name": f"{safe_name(self._images)}.jpg",
+                "width": real[0],
                 "height": real[1],
-            }  # fmt: skip
+            }
             found[key] = record, (photo, way)
         return found
 
@@ -237,9 +240,13 @@ class _Reader:
         name = str(image.get("file_name")).replace("\\", "/")
         split = source.stem.removeprefix("instances_")
         for base in (
-            source.parent, self.root, self.root / split, self.root / "images" / split, self.root / "images",
+            source.parent,
+            self.root,
+            self.root / split,
+            self.root / "images" / split,
+            self.root / "images",
             self.root / "data",
-        ):  # fmt: skip
+        ):
             if (path := base / name).is_file():
                 return path
         if self._below is None:
@@ -550,9 +557,12 @@ def _objects(path: Path, record: ET.Element, size: tuple[int, int], said: Said) 
 
 
 def _write_voc(
-    folder: Path, splits: dict[str, list[str]], placed: dict[str, tuple[Photo, str]],
-    objects: dict[str, list[Object]], said: Said,
-) -> Counts:  # fmt: skip
+    folder: Path,
+    splits: dict[str, list[str]],
+    placed: dict[str, tuple[Photo, str]],
+    objects: dict[str, list[Object]],
+    said: Said,
+) -> Counts:
     voc.make_folders(folder)
     counts: Counts = {}
     listed: dict[str, list[str]] = {}
@@ -573,9 +583,13 @@ def _write_voc(
             ]
             hard = [one.difficult for one in objects[name]]
             voc.write_boxes(
-                folder / "Annotations" / f"{safe_name(number)}.xml", f"{safe_name(number)}.jpg", height, width, boxes,
+                folder / "Annotations" / f"{safe_name(number)}.xml",
+                f"{safe_name(number)}.jpg",
+                height,
+                width,
+                boxes,
                 hard,
-            )  # fmt: skip
+            )
             listed[split].append(safe_name(number))
         counts[split] = {"images": len(names), "objects": sum(len(objects[name]) for name in names)}
     voc.write_lists(folder, listed["train"], listed["val"])

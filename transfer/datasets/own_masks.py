@@ -71,9 +71,10 @@ def write_masks(root: Path, folder: Path, said: Said) -> Made:
         way = turns.of(photo, size, said)
         if size != (real := photo.displayed if way == "displayed" else photo.size):
             said.bad(
-                maps[name], f"is {size} pixels, its image {photo.path.name} is {real} (width, height)",
+                maps[name],
+                f"is {size} pixels, its image {photo.path.name} is {real} (width, height)",
                 "export it in the image's size",
-            )  # fmt: skip
+            )
             continue
         placed[name] = photo, way
     classes = _classes(root, {maps[name]: labels[name] for name in placed}, listed, said)
@@ -225,9 +226,12 @@ def _same_palettes(labels: dict[Path, _Map]) -> None:
 
 
 def _write(
-    folder: Path, splits: dict[str, list[str]], placed: dict[str, tuple[Photo, str]], labels: dict[str, _Map],
+    folder: Path,
+    splits: dict[str, list[str]],
+    placed: dict[str, tuple[Photo, str]],
+    labels: dict[str, _Map],
     said: Said,
-) -> Counts:  # fmt: skip
+) -> Counts:
     voc.make_folders(folder)
     counts: Counts = {}
     listed: dict[str, list[str]] = {}
@@ -294,7 +298,8 @@ def write_classes(root: Path, folder: Path, said: Said) -> Made:
                 number += 1
                 place(
                     path._replace(orientation=1, deep=False),
-                    folder / split / name / f"{safe_name(number)}{path.path.suffix.lower()}", "stored",
-                )  # fmt: skip
+                    folder / split / name / f"{safe_name(number)}{path.path.suffix.lower()}",
+                    "stored",
+                )
         counts[split] = {"images": number, "classes": len(by_class)}
     return Made(classes, counts)

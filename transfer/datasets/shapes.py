@@ -96,9 +96,11 @@ def _write_split(folder: Path, split: str, seed: int, ids: range, size: int) -> 
         images.append({"id": number, "file_name": f"{name}.jpg", "height": size, "width": size})
         annotations += _coco_records(scene, number, len(annotations) + 1)
     content = {
-        "info": {"description": f"shapes, version {VERSION}, {split}"}, "images": images, "annotations": annotations,
+        "info": {"description": f"shapes, version {VERSION}, {split}"},
+        "images": images,
+        "annotations": annotations,
         "categories": [{"id": number, "name": name} for number, name in enumerate(CLASSES, start=1)],
-    }  # fmt: skip
+    }
     path = folder / "coco" / "annotations" / f"instances_{split}.json"
     path.write_text(json.dumps(content, separators=(",", ":")) + "\n")
     return names

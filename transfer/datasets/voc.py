@@ -197,8 +197,11 @@ def write_boxes(
         record = ET.SubElement(root, "object")
         cut = box.left <= 0 or box.top <= 0 or box.right >= width or box.bottom >= height
         for tag, text in (
-            ("name", box.name), ("pose", "Unspecified"), ("truncated", str(int(cut))), ("difficult", str(int(hard))),
-        ):  # fmt: skip
+            ("name", box.name),
+            ("pose", "Unspecified"),
+            ("truncated", str(int(cut))),
+            ("difficult", str(int(hard))),
+        ):
             ET.SubElement(record, tag).text = text
         corners = ET.SubElement(record, "bndbox")
         for tag, value in zip(_CORNERS, (box.left + 1, box.top + 1, box.right, box.bottom), strict=True):

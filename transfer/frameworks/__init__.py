@@ -51,9 +51,10 @@ class Departure:
         """Return what of it changes the numbers, as a result's ``options`` have it."""
         tiny = [f"--tiny={self.tiny}"] if self.tiny else []
         return [
-            *self._data(), *tiny,
+            *self._data(),
+            *tiny,
             *([f"--lr-sweep={','.join(f'{f:g}' for f in self.lr_sweep)}"] if self.lr_sweep else []),
-        ]  # fmt: skip
+        ]
 
     def _data(self) -> list[str]:
         """Name a user's folder by its own name and by what is in it: where it lies changes no number."""
@@ -90,9 +91,14 @@ class Framework(ABC):
 
     @abstractmethod
     def command(
-        self, benchmark: Benchmark, weights: Path, folder: Path, seed: int, options: Sequence[str] = (),
+        self,
+        benchmark: Benchmark,
+        weights: Path,
+        folder: Path,
+        seed: int,
+        options: Sequence[str] = (),
         departure: Departure = PUBLISHED,
-    ) -> list[str]:  # fmt: skip
+    ) -> list[str]:
         """Return the command that fine-tunes and tests ``weights`` in ``folder``, going on with a partial run."""
 
     @abstractmethod

@@ -113,9 +113,10 @@ def carried(done: int, before: Any, images: int, says: bool) -> int:
     count = round(done * before / images)
     if says:
         print(
-            f"going on at iteration {count} of {images} images: {done} of {before} are done", file=sys.stderr,
+            f"going on at iteration {count} of {images} images: {done} of {before} are done",
+            file=sys.stderr,
             flush=True,
-        )  # fmt: skip
+        )
     return count
 
 
@@ -200,8 +201,9 @@ def evaluate_again(folder: Path) -> None:
     """Say that a failed evaluation has lost nothing."""
     print(
         f"the evaluation failed, the trained model is kept in {folder}: the same command evaluates it again",
-        file=sys.stderr, flush=True,
-    )  # fmt: skip
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def write_evaluation(
@@ -210,9 +212,13 @@ def write_evaluation(
     """Write and return ``evaluation.json``: the metrics, what they cost in all sittings, and the ``recipe`` and the like."""
     sitting.keep()
     evaluation = {
-        "metrics": metrics, "seconds": round(sitting.seconds, 2), "resumed": sitting.resumed,
-        "peak_memory_mib": _peak_memory(device), "device": device, **more,
-    }  # fmt: skip
+        "metrics": metrics,
+        "seconds": round(sitting.seconds, 2),
+        "resumed": sitting.resumed,
+        "peak_memory_mib": _peak_memory(device),
+        "device": device,
+        **more,
+    }
     write_json(folder / "evaluation.json", evaluation)
     return evaluation
 

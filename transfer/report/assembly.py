@@ -32,9 +32,16 @@ def build(folder: Path, baseline: str | None = None, source: Path | None = None)
     columns += _explain_missing(cells, rows, columns, suite, folder)
     chosen = [row for row in rows if row.baseline]
     report = Report(
-        title=suite.name or source.resolve().name.partition(".")[0], folder=folder, rows=rows, columns=columns,
-        cells=cells, baseline=chosen[0] if len(chosen) == 1 else None, notices=[], skipped=skipped, source=source,
-    )  # fmt: skip
+        title=suite.name or source.resolve().name.partition(".")[0],
+        folder=folder,
+        rows=rows,
+        columns=columns,
+        cells=cells,
+        baseline=chosen[0] if len(chosen) == 1 else None,
+        notices=[],
+        skipped=skipped,
+        source=source,
+    )
     report.looks = tuple(sorted({count for count in suite.looks if count > 1}))
     _compare(report)
     report.ranks = _rank(report)
@@ -161,14 +168,17 @@ def _rows(
         piece = digest[:8] or ("the suite's" if name in said else "drawn anew" if len(mine) > 1 else "unknown file")
         label = name if names.count(name) == 1 else f"{name} @{piece}"
         rows[key] = Row(
-            label=f"{label}, {variant}" if variant else label, name=name, files=files,
+            label=f"{label}, {variant}" if variant else label,
+            name=name,
+            files=files,
             method=checkpoint.method if checkpoint else entry.method,
             branches=checkpoint.branches if checkpoint else tuple(entry.branches),
             notes=checkpoint.notes if checkpoint else entry.notes,
             conversion=checkpoint.conversion if checkpoint else (),
             runs=tuple(folder / run for run in entry.runs or ([entry.run] if entry.run else [])),
-            baseline=name == baseline and not variant, variant=variant,
-        )  # fmt: skip
+            baseline=name == baseline and not variant,
+            variant=variant,
+        )
     return rows
 
 

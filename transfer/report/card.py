@@ -18,9 +18,14 @@ TASKS = {"detectron2": "object-detection", "mmseg": "image-segmentation", "class
 
 
 def convert(
-    source: Path | str, output: Path | str, *, results: Sequence[Path] = (), license: str = "", target: str = "hf",
+    source: Path | str,
+    output: Path | str,
+    *,
+    results: Sequence[Path] = (),
+    license: str = "",
+    target: str = "hf",
     **options: Any,
-) -> "Proof":  # fmt: skip
+) -> "Proof":
     """Convert as ``transfer.convert.convert`` does, and write the model card of ``target`` hf into the folder.
 
     ``results`` are folders, packed files or ``result.json`` with measurements of the same checkpoint. Raises InputError.
@@ -91,17 +96,21 @@ def _metadata(name: str, own: Sequence[Result], license: str) -> str:
         EvalResult(
             task_type=TASKS.get(result.framework, "image-feature-extraction"),
             dataset_type=result.protocol.test or result.benchmark,
-            dataset_name=result.protocol.title or result.benchmark, metric_type=metric,
+            dataset_name=result.protocol.title or result.benchmark,
+            metric_type=metric,
             metric_value=round(summary.mean, 4),
             metric_name=f"{metric}, mean of {summary.count} trial{'s' * (summary.count > 1)}",
         )
         for result, metric, summary, _ in _cells(own)
-    ]  # fmt: skip
+    ]
     data = ModelCardData(
-        license=license or None, library_name="timm", pipeline_tag="image-feature-extraction",
-        tags=["timm", "image-feature-extraction", "masktransfer"], model_name=name if evaluations else None,
+        license=license or None,
+        library_name="timm",
+        pipeline_tag="image-feature-extraction",
+        tags=["timm", "image-feature-extraction", "masktransfer"],
+        model_name=name if evaluations else None,
         eval_results=evaluations or None,
-    )  # fmt: skip
+    )
     return data.to_yaml().strip()
 
 
@@ -119,10 +128,11 @@ def _lines(name: str, proof: "Proof", shown: str, own: Sequence[Result]) -> Iter
     yield 'model = timm.create_model("hf-hub:OWNER/NAME", pretrained=True, features_only=True)  # or local-dir:FOLDER'
     yield from ("```", "")
     told = [
-        ("channels", recipe["channel_order"]), ("mean, of 0 to 255", wording.plain(recipe["mean"])),
+        ("channels", recipe["channel_order"]),
+        ("mean, of 0 to 255", wording.plain(recipe["mean"])),
         ("std", wording.plain(recipe["std"])),
         ("stride of bottlenecks", f"in the {'1x1' if recipe['stride_in_1x1'] else '3x3'} convolution"),
-    ]  # fmt: skip
+    ]
     yield from table(["recipe", ""], told[: 4 if recipe["family"] == "resnet" else 3])
     yield from ("", "## What is in the file", "")
     yield (
@@ -142,9 +152,13 @@ def _lines(name: str, proof: "Proof", shown: str, own: Sequence[Result]) -> Iter
         )
         found = [
             (
-                result.protocol.title or result.benchmark, metric, wording.measured(summary), str(summary.count),
-                departs or "–", result.protocol.hash[:12],
+                result.protocol.title or result.benchmark,
+                metric,
+                wording.measured(summary),
+                str(summary.count),
+                departs or "–",
+                result.protocol.hash[:12],
             )
             for result, metric, summary, departs in cells
-        ]  # fmt: skip
+        ]
         yield from table(["benchmark", "metric", "value", "trials", "departs from its protocol", "protocol"], found)

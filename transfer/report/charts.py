@@ -97,9 +97,14 @@ def line_chart(
         placed = [(across(x, x_range), up(y, y_range)) for x, y in points]
         lines.append(Line(_path(placed), s.style, s.label, placed[-1], s.row))
     return Chart(
-        title, x_label, y_label, [(across(x, x_range), text(x)) for x in x_ticks if x_range[0] <= x <= x_range[1]],
-        [(up(y, y_range), text(y)) for y in y_ticks], lines, column,
-    )  # fmt: skip
+        title,
+        x_label,
+        y_label,
+        [(across(x, x_range), text(x)) for x in x_ticks if x_range[0] <= x <= x_range[1]],
+        [(up(y, y_range), text(y)) for y in y_ticks],
+        lines,
+        column,
+    )
 
 
 def scatter(title: str, x_label: str, y_label: str, dots: Sequence[Dot], column: Column | None = None) -> Chart:
@@ -120,11 +125,17 @@ def scatter(title: str, x_label: str, y_label: str, dots: Sequence[Dot], column:
     for dot in sorted(placed, key=lambda dot: dot.x):
         kinds.setdefault(dot.kind, []).append((dot.x, dot.y))
     return Chart(
-        title, x_label, y_label, [(across(x, x_range), text(x)) for x in ticks(0.0, x_end) if x <= x_end],
-        [(up(y, y_range), text(y)) for y in y_ticks], [], column, dots=placed,
+        title,
+        x_label,
+        y_label,
+        [(across(x, x_range), text(x)) for x in ticks(0.0, x_end) if x <= x_end],
+        [(up(y, y_range), text(y)) for y in y_ticks],
+        [],
+        column,
+        dots=placed,
         joined=tuple(_path(points) for points in kinds.values() if len(points) > 1),
         note="; ".join(f"{dot.label}: {dot.y:.2f}, off the axis" for dot in dots if dot.label in off),
-    )  # fmt: skip
+    )
 
 
 def without_outliers(values: Sequence[float], factor: float = 5.0) -> list[float]:
@@ -258,13 +269,18 @@ def _forest(report: Report, column: Column) -> Forest:
 
     strips = [
         GapStrip(
-            row=row, style=report.styles[row], found=d, point=place(d.mean) if low <= d.mean <= high else None,
-            plain=span(d.low, d.high), corrected=span(d.corrected_low, d.corrected_high),
+            row=row,
+            style=report.styles[row],
+            found=d,
+            point=place(d.mean) if low <= d.mean <= high else None,
+            plain=span(d.low, d.high),
+            corrected=span(d.corrected_low, d.corrected_high),
             cut=(min(d.corrected_low or 0, d.mean) < low, max(d.corrected_high or 0, d.mean) > high),
-            text=wording.compared(d), detail=wording.detail(d),
+            text=wording.compared(d),
+            detail=wording.detail(d),
         )
         for row, d in shown
-    ]  # fmt: skip
+    ]
     return Forest(column, place(0.0), strips, [(place(tick), text(tick)) for tick in marks])
 
 

@@ -55,13 +55,22 @@ def measured(report: Report) -> Iterator[tuple[dict[str, Any], dict[str, float |
         for column in report.columns:
             for path, result in report.cell(row, column).trials:
                 common = {
-                    "kind": "measured", "checkpoint": row.label, "method": row.method,
-                    "branches": "+".join(row.branches), "sha256": result.checkpoint.sha256,
-                    "benchmark": column.benchmark, "protocol": result.protocol.name, "protocol_hash": column.hash,
-                    "framework": result.framework, "trial": result.trial, "seed": result.seed,
-                    "seconds": result.cost.seconds, "peak_memory_mib": result.cost.peak_memory_mib,
-                    "device": result.cost.device, "source": report.named(path),
-                }  # fmt: skip
+                    "kind": "measured",
+                    "checkpoint": row.label,
+                    "method": row.method,
+                    "branches": "+".join(row.branches),
+                    "sha256": result.checkpoint.sha256,
+                    "benchmark": column.benchmark,
+                    "protocol": result.protocol.name,
+                    "protocol_hash": column.hash,
+                    "framework": result.framework,
+                    "trial": result.trial,
+                    "seed": result.seed,
+                    "seconds": result.cost.seconds,
+                    "peak_memory_mib": result.cost.peak_memory_mib,
+                    "device": result.cost.device,
+                    "source": report.named(path),
+                }
                 yield common, result.metrics
 
 
@@ -72,11 +81,18 @@ def published_rows(report: Report) -> Iterator[dict[str, Any]]:
             for row in group.rows:
                 for metric, value in zip(group.metrics, row.values, strict=True):
                     yield {
-                        "kind": group.kind, "checkpoint": row.name, "method": row.method,
-                        "branches": "+".join(row.branches), "benchmark": plugin, "protocol": group.protocol,
-                        "metric": metric, "value": value, "data": row.data, "epochs": row.epochs,
+                        "kind": group.kind,
+                        "checkpoint": row.name,
+                        "method": row.method,
+                        "branches": "+".join(row.branches),
+                        "benchmark": plugin,
+                        "protocol": group.protocol,
+                        "metric": metric,
+                        "value": value,
+                        "data": row.data,
+                        "epochs": row.epochs,
                         "source": row.source,
-                    }  # fmt: skip
+                    }
 
 
 def _inert(value: Any) -> Any:
@@ -133,9 +149,11 @@ def linked(report: Report, detections: dict[Path, Path]) -> dict[str, Any]:
             differences.append(place | _difference(cell, column))
     return {
         "info": {
-            "description": f"{report.title}: results of masktransfer", "version": str(SCHEMA_VERSION),
+            "description": f"{report.title}: results of masktransfer",
+            "version": str(SCHEMA_VERSION),
             "date_created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "baseline_id": rows[report.baseline] if report.baseline is not None else None, "notices": report.notices,
+            "baseline_id": rows[report.baseline] if report.baseline is not None else None,
+            "notices": report.notices,
         },
         "checkpoints": [_checkpoint(row, identity) for row, identity in rows.items()],
         "benchmarks": [
@@ -146,7 +164,7 @@ def linked(report: Report, detections: dict[Path, Path]) -> dict[str, Any]:
         "trials": trials,
         "metrics": metrics,
         "differences": differences,
-    }  # fmt: skip
+    }
 
 
 def _numbered(things: list[Any]) -> dict[Any, int]:
@@ -226,11 +244,17 @@ def _runs(report: Report) -> Iterator[tuple[str, Result]]:
 def _facts(result: Result) -> dict[str, Any]:
     """Return what tells trials apart, as plain values."""
     facts = {
-        "checkpoint": result.checkpoint.name, "sha256": result.checkpoint.sha256, "method": result.checkpoint.method,
-        "branches": "+".join(result.checkpoint.branches), "benchmark": result.benchmark,
-        "protocol_hash": result.protocol.hash, "framework": result.framework, "trial": result.trial,
-        "seed": result.seed, "command": result.command,
-    }  # fmt: skip
+        "checkpoint": result.checkpoint.name,
+        "sha256": result.checkpoint.sha256,
+        "method": result.checkpoint.method,
+        "branches": "+".join(result.checkpoint.branches),
+        "benchmark": result.benchmark,
+        "protocol_hash": result.protocol.hash,
+        "framework": result.framework,
+        "trial": result.trial,
+        "seed": result.seed,
+        "command": result.command,
+    }
     return {key: value for key, value in facts.items() if value is not None and value != ""}
 
 

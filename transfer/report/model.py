@@ -85,8 +85,10 @@ class Cell:
         recipes = [result.recipe.get("effective", {}) for _, result in self.trials]
         whole = all("norm_group" in recipe or recipe.get("devices") == 1 for recipe in recipes)
         return not options and not set(self.changed_recipe) - {
-            *PLACE, *(("norm",) if whole else ()), *(("lr",) if self.swept else ()),
-        }  # fmt: skip
+            *PLACE,
+            *(("norm",) if whole else ()),
+            *(("lr",) if self.swept else ()),
+        }
 
     @property
     def swept(self) -> bool:

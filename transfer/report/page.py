@@ -79,16 +79,22 @@ def write(report: Report, path: Path) -> None:
 
 def _environment(report: Report) -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
         lstrip_blocks=True,
-    )  # fmt: skip
+    )
     environment.filters |= {"short": short, "duration": duration, "plain": wording.plain, "signed": signed}
     numbered: list[Row | Column] = [*report.rows, *report.columns]
     environment.globals |= {
-        "report": report, "wording": wording, "marks": MARKS, "styles": report.styles,
+        "report": report,
+        "wording": wording,
+        "marks": MARKS,
+        "styles": report.styles,
         "ids": {thing: numbered.index(thing) for thing in numbered},
         "answer": wording.answer(report, {taken.row: taken.relative for taken in cost.costs(report)}),
-    }  # fmt: skip
+    }
     return environment
 
 
@@ -188,12 +194,18 @@ def _pair(report: Report, row: Row, column: Column) -> tuple[dict[str, Any], dic
 
 
 SECTIONS = (
-    Section("results", "Results", _results), Section("differences", "Differences", _differences),
-    Section("ranks", "Ranks", _ranks), Section("cost", "Cost", _cost), Section("breakdown", "Breakdown", _breakdown),
-    Section("curves", "Training", _curves), Section("evaluations", "Precision–recall", _evaluations),
-    Section("metrics", "All metrics", _metrics), Section("protocols", "Protocols", _protocols),
-    Section("missing", "Missing", _missing), Section("remake", "Commands", _remake),
-)  # fmt: skip
+    Section("results", "Results", _results),
+    Section("differences", "Differences", _differences),
+    Section("ranks", "Ranks", _ranks),
+    Section("cost", "Cost", _cost),
+    Section("breakdown", "Breakdown", _breakdown),
+    Section("curves", "Training", _curves),
+    Section("evaluations", "Precision–recall", _evaluations),
+    Section("metrics", "All metrics", _metrics),
+    Section("protocols", "Protocols", _protocols),
+    Section("missing", "Missing", _missing),
+    Section("remake", "Commands", _remake),
+)
 WITH_PICTURES = (
     Section("predictions", "Predictions", lambda report, cache: {}),
     Section("views", "Views", lambda report, cache: {}),

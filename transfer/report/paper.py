@@ -160,9 +160,12 @@ def figures(report: Report, folder: Path) -> list[Path]:
                 path = folder / f"{name}.{form}"
                 with replacing(path) as file:
                     drawn.savefig(
-                        file, format=form, dpi=300, bbox_inches="tight",
+                        file,
+                        format=form,
+                        dpi=300,
+                        bbox_inches="tight",
                         metadata={"Date": None} if form == "svg" else None,
-                    )  # fmt: skip
+                    )
                 paths.append(path)
     return paths
 
@@ -174,10 +177,11 @@ def _drawn(report: Report) -> list[tuple[str, Any, float]]:
         title = f"{wording.title_of(forest.column)}, difference to {report.baseline.label if report.baseline else ''}"
         found.append(
             (
-                _file("differences", forest.column.label), lambda axes, s=strips, t=title: _forest(axes, s, t),
+                _file("differences", forest.column.label),
+                lambda axes, s=strips, t=title: _forest(axes, s, t),
                 0.6 + 0.28 * len(strips),
             )
-        )  # fmt: skip
+        )
     taken = {known.row: known.image_forwards for known in cost.costs(report) if known.image_forwards is not None}
     for column in report.columns:
         dots = [

@@ -111,9 +111,14 @@ def of(benchmark: str) -> list[Group]:
 
 
 def matching(
-    benchmark: str, method: str, branches: tuple[str, ...], metric: str, pretrain: Mapping[str, Any] | None = None,
-    name: str = "", swept: bool = False,
-) -> list[tuple[float, Row]]:  # fmt: skip
+    benchmark: str,
+    method: str,
+    branches: tuple[str, ...],
+    metric: str,
+    pretrain: Mapping[str, Any] | None = None,
+    name: str = "",
+    swept: bool = False,
+) -> list[tuple[float, Row]]:
     """Return the published values of the same protocol, method and branches, and of the same data and epochs if known."""
     found = []
     for group in of(benchmark):

@@ -108,11 +108,16 @@ def difference(values: Sequence[float], baseline: Sequence[float], paired: bool 
     if error <= tiny:  # equal to rounding: trials that are not repetitions
         return Difference(mean, paired=paired)
     raw = Difference(
-        mean, p=_two_sided(mean / error, freedom), error=error, freedom=freedom,
-        effect=hedges_g(values, baseline) if welch_error > tiny else None, paired=paired,
-        welch_p=_two_sided(mean / welch_error, welch_freedom) if paired and welch_error > tiny else None, sides=sides,
+        mean,
+        p=_two_sided(mean / error, freedom),
+        error=error,
+        freedom=freedom,
+        effect=hedges_g(values, baseline) if welch_error > tiny else None,
+        paired=paired,
+        welch_p=_two_sided(mean / welch_error, welch_freedom) if paired and welch_error > tiny else None,
+        sides=sides,
         percent=_percent(values) and _percent(baseline),
-    )  # fmt: skip
+    )
     low, high = _interval(raw, 1 - LEVEL)
     return replace(raw, low=low, high=high)
 

@@ -203,9 +203,11 @@ def needs(found: "Sequence[Need]", gaps: Sequence[float]) -> tuple[list[str], li
     rows = []
     for need in found:
         line = [
-            need.column.label, f"{need.spread:.2f}", str(need.trials),
+            need.column.label,
+            f"{need.spread:.2f}",
+            str(need.trials),
             "–" if need.found is None else at_least(need.found),
-        ]  # fmt: skip
+        ]
         for _, count, hours in need.gaps:
             line += [str(count) if count else "> 1000", "–" if hours is None else f"{hours:.2g}"]
         rows.append(line)

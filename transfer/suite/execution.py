@@ -234,9 +234,14 @@ def hold(folder: Path) -> FileLock | None:
 def record_failure(item: Item, reason: str, attempts: int, **details: str) -> None:
     """Write ``failure.json``: why an item failed, after how many attempts, and where its log is."""
     record = {
-        "reason": reason, "attempts": attempts, "command": list(item.command), "log": LOG,
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"), "process": os.getpid(), **details,
-    }  # fmt: skip
+        "reason": reason,
+        "attempts": attempts,
+        "command": list(item.command),
+        "log": LOG,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "process": os.getpid(),
+        **details,
+    }
     files.write_json(item.folder / FAILURE, record)
 
 

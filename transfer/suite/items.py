@@ -142,22 +142,43 @@ def _measurements(
         home = trials.home(base, job, row)
         job = job.model_copy(update={"out": home})
         yield Item(
-            name=f"{label} · {benchmark} · trial {trial}", kind="benchmark", checkpoint=suite.shown(label),
-            folder=home, command=(sys.executable, str(ROOT / "tools" / "run_benchmark.py"), "--job", str(home / JOB)),
-            job=job, devices=devices, expected=row.hours * 3600 / devices if row.hours and available else None,
-            benchmark=benchmark, trial=trial, after=maker.name if maker is not None else "", checkpoint_file=file,
+            name=f"{label} · {benchmark} · trial {trial}",
+            kind="benchmark",
+            checkpoint=suite.shown(label),
+            folder=home,
+            command=(sys.executable, str(ROOT / "tools" / "run_benchmark.py"), "--job", str(home / JOB)),
+            job=job,
+            devices=devices,
+            expected=row.hours * 3600 / devices if row.hours and available else None,
+            benchmark=benchmark,
+            trial=trial,
+            after=maker.name if maker is not None else "",
+            checkpoint_file=file,
             modules=("transfer.convert.convert", f"transfer.frameworks.{row.framework}.run"),
-        )  # fmt: skip
+        )
 
 
 def _job(suite: Suite, label: str, benchmark: str, file: Path, trial: int, home: Path, devices: int) -> Job:
     measure, entry = suite.benchmarks[benchmark], suite.checkpoints[label]
     return Job(
-        checkpoint=file, benchmark=measure.place, trial=trial, out=home, label=benchmark, name=suite.shown(label),
-        method=entry.method, branches=entry.branches, notes=entry.notes, source=entry.source, options=measure.options,
-        data=measure.data, skip_bad=measure.skip_bad, devices=devices, images_per_device=measure.images_per_device,
-        scaling=measure.scaling, tiny=suite.tiny,
-    )  # fmt: skip
+        checkpoint=file,
+        benchmark=measure.place,
+        trial=trial,
+        out=home,
+        label=benchmark,
+        name=suite.shown(label),
+        method=entry.method,
+        branches=entry.branches,
+        notes=entry.notes,
+        source=entry.source,
+        options=measure.options,
+        data=measure.data,
+        skip_bad=measure.skip_bad,
+        devices=devices,
+        images_per_device=measure.images_per_device,
+        scaling=measure.scaling,
+        tiny=suite.tiny,
+    )
 
 
 def _key(content: Any) -> str:
@@ -224,8 +245,10 @@ def manifest(suite: Suite, items: Sequence[Item], folder: Path) -> dict[str, Any
         "baseline": None if suite.baseline is None else shown[suite.baseline],
         "checkpoints": [
             {
-                "label": label, **entry.model_dump(mode="json", include={"method", "branches", "notes"}),
-                "name": shown[label], "kind": sources[shown[label]][0].kind if shown[label] in sources else "file",
+                "label": label,
+                **entry.model_dump(mode="json", include={"method", "branches", "notes"}),
+                "name": shown[label],
+                "kind": sources[shown[label]][0].kind if shown[label] in sources else "file",
                 "runs": [str(item.folder.relative_to(folder)) for item in sources.get(shown[label], [])],
             }
             for label, entry in suite.checkpoints.items()
@@ -233,11 +256,13 @@ def manifest(suite: Suite, items: Sequence[Item], folder: Path) -> dict[str, Any
         "benchmarks": {label: measure.benchmark.title for label, measure in suite.benchmarks.items()},
         "items": [
             {
-                "checkpoint": item.checkpoint, "benchmark": item.benchmark, "trial": item.trial,
+                "checkpoint": item.checkpoint,
+                "benchmark": item.benchmark,
+                "trial": item.trial,
                 "folder": str(item.folder.relative_to(folder)),
                 "command": item.job.command() if item.job else list(item.command),
             }
             for item in items
             if item.kind == "benchmark"
         ],
-    }  # fmt: skip
+    }

@@ -25,9 +25,12 @@ _PR_SET_PDEATHSIG = 1
 
 
 def run(
-    command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None,
-    watch: Callable[[], None] | None = None, every: float = 0.5,
-) -> int:  # fmt: skip
+    command: Sequence[str],
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    watch: Callable[[], None] | None = None,
+    every: float = 0.5,
+) -> int:
     """Run a command with its output appended to ``log`` and return its exit code (negative: killed by that signal).
 
     ``watch`` is called every ``every`` seconds. When it, or a signal handler, raises, the process group is stopped
@@ -58,9 +61,14 @@ def start(command: Sequence[str], log: Path, environment: Mapping[str, str] | No
     whole = {**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})}
     with output:
         return warm.ask(command, output.fileno(), whole) or subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=whole,
-            start_new_session=True, preexec_fn=_die_with(os.getpid()),
-        )  # fmt: skip
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=whole,
+            start_new_session=True,
+            preexec_fn=_die_with(os.getpid()),
+        )
 
 
 def _die_with(parent: int) -> Callable[[], None] | None:

@@ -27,9 +27,13 @@ MAKING = "pre-training"
 SURE_AFTER = 20.0  # seconds after which an item's own progress says how long it takes
 SHOWN = 12  # lines of running and failed items on a terminal; the log has all
 STYLE: dict[State, str] = {
-    "running": "bold cyan", "queued": "cyan", "failed": "bold red", "blocked": "red", "done": "green",
+    "running": "bold cyan",
+    "queued": "cyan",
+    "failed": "bold red",
+    "blocked": "red",
+    "done": "green",
     "waiting": "dim",
-}  # fmt: skip
+}
 _LOG = logging.getLogger("transfer.suite.settings")
 
 
@@ -137,9 +141,11 @@ class Progress:
             return Text("–", "dim")
         states = Counter(self.statuses[item.name].state for item in items)
         marks: dict[State, str] = {
-            "running": f" {states['running']}▶", "queued": f" {states['queued']} queued",
-            "failed": f" {states['failed']}✗", "blocked": f" {states['blocked']} blocked",
-        }  # fmt: skip
+            "running": f" {states['running']}▶",
+            "queued": f" {states['queued']} queued",
+            "failed": f" {states['failed']}✗",
+            "blocked": f" {states['blocked']} blocked",
+        }
         shown = [state for state in marks if states[state]]
         style = shown[0] if shown else "waiting" if states["waiting"] else "done"
         return Text(f"{states['done']}/{len(items)}{''.join(marks[state] for state in shown)}", STYLE[style])

@@ -15,9 +15,16 @@ PAGE = ROOT / "docs" / "protocols.md"
 TEXT = Path(__file__).parent / "protocols_text.md"  # the page's prose; the line TABLES stands for the tables
 TITLES = {"detectron2": "Detection", "mmseg": "Segmentation", "classification": "Classification"}
 COLUMNS = (
-    "Benchmark", "Data: train → test", "Schedule", "Batch", "lr", "Norm", "Metrics (headline first)", "Trials",
+    "Benchmark",
+    "Data: train → test",
+    "Schedule",
+    "Batch",
+    "lr",
+    "Norm",
+    "Metrics (headline first)",
+    "Trials",
     "Published",
-)  # fmt: skip
+)
 ROWS = ("random init", "supervised", "MoCo v2")  # of a published table, where it has them
 
 
@@ -48,9 +55,13 @@ def row(name: str) -> tuple[str, ...]:
     training = _trained(facts) if facts else _classified(config.load(benchmark.config_file).get("task", {}))
     metrics = (benchmark.headline, *(metric for metric in benchmark.metrics if metric != benchmark.headline))
     return (
-        f"`{name}`", f"{benchmark.train} → {benchmark.test}", *training, ", ".join(metrics), str(benchmark.trials),
+        f"`{name}`",
+        f"{benchmark.train} → {benchmark.test}",
+        *training,
+        ", ".join(metrics),
+        str(benchmark.trials),
         reference(name, benchmark) or "–",
-    )  # fmt: skip
+    )
 
 
 def sources(names: Iterable[str]) -> str:

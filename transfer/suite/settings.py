@@ -160,9 +160,12 @@ class Measure(Settings):
     def departure(self, tiny: str = "") -> Departure:
         """Return how its trials depart from the protocol; the row may hold data as well."""
         return Departure(
-            data=str(self.data or self.benchmark.data or ""), skip_bad=self.skip_bad, tiny=tiny,
-            images_per_device=self.images_per_device, scaling=self.scaling,
-        )  # fmt: skip
+            data=str(self.data or self.benchmark.data or ""),
+            skip_bad=self.skip_bad,
+            tiny=tiny,
+            images_per_device=self.images_per_device,
+            scaling=self.scaling,
+        )
 
 
 def _named_by_label(values: Any) -> Any:

@@ -74,9 +74,14 @@ class Job(Settings):
     def departure(self) -> Departure:
         """Return how it departs from the protocol."""
         return Departure(
-            devices=self.devices, data=str(self.data or ""), skip_bad=self.skip_bad, tiny=self.tiny,
-            lr_sweep=self.lr_sweep, images_per_device=self.images_per_device, scaling=self.scaling,
-        )  # fmt: skip
+            devices=self.devices,
+            data=str(self.data or ""),
+            skip_bad=self.skip_bad,
+            tiny=self.tiny,
+            lr_sweep=self.lr_sweep,
+            images_per_device=self.images_per_device,
+            scaling=self.scaling,
+        )
 
     @property
     def said(self) -> list[str]:
@@ -189,9 +194,16 @@ def _claim(job: Job, digest: str, rules: str, data: Mapping[str, str]) -> bool:
     unknown = ("data",) if kept and kept.get("data") in (None, "{}") else ()  # of an older version, or rendered since
     unknown = (*unknown, "number of devices", "images per device")
     run_folder.open_folder(
-        job.out, identity, False, "folder", begun=kept is not None, kept=kept, free=unknown, file=CLAIM,
+        job.out,
+        identity,
+        False,
+        "folder",
+        begun=kept is not None,
+        kept=kept,
+        free=unknown,
+        file=CLAIM,
         can_resume=False,
-    )  # fmt: skip
+    )
     return not damaged
 
 
@@ -319,10 +331,11 @@ def _measure(runs: _Runs) -> dict[str, Any]:
 def _evaluation(path: Path, seconds: float) -> dict[str, Any]:
     values = bounds.json_value(path, "an evaluation")
     cost = Cost(
-        seconds=values.get("seconds") or seconds, resumed=values.get("resumed") or 0,
+        seconds=values.get("seconds") or seconds,
+        resumed=values.get("resumed") or 0,
         peak_memory_mib=values.get("peak_memory_mib") or resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
         device=values.get("device") or "",
-    )  # fmt: skip
+    )
     found = {
         key: values[key] for key in ("metrics", "recipe", "data", "tensors_checked") if values.get(key) is not None
     }
@@ -332,11 +345,14 @@ def _evaluation(path: Path, seconds: float) -> dict[str, Any]:
 def _described(job: Job, digest: str, proof: Mapping[str, Any]) -> Checkpoint:
     pretrain = proof.get("recipe", {}).get("pretrain") or {}
     return Checkpoint(
-        name=job.name or named(job.checkpoint, pretrain), sha256=digest,
+        name=job.name or named(job.checkpoint, pretrain),
+        sha256=digest,
         method=job.method or pretrain.get("method") or "",
-        branches=job.branches or tuple(pretrain.get("branches") or ()), pretrain=pretrain, notes=job.notes,
+        branches=job.branches or tuple(pretrain.get("branches") or ()),
+        pretrain=pretrain,
+        notes=job.notes,
         conversion=tuple(proof.get("notes") or ()),
-    )  # fmt: skip
+    )
 
 
 def named(checkpoint: Path, pretrain: Mapping[str, Any]) -> str:

@@ -21,9 +21,14 @@ class Classification(Framework):
     kind = "classes"
 
     def command(
-        self, benchmark: Benchmark, weights: Path, folder: Path, seed: int, options: Sequence[str] = (),
+        self,
+        benchmark: Benchmark,
+        weights: Path,
+        folder: Path,
+        seed: int,
+        options: Sequence[str] = (),
         departure: Departure = PUBLISHED,
-    ) -> list[str]:  # fmt: skip
+    ) -> list[str]:
         """Return the command of one measurement."""
         tool = str(ROOT / "tools" / "train_classifier.py")
         given = [str(benchmark.config_file), "--weights", str(weights), "--work-dir", str(folder), "--seed", str(seed)]

@@ -79,8 +79,9 @@ def _shorten(values: dict[str, Any], tiny: str) -> None:
     else:
         values["data"] = {"name": "shapes", "train": 300, "test": 60, "size": TINY}
     values["views"] = {
-        "size": TINY, "resize": "stretch" if (values.get("views") or {}).get("resize") == "stretch" else TINY,
-    }  # fmt: skip
+        "size": TINY,
+        "resize": "stretch" if (values.get("views") or {}).get("resize") == "stretch" else TINY,
+    }
     values["workers"] = 0
     for key, short in (("epochs", 2), ("warm_up", 0), ("costs", [1.0, 10.0]), ("samples", 1)):
         if key in task:

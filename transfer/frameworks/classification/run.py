@@ -27,9 +27,17 @@ TASKS = "transfer.frameworks.classification.tasks"
 
 
 def run(
-    config: Path, weights: Path, work_dir: Path, seed: int = 0, resume: bool = False, options: Sequence[str] = (),
-    data: str = "", skip_bad: bool = False, checkpoint_minutes: float = 10.0, tiny: str = "",
-) -> dict[str, Any]:  # fmt: skip
+    config: Path,
+    weights: Path,
+    work_dir: Path,
+    seed: int = 0,
+    resume: bool = False,
+    options: Sequence[str] = (),
+    data: str = "",
+    skip_bad: bool = False,
+    checkpoint_minutes: float = 10.0,
+    tiny: str = "",
+) -> dict[str, Any]:
     """Measure the converted backbone ``weights`` as ``config`` says and return what ``evaluation.json`` holds.
 
     Raises InputError, before anything is trained, for missing data and for a config that contradicts the weights.
@@ -56,10 +64,17 @@ def run(
     for line in opened:
         print(line)
     job = Job(
-        network=network.to(device), recipe=recipe, weights_sha256=digest, data=_data(settings, seed),
-        settings=settings, seed=seed, folder=work_dir, device=device, resume=resume,
+        network=network.to(device),
+        recipe=recipe,
+        weights_sha256=digest,
+        data=_data(settings, seed),
+        settings=settings,
+        seed=seed,
+        folder=work_dir,
+        device=device,
+        resume=resume,
         sitting=Sitting(work_dir, began, resume, checkpoint_minutes),
-    )  # fmt: skip
+    )
     with held, stop_signals(job.sitting.stop):
         metrics = plugins.build(TASKS, settings.task).measure(job)
     recipes = {"effective": _recipe(settings), "published": _recipe(published)}

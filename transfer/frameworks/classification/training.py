@@ -106,9 +106,14 @@ class Progress:
 
 
 def fit(
-    job: Job, training: Training, prefix: str, parts: Mapping[str, Any], epoch_of: Callable[[int, int], Batches],
-    test: Callable[[], tuple[Tensor, Tensor]], test_every: int = 1,
-) -> dict[str, float | None]:  # fmt: skip
+    job: Job,
+    training: Training,
+    prefix: str,
+    parts: Mapping[str, Any],
+    epoch_of: Callable[[int, int], Batches],
+    test: Callable[[], tuple[Tensor, Tensor]],
+    test_every: int = 1,
+) -> dict[str, float | None]:
     """Train ``parts`` (one is ``optimizer``), from the folder's saved state when the job resumes, and return the metrics.
 
     ``epoch_of`` yields the logits and labels of an epoch's batches from the given one on; ``test`` returns all test logits and

@@ -87,9 +87,12 @@ def _transform(settings: ViewSettings, augment: Augment) -> v2.Transform | None:
 def batches(views: Views, order: Sequence[int], size: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (uint8 images [size, 3, h, w], their rows) in the order asked for."""
     loader = DataLoader(
-        views, batch_sampler=_chunks(order, size), num_workers=workers, collate_fn=_as_it_is,
+        views,
+        batch_sampler=_chunks(order, size),
+        num_workers=workers,
+        collate_fn=_as_it_is,
         pin_memory=torch.cuda.is_available(),
-    )  # fmt: skip
+    )
     for rows, images in zip(_chunks(order, size), loader, strict=True):
         yield images, torch.tensor(rows)
 

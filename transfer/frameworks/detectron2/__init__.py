@@ -22,9 +22,14 @@ class Detectron2(Framework):
     kind = "boxes"
 
     def command(
-        self, benchmark: Benchmark, weights: Path, folder: Path, seed: int, options: Sequence[str] = (),
+        self,
+        benchmark: Benchmark,
+        weights: Path,
+        folder: Path,
+        seed: int,
+        options: Sequence[str] = (),
         departure: Departure = PUBLISHED,
-    ) -> list[str]:  # fmt: skip
+    ) -> list[str]:
         """Return the command of one fine-tuning."""
         keys = ["MODEL.WEIGHTS", str(weights), "OUTPUT_DIR", str(folder), "SEED", str(seed)]
         tool = str(ROOT / "tools" / "train_net.py")

@@ -71,9 +71,14 @@ class ConvNeXt(Backbone):
     """The four stages as Detectron2 names them; ``out_norms`` adds a new layer norm to each output, as dense tasks do."""
 
     def __init__(
-        self, blocks: tuple[int, ...], width: int, out_features: tuple[str, ...] = STAGES, drop_path: float = 0.0,
-        freeze_at: int = 0, out_norms: bool = True,
-    ) -> None:  # fmt: skip
+        self,
+        blocks: tuple[int, ...],
+        width: int,
+        out_features: tuple[str, ...] = STAGES,
+        drop_path: float = 0.0,
+        freeze_at: int = 0,
+        out_norms: bool = True,
+    ) -> None:
         super().__init__()
         self.stem = nn.Sequential()
         self.stem.add_module("conv1", nn.Conv2d(3, width, 4, 4))
@@ -240,9 +245,13 @@ def resnet(depth: int, width: int, norm: str = "BN", stride_in_1x1: bool = False
 
 def _fpn(cfg: Any, bottom_up: Backbone) -> Backbone:
     return FPN(
-        bottom_up=bottom_up, in_features=cfg.MODEL.FPN.IN_FEATURES, out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
-        norm=cfg.MODEL.FPN.NORM, top_block=LastLevelMaxPool(), fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
-    )  # fmt: skip
+        bottom_up=bottom_up,
+        in_features=cfg.MODEL.FPN.IN_FEATURES,
+        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
+        norm=cfg.MODEL.FPN.NORM,
+        top_block=LastLevelMaxPool(),
+        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
+    )
 
 
 def _halving(channels: int, out: int) -> nn.Sequential:
@@ -252,26 +261,31 @@ def _halving(channels: int, out: int) -> nn.Sequential:
 
 def _pixels(recipe: Recipe) -> dict[str, Any]:
     return {
-        "INPUT.FORMAT": recipe.channel_order, "MODEL.PIXEL_MEAN": list(recipe.mean),
+        "INPUT.FORMAT": recipe.channel_order,
+        "MODEL.PIXEL_MEAN": list(recipe.mean),
         "MODEL.PIXEL_STD": list(recipe.std),
-    }  # fmt: skip
+    }
 
 
 def _resnet_facts(recipe: Recipe) -> dict[str, Any]:
     basic = recipe.depth < 50
     values = {
-        **_pixels(recipe), "MODEL.RESNETS.DEPTH": recipe.depth, "MODEL.RESNETS.STRIDE_IN_1X1": recipe.stride_in_1x1,
+        **_pixels(recipe),
+        "MODEL.RESNETS.DEPTH": recipe.depth,
+        "MODEL.RESNETS.STRIDE_IN_1X1": recipe.stride_in_1x1,
         "MODEL.RESNETS.STEM_OUT_CHANNELS": recipe.width,
         "MODEL.RESNETS.RES2_OUT_CHANNELS": recipe.width * (1 if basic else 4),
-    }  # fmt: skip
+    }
     return values if basic else {**values, "MODEL.RESNETS.WIDTH_PER_GROUP": recipe.width}
 
 
 def _convnext_facts(recipe: Recipe) -> dict[str, Any]:
     return {
-        **_pixels(recipe), "MODEL.BACKBONE.NAME": "build_convnext_fpn_backbone",
-        "MODEL.CONVNEXT.BLOCKS": list(recipe.blocks), "MODEL.CONVNEXT.WIDTH": recipe.width,
-    }  # fmt: skip
+        **_pixels(recipe),
+        "MODEL.BACKBONE.NAME": "build_convnext_fpn_backbone",
+        "MODEL.CONVNEXT.BLOCKS": list(recipe.blocks),
+        "MODEL.CONVNEXT.WIDTH": recipe.width,
+    }
 
 
 def _timm_facts(recipe: Recipe) -> dict[str, Any]:
@@ -281,7 +295,9 @@ def _timm_facts(recipe: Recipe) -> dict[str, Any]:
 # Networks return res2 to res5 as their blocks leave them. Most of Detectron2's defaults load without a message and compute
 # something else: BGR, std 1, and above all the stride in the 1x1 convolution, which changes res3 to res5.
 FAMILIES = {
-    "resnet": Family(lambda recipe: resnet(recipe.depth, recipe.width, stride_in_1x1=recipe.stride_in_1x1), _resnet_facts),
+    "resnet": Family(
+        lambda recipe: resnet(recipe.depth, recipe.width, stride_in_1x1=recipe.stride_in_1x1), _resnet_facts
+    ),
     "convnext": Family(lambda recipe: ConvNeXt(recipe.blocks, recipe.width, out_norms=False), _convnext_facts),
     "timm": Family(lambda recipe: TimmNetwork(recipe.model), _timm_facts),
-}  # fmt: skip
+}

@@ -88,8 +88,10 @@ def define(name: str) -> None:
         register_coco_instances(name, {}, str(root / "annotations" / f"instances_{split}.json"), str(root / split))
     elif folder:
         root, split, year = (
-            Path(folder["folder"]), folder["split"], 2007 if "2007" in Path(folder["folder"]).name else 2012,
-        )  # fmt: skip
+            Path(folder["folder"]),
+            folder["split"],
+            2007 if "2007" in Path(folder["folder"]).name else 2012,
+        )
         listed = _classes(root)
         DatasetCatalog.register(name, functools.partial(_voc_records, root, split, listed))
         facts = {"dirname": str(root), "split": split, "year": year, "evaluator_type": "pascal_voc"}
@@ -150,8 +152,9 @@ def _mapper(cfg: CfgNode) -> DatasetMapper:
     scale = ResizeShortestEdge(crop.MIN_SIZE, cfg.INPUT.MAX_SIZE_TRAIN, "choice")
     _, *rest = parts["augmentations"]
     parts["augmentations"] = [
-        RandomApply(AugmentationList([scale, RandomCrop(crop.TYPE, crop.SIZE)]), crop.SHARE), *rest,
-    ]  # fmt: skip
+        RandomApply(AugmentationList([scale, RandomCrop(crop.TYPE, crop.SIZE)]), crop.SHARE),
+        *rest,
+    ]
     return DatasetMapper(**{**parts, "recompute_boxes": False})
 
 

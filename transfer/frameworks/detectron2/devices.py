@@ -21,9 +21,15 @@ REGIONS = 10  # annotated objects of an image in the trial of memory
 
 
 def adapt(
-    cfg: CfgNode, processes: int, cuda: bool, norm: str = "", given: Collection[str] = (), limit: int = 0,
-    linear: bool = False, trial: Callable[[CfgNode, int], bool] | None = None,
-) -> tuple[CfgNode, list[str]]:  # fmt: skip
+    cfg: CfgNode,
+    processes: int,
+    cuda: bool,
+    norm: str = "",
+    given: Collection[str] = (),
+    limit: int = 0,
+    linear: bool = False,
+    trial: Callable[[CfgNode, int], bool] | None = None,
+) -> tuple[CfgNode, list[str]]:
     """Return ``cfg`` for ``processes`` devices and what was changed, as text; ``norm`` replaces SyncBN where it is given.
 
     The published images per iteration, ``SOLVER.IMS_PER_BATCH``, are kept, as MoCo's author advises (facebookresearch/moco,
@@ -74,11 +80,17 @@ def summary(cfg: CfgNode, processes: int) -> dict[str, Any]:
     solver, precise = cfg.SOLVER, cfg.TEST.PRECISE_BN
     group = norm_group(cfg, solver.IMS_PER_BATCH // solver.ACCUMULATE, processes)
     return {
-        "devices": processes, "batch": solver.IMS_PER_BATCH, "accumulate": solver.ACCUMULATE, "lr": solver.BASE_LR,
-        "warm_up": solver.WARMUP_ITERS, "steps": list(solver.STEPS), "iterations": solver.MAX_ITER,
-        "norm": norms[0] if (norms := list(_norms(cfg).values())) else "none", "norm_group": group,
+        "devices": processes,
+        "batch": solver.IMS_PER_BATCH,
+        "accumulate": solver.ACCUMULATE,
+        "lr": solver.BASE_LR,
+        "warm_up": solver.WARMUP_ITERS,
+        "steps": list(solver.STEPS),
+        "iterations": solver.MAX_ITER,
+        "norm": norms[0] if (norms := list(_norms(cfg).values())) else "none",
+        "norm_group": group,
         "precise_bn_images": precise.NUM_ITER * group if precise.ENABLED else 0,
-    }  # fmt: skip
+    }
 
 
 def norm_group(cfg: CfgNode, batch: int, processes: int) -> int:
@@ -93,10 +105,11 @@ def _norms(cfg: CfgNode) -> dict[str, str]:
     """Return the norms that the network has, by key: the backbone's first."""
     model, name = cfg.MODEL, cfg.MODEL.BACKBONE.NAME
     parts = {
-        "RESNETS": "resnet" in name, "FPN": "fpn" in name,
+        "RESNETS": "resnet" in name,
+        "FPN": "fpn" in name,
         "ROI_BOX_HEAD": model.ROI_BOX_HEAD.NUM_CONV > 0 and not model.ROI_HEADS.NAME.startswith("Res5"),
         "ROI_MASK_HEAD": model.MASK_ON,
-    }  # fmt: skip
+    }
     return {f"MODEL.{part}.NORM": model[part].NORM for part, there in parts.items() if there and model[part].NORM}
 
 

@@ -20,8 +20,9 @@ def use_own(cfg: CfgNode, data: str, skip_bad: bool = False) -> list[str]:
     """Change ``cfg`` in place to a user's folder: its sets, its classes and the form of its masks; return what to say."""
     found = own.prepare(data, "boxes", skip_bad=skip_bad, outlines=cfg.MODEL.MASK_ON)
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (
-        (f"{found.layout}:{found.folder}:train",), (f"{found.layout}:{found.folder}:val",),
-    )  # fmt: skip
+        (f"{found.layout}:{found.folder}:train",),
+        (f"{found.layout}:{found.folder}:val",),
+    )
     cfg.DATASETS.PROPOSAL_FILES_TRAIN = cfg.DATASETS.PROPOSAL_FILES_TEST = ()
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = len(found.classes)
     if found.runs:

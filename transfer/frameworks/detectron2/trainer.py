@@ -150,11 +150,14 @@ class Trainer(DefaultTrainer):
             raise InputError(f"SOLVER.OPTIMIZER is {cfg.SOLVER.OPTIMIZER!r}; there are 'SGD' and 'AdamW'")
         solver, blocks = cfg.SOLVER, sum(bool(BLOCK_OF_RES4.search(name)) for name, _ in model.named_modules())
         parameters = get_default_optimizer_params(
-            model, base_lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY,
-            weight_decay_norm=solver.WEIGHT_DECAY_NORM, weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+            model,
+            base_lr=solver.BASE_LR,
+            weight_decay=solver.WEIGHT_DECAY,
+            weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+            weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
             lr_factor_func=lambda name: solver.LAYER_DECAY ** layers_above(name, blocks),
             overrides={} if (bias := solver.WEIGHT_DECAY_BIAS) is None else {"gamma": {"weight_decay": bias}},
-        )  # fmt: skip
+        )
         return torch.optim.AdamW(parameters, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY)
 
     @property

@@ -20,9 +20,14 @@ class Mmseg(Framework):
     kind = "masks"
 
     def command(
-        self, benchmark: Benchmark, weights: Path, folder: Path, seed: int, options: Sequence[str] = (),
+        self,
+        benchmark: Benchmark,
+        weights: Path,
+        folder: Path,
+        seed: int,
+        options: Sequence[str] = (),
         departure: Departure = PUBLISHED,
-    ) -> list[str]:  # fmt: skip
+    ) -> list[str]:
         """Return the command of one fine-tuning."""
         launch = [sys.executable, str(ROOT / "tools" / "train_seg.py")]
         if departure.devices != 1:  # they are started by torchrun

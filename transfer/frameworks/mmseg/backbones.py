@@ -47,9 +47,14 @@ class ConvNeXt(BaseModule):
     """Four stages; ``out_norms`` adds a new layer norm (``norm0`` to ``norm3``) to each output, as dense tasks do."""
 
     def __init__(
-        self, blocks: Sequence[int] = (3, 3, 9, 3), width: int = 96, out_indices: Sequence[int] = (0, 1, 2, 3),
-        drop_path: float = 0.0, out_norms: bool = True, init_cfg: dict[str, Any] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        blocks: Sequence[int] = (3, 3, 9, 3),
+        width: int = 96,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        drop_path: float = 0.0,
+        out_norms: bool = True,
+        init_cfg: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.out_indices = tuple(out_indices)
         chances = [drop_path * index / max(1, sum(blocks) - 1) for index in range(sum(blocks))]
@@ -78,9 +83,14 @@ class Timm(TimmStages, BaseModule):
     """timm's network ``model``; stages up to ``frozen_stages`` are frozen, as in MMSegmentation's ResNet (0 is the stem)."""
 
     def __init__(
-        self, model: str, out_indices: Sequence[int] = (0, 1, 2, 3), frozen_stages: int = -1, norm_eval: bool = False,
-        norm_cfg: dict[str, Any] | None = None, init_cfg: dict[str, Any] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        model: str,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        norm_cfg: dict[str, Any] | None = None,
+        init_cfg: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__(init_cfg=init_cfg)
         norm = (norm_cfg or {"type": "BN"})["type"]
         self.open(model, frozen=frozen_stages + 1, norm=norm, norm_eval=norm_eval)

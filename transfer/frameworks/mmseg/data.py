@@ -176,9 +176,10 @@ class ClassIoU(IoUMetric):
         scores = self.total_area_to_metrics(*areas, ["mIoU"], self.nan_to_num, self.beta)
         per_class: dict[str, torch.Tensor] = {name: torch.as_tensor(value) * 100 for name, value in scores.items()}
         metrics = {
-            "mIoU": float(per_class["IoU"].nanmean()), "mAcc": float(per_class["Acc"].nanmean()),
+            "mIoU": float(per_class["IoU"].nanmean()),
+            "mAcc": float(per_class["Acc"].nanmean()),
             "aAcc": float(per_class["aAcc"]),
-        }  # fmt: skip
+        }
         classes = self.dataset_meta["classes"]
         return metrics | {f"IoU-{name}": float(iou) for name, iou in zip(classes, per_class["IoU"], strict=True)}
 

@@ -22,9 +22,14 @@ from transfer.frameworks._protocol import carried, spread
 
 
 def adapt(
-    cfg: Config, processes: int, cuda: bool, given: Collection[str] = (), limit: int = 0, linear: bool = False,
+    cfg: Config,
+    processes: int,
+    cuda: bool,
+    given: Collection[str] = (),
+    limit: int = 0,
+    linear: bool = False,
     trial: Callable[[Config, int], bool] | None = None,
-) -> tuple[dict[str, dict[str, Any]], list[str]]:  # fmt: skip
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Change ``cfg`` in place for ``processes`` devices; return the effective and the published recipe, and what to say.
 
     The published images per iteration, ``auto_scale_lr.base_batch_size`` (MMEngine's field), are kept, and with them lr and
@@ -75,11 +80,17 @@ def summary(cfg: Config, devices: int) -> dict[str, Any]:
     own = {"type": "frozen"} if frozen else cfg.model.backbone.get("norm_cfg") or {"type": next(iter(norms), "none")}
     batch, parts = cfg.train_dataloader.batch_size, cfg.optim_wrapper.get("accumulative_counts", 1)
     return {
-        "devices": devices, "batch": devices * batch, "accumulate": parts, "lr": cfg.optim_wrapper.optimizer.lr,
-        "warm_up": max(warm_ups, default=0), "steps": [step for s in schedulers for step in s.get("milestones", [])],
-        "iterations": cfg.train_cfg.get("max_iters"), "norm": own["type"],
-        "norm_group": (devices if "SyncBN" in norms else 1) * batch // parts if norms else 0, "precise_bn_images": 0,
-    }  # fmt: skip
+        "devices": devices,
+        "batch": devices * batch,
+        "accumulate": parts,
+        "lr": cfg.optim_wrapper.optimizer.lr,
+        "warm_up": max(warm_ups, default=0),
+        "steps": [step for s in schedulers for step in s.get("milestones", [])],
+        "iterations": cfg.train_cfg.get("max_iters"),
+        "norm": own["type"],
+        "norm_group": (devices if "SyncBN" in norms else 1) * batch // parts if norms else 0,
+        "precise_bn_images": 0,
+    }
 
 
 def _scale(cfg: Config, share: float, given: Collection[str]) -> None:

@@ -63,9 +63,14 @@ class LoadBackbone(Hook):
 # What a checkpoint may say besides tensors, and of which type.
 META = {"epoch": int, "iter": int, "seed": int, "dataset_meta": dict}
 INFO = {
-    "epoch": int, "iter": int, "images": int, "max_iters": int, "run": str, "backbone_sha256": str,
+    "epoch": int,
+    "iter": int,
+    "images": int,
+    "max_iters": int,
+    "run": str,
+    "backbone_sha256": str,
     "tensors_checked": int,
-}  # fmt: skip
+}
 
 
 class PlainCheckpoints(Hook):

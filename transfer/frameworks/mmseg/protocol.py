@@ -109,10 +109,13 @@ def _dataset(root: Path, classes: Sequence[str]) -> dict[str, Any]:
     """Return a data set in VOC layout whose label maps hold the indices of ``classes``."""
     palette = [[(index * 53) % 256, (index * 97) % 256, (index * 193) % 256] for index in range(len(classes))]
     return {
-        "type": "BaseSegDataset", "data_root": str(root),
+        "type": "BaseSegDataset",
+        "data_root": str(root),
         "data_prefix": {"img_path": "JPEGImages", "seg_map_path": "SegmentationClass"},
-        "metainfo": {"classes": tuple(classes), "palette": palette}, "img_suffix": ".jpg", "seg_map_suffix": ".png",
-    }  # fmt: skip
+        "metainfo": {"classes": tuple(classes), "palette": palette},
+        "img_suffix": ".jpg",
+        "seg_map_suffix": ".png",
+    }
 
 
 def _pipeline(name: str) -> list[dict[str, Any]]:

@@ -46,11 +46,23 @@ PLACE = ("work_dir", "launcher", "num_workers", "persistent_workers")
 
 
 def run(
-    config: Path, work_dir: Path | None = None, weights: Path | None = None, resume: bool = False, amp: bool = False,
-    launcher: str = "none", seed: int | None = None, cfg_options: Sequence[str] = (), tiny: str = "",
-    lr_factor: float = 1.0, hold_out: float = 0.0, data: str = "", skip_bad: bool = False,
-    checkpoint_minutes: float = 10.0, images_per_device: int = 0, scaling: str = "batch",
-) -> dict[str, float | None]:  # fmt: skip
+    config: Path,
+    work_dir: Path | None = None,
+    weights: Path | None = None,
+    resume: bool = False,
+    amp: bool = False,
+    launcher: str = "none",
+    seed: int | None = None,
+    cfg_options: Sequence[str] = (),
+    tiny: str = "",
+    lr_factor: float = 1.0,
+    hold_out: float = 0.0,
+    data: str = "",
+    skip_bad: bool = False,
+    checkpoint_minutes: float = 10.0,
+    images_per_device: int = 0,
+    scaling: str = "batch",
+) -> dict[str, float | None]:
     """Train ``config`` from the converted backbone ``weights``, write ``evaluation.json`` and return its metrics.
 
     Raises InputError, before anything is trained, for a missing file or a config that contradicts the weights.
@@ -86,8 +98,13 @@ def run(
         record = Record(work_dir, cfg.default_hooks.logger.get("interval", 10), sitting)
         averaging = [AverageNorms()] if processes > 1 and not cuda else []
         for hook in (
-            PlainCheckpoints(), loader, record, Resumable(sitting), Drawings(work_dir / "predictions"), *averaging,
-        ):  # fmt: skip
+            PlainCheckpoints(),
+            loader,
+            record,
+            Resumable(sitting),
+            Drawings(work_dir / "predictions"),
+            *averaging,
+        ):
             runner.register_hook(hook)
         with stop_signals(sitting.stop):
             _train(runner, record, config)

@@ -106,9 +106,10 @@ def _inject_recipe(cfg: Config, recipe: Recipe, source: Path, file: Path) -> Non
     where = f"{source}: model.data_preprocessor"
     usual = Recipe()  # which the suite's configs spell out; it yields to the weights'
     pixels: dict[str, tuple[Any, Any]] = {
-        "mean": (list(recipe.mean), list(usual.mean)), "std": (list(recipe.std), list(usual.std)),
+        "mean": (list(recipe.mean), list(usual.mean)),
+        "std": (list(recipe.std), list(usual.std)),
         "bgr_to_rgb": (recipe.channel_order == "RGB", True),
-    }  # fmt: skip
+    }
     for key, (value, own) in pixels.items():
         if key in model.data_preprocessor and same(model.data_preprocessor[key], own):
             model.data_preprocessor[key] = value

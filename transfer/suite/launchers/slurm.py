@@ -298,16 +298,24 @@ class Slurm(Launcher):
         options = {"requeue": True, **counted, **config.options}
         executor = submitit.SlurmExecutor(self.folder / FOLDER / name, max_num_timeout=config.timeouts)
         chosen = {
-            "partition": config.partition, "gres": config.gres, "gpus_per_task": devices if config.devices else None,
-            "account": config.account, "qos": config.qos, "constraint": config.constraint,
+            "partition": config.partition,
+            "gres": config.gres,
+            "gpus_per_task": devices if config.devices else None,
+            "account": config.account,
+            "qos": config.qos,
+            "constraint": config.constraint,
             "mem": None if limits.memory_gib is None else f"{max(round(limits.memory_gib * 1024), 1)}M",
-        }  # fmt: skip
+        }
         executor.update_parameters(
-            job_name=name, time=minutes, cpus_per_task=config.cpus * devices, array_parallelism=config.jobs,
-            stderr_to_stdout=True, setup=list(config.setup),
+            job_name=name,
+            time=minutes,
+            cpus_per_task=config.cpus * devices,
+            array_parallelism=config.jobs,
+            stderr_to_stdout=True,
+            setup=list(config.setup),
             additional_parameters={key: value for key, value in options.items() if value is not False},
             **{key: value for key, value in chosen.items() if value is not None},
-        )  # fmt: skip
+        )
         return executor
 
 

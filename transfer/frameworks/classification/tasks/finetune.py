@@ -38,8 +38,9 @@ class Finetune(Task):
         config, network = self.config, job.network
         head = new_head(network.feature_dim, len(job.data.classes), job.seed).to(job.device)
         groups: list[dict[str, Any]] = [
-            {"params": list(network.parameters())}, {"params": list(head.parameters()), "peak": config.head_lr},
-        ]  # fmt: skip
+            {"params": list(network.parameters())},
+            {"params": list(head.parameters()), "peak": config.head_lr},
+        ]
         parts = {"network": network, "head": head, "optimizer": config.build(groups)}
         if job.settings.amp == "float16":
             parts["scaler"] = torch.amp.GradScaler(job.device.type)
