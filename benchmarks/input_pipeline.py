@@ -92,10 +92,12 @@ def pil_pipeline() -> v1.Compose:
 def v2_colour() -> list[nn.Module]:
     """Return torchvision's v2 form of the changes after the crop, for one uint8 image."""
     return [
-        v2.RandomApply([v2.ColorJitter(*JITTER)], p=0.8), v2.RandomGrayscale(p=0.2),
-        v2.RandomApply([v2.GaussianBlur(13, VIEWS.blur_sigma)], p=0.5), v2.ToDtype(torch.float32, scale=True),
+        v2.RandomApply([v2.ColorJitter(*JITTER)], p=0.8),
+        v2.RandomGrayscale(p=0.2),
+        v2.RandomApply([v2.GaussianBlur(13, VIEWS.blur_sigma)], p=0.5),
+        v2.ToDtype(torch.float32, scale=True),
         v2.Normalize(VIEWS.mean, VIEWS.std),
-    ]  # fmt: skip
+    ]
 
 
 def kornia_colour() -> nn.Module:

@@ -101,10 +101,12 @@ def result(name: str, benchmark: str, trial: int, generator: random.Random) -> d
     known = ["bbox/AP", "bbox/AP50", "bbox/AP75", "bbox/APs", "bbox/APm", "bbox/APl"]
     level = 40 + int(name.split()[1]) / 20
     return {
-        "schema_version": 1, "benchmark": benchmark,
+        "schema_version": 1,
+        "benchmark": benchmark,
         "protocol": {"name": benchmark, "hash": "a" * 64, "title": benchmark, "headline": known[0], "metrics": known},
         "framework": "generated",
-        "checkpoint": {"name": name, "sha256": name.encode().hex().ljust(64, "0"), "method": "moco"}, "trial": trial,
+        "checkpoint": {"name": name, "sha256": name.encode().hex().ljust(64, "0"), "method": "moco"},
+        "trial": trial,
         "seed": 1000 * (trial + 1),
         "metrics": {metric: level + generator.gauss(0, 0.2) for metric in (*known, *classes)},
         "cost": {"seconds": 3600.0, "peak_memory_mib": 9000.0, "device": "generated"},
@@ -112,7 +114,7 @@ def result(name: str, benchmark: str, trial: int, generator: random.Random) -> d
         "environment": {"python": "3.11.7", "packages": {"torch": "2.14.1"}},
         "command": f"python tools/run_benchmark.py {name}.pth --benchmark {benchmark} --trial {trial} --out somewhere",
         "finished": "2026-11-23T10:01:00+00:00",
-    }  # fmt: skip
+    }
 
 
 def picture(generator: random.Random) -> Image.Image:

@@ -9,10 +9,16 @@ import checkout
 from core.errors import cli, nearest
 
 PLUGINS = {
-    "methods": "pretrain.methods", "branches": "pretrain.branches", "masks": "pretrain.masks",
-    "fills": "pretrain.fills", "backbones": "core.backbones", "data": "core.data", "frameworks": "transfer.frameworks",
-    "launchers": "transfer.suite.launchers", "tasks": "transfer.frameworks.classification.tasks",
-}  # fmt: skip
+    "methods": "pretrain.methods",
+    "branches": "pretrain.branches",
+    "masks": "pretrain.masks",
+    "fills": "pretrain.fills",
+    "backbones": "core.backbones",
+    "data": "core.data",
+    "frameworks": "transfer.frameworks",
+    "launchers": "transfer.suite.launchers",
+    "tasks": "transfer.frameworks.classification.tasks",
+}
 
 
 def benchmarks() -> dict[str, str]:
@@ -71,9 +77,13 @@ def sorts() -> dict[str, Callable[[], dict[str, str]]]:
     """Return what can be listed."""
     members = {name: (lambda package=package: plugins(package)) for name, package in PLUGINS.items()}
     return {
-        "benchmarks": benchmarks, "configs": configs, "dialects": dialects, "targets": targets, "datasets": datasets,
+        "benchmarks": benchmarks,
+        "configs": configs,
+        "dialects": dialects,
+        "targets": targets,
+        "datasets": datasets,
         **members,
-    }  # fmt: skip
+    }
 
 
 def parser() -> argparse.ArgumentParser:

@@ -52,9 +52,11 @@ def parser() -> argparse.ArgumentParser:
         "--skip-bad", action="store_true", help="leave out what of your data cannot be used, and say so"
     )
     parser.add_argument(
-        "--lr-sweep", default="", metavar="F,F,...",
+        "--lr-sweep",
+        default="",
+        metavar="F,F,...",
         help="choose among these factors of the lr on held-out training images",
-    )  # fmt: skip
+    )
     parser.add_argument("--source", default="auto", help="the checkpoint's dialect; found from its tensors by default")
     parser.add_argument("--label", default="", help="what reports call the benchmark; its name by default")
     parser.add_argument(
@@ -90,13 +92,26 @@ def job(given: argparse.Namespace) -> "Job":
     if given.checkpoint is None or given.benchmark is None:
         raise InputError("give a CHECKPOINT and --benchmark NAME (or --job FILE of a suite)")
     same = (
-        "checkpoint", "benchmark", "trial", "label", "name", "method", "notes", "source", "tiny", "data", "skip_bad",
-    )  # fmt: skip
+        "checkpoint",
+        "benchmark",
+        "trial",
+        "label",
+        "name",
+        "method",
+        "notes",
+        "source",
+        "tiny",
+        "data",
+        "skip_bad",
+    )
     made = Job(
-        **{key: getattr(given, key) for key in (*same, "images_per_device", "scaling")}, out=given.out or Path(),
-        branches=tuple(filter(None, given.branches.split(","))), options=(*given.overrides, *given.options),
-        devices=given.num_gpus, lr_sweep=lr_sweep.parse(given.lr_sweep) if given.lr_sweep else (),
-    )  # fmt: skip
+        **{key: getattr(given, key) for key in (*same, "images_per_device", "scaling")},
+        out=given.out or Path(),
+        branches=tuple(filter(None, given.branches.split(","))),
+        options=(*given.overrides, *given.options),
+        devices=given.num_gpus,
+        lr_sweep=lr_sweep.parse(given.lr_sweep) if given.lr_sweep else (),
+    )
     return made if given.out else made.model_copy(update={"out": default_folder(made)})
 
 

@@ -13,9 +13,11 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", type=Path, help="a config below configs/transfer/classification")
     parser.add_argument(
-        "--weights", type=Path, required=True,
+        "--weights",
+        type=Path,
+        required=True,
         help="backbone, from tools/convert.py --target classification: a path or an address",
-    )  # fmt: skip
+    )
     parser.add_argument("--work-dir", "--out", type=Path, required=True, help="where everything is written")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the work folder")

@@ -20,17 +20,23 @@ def parser() -> argparse.ArgumentParser:
     add("--figures", type=Path, metavar="DIR", help="also figures for a paper as PDF, SVG and PNG")
     add("--page", type=Path, metavar="PAGE.md", help="also the numbers of a page's own tables (docs/report.md)")
     add(
-        "--pack", type=Path, metavar="FILE",
+        "--pack",
+        type=Path,
+        metavar="FILE",
         help="only pack what reports need, pictures aside, into FILE.jsonl or .jsonl.gz",
-    )  # fmt: skip
+    )
     add(
-        "--power", type=float, metavar="GAP",
+        "--power",
+        type=float,
+        metavar="GAP",
         help="only say how many trials and device-hours a gap of so many points needs",
-    )  # fmt: skip
+    )
     add(
-        "--spread", type=float, metavar="STD",
+        "--spread",
+        type=float,
+        metavar="STD",
         help="of --power: the trials' standard deviation; the one seen by default",
-    )  # fmt: skip
+    )
     add("--log", metavar="SERVICE", help="also send every trial to mlflow or wandb")
     add("--project", default="", metavar="NAME", help="of --log; the report's title by default")
     return parser

@@ -64,9 +64,11 @@ def environment() -> dict[str, str]:
             except OSError:  # another process was first
                 assert made.is_dir()
     return {
-        "LD_PRELOAD": str(made / "libnullcuda.so"), "LD_LIBRARY_PATH": str(made), "TORCH_CUDNN_V8_API_DISABLED": "1",
+        "LD_PRELOAD": str(made / "libnullcuda.so"),
+        "LD_LIBRARY_PATH": str(made),
+        "TORCH_CUDNN_V8_API_DISABLED": "1",
         "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
+    }
 
 
 # ---- inside a process that runs on it ----

@@ -25,11 +25,13 @@ METHODS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 GRID = {"cells": 4, "ratio": 0.5}
 BRANCHES: dict[str, dict[str, Any]] = {
-    "mixmask": {"mask": {"name": "balanced", **GRID, "saliency": {"stage": 2}}}, "unmix": {},
+    "mixmask": {"mask": {"name": "balanced", **GRID, "saliency": {"stage": 2}}},
+    "unmix": {},
     "mscn": {"cell": 8, "ratio": [0.0625, 0.25]},
-    "saliency": {"cells": 4, "ratio": [0.0625, 0.25], "saliency": {"stage": 2}}, "mixsiam": {},
+    "saliency": {"cells": 4, "ratio": [0.0625, 0.25], "saliency": {"stage": 2}},
+    "mixsiam": {},
     "masked": {"mask": {"name": "block", **GRID}, "fill": {"name": "highpass"}, "sides": "both"},
-}  # fmt: skip
+}
 SHAPES = {"name": "shapes", "count": 24, "size": 32, "centred": True}
 STEPS, STOP, LOGGED = 6, 4, 2
 

@@ -25,9 +25,11 @@ LABELS = torch.tensor([2, 0, -1, 2])  # the third is not known
 
 METHODS: dict[str, dict[str, Any]] = {
     "moco": {"queue": 16, "dim": 4, "hidden": 6, "symmetric": False},
-    "simclr": {"dim": 4, "hidden": 6, "temperature": 0.3}, "byol": {"dim": 4, "hidden": 6},
-    "simsiam": {"dim": 6, "hidden": 5, "bottleneck": 3}, "supervised": {"classes": 4},
-}  # fmt: skip
+    "simclr": {"dim": 4, "hidden": 6, "temperature": 0.3},
+    "byol": {"dim": 4, "hidden": 6},
+    "simsiam": {"dim": 6, "hidden": 5, "bottleneck": 3},
+    "supervised": {"classes": 4},
+}
 BRANCHES: dict[str, dict[str, Any]] = {
     "mixmask": {"mask": {"name": "block", "cells": 4, "ratio": [0.2, 0.8]}, "partner": "shuffle"},
     "unmix": {"mixup_probability": 0.5},

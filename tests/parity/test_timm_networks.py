@@ -196,8 +196,10 @@ def test_timm_and_classification_take_them_and_a_name_reads_what_no_table_knows(
         convert(file, tmp_path / target[1], target=target[0])
     proof = convert(file, tmp_path / target[1], target=target[0], arch="vgg11_bn")
     assert (proof.arch, proof.recipe["model"], proof.recipe["channels"]) == (
-        "vgg11_bn", "vgg11_bn", [256, 512, 512, 512],
-    )  # fmt: skip
+        "vgg11_bn",
+        "vgg11_bn",
+        [256, 512, 512, 512],
+    )
     back = convert(tmp_path / target[1], tmp_path / "back.safetensors", target="safetensors")
     assert (back.tensors_sha256, back.arch) == (proof.tensors_sha256, "vgg11_bn")
     held = read_weights_file(tmp_path / "back.safetensors")["state_dict"]

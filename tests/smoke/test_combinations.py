@@ -24,11 +24,13 @@ METHODS: dict[str, dict[str, Any]] = {
     "simsiam": {"dim": 16, "hidden": 16, "bottleneck": 8}, "supervised": {"classes": 8},
 }  # fmt: skip
 BRANCHES: dict[str, dict[str, Any]] = {
-    "mixmask": {"mask": {"name": "balanced", "cells": 4, "ratio": 0.5, "saliency": {"stage": 2}}}, "unmix": {},
+    "mixmask": {"mask": {"name": "balanced", "cells": 4, "ratio": 0.5, "saliency": {"stage": 2}}},
+    "unmix": {},
     "mscn": {"cell": 8, "ratio": [0.0625, 0.25]},
-    "saliency": {"cells": 4, "ratio": [0.0625, 0.25], "saliency": {"stage": 2}}, "mixsiam": {},
+    "saliency": {"cells": 4, "ratio": [0.0625, 0.25], "saliency": {"stage": 2}},
+    "mixsiam": {},
     "masked": {"mask": {"name": "channelwise", "cells": 4, "ratio": 0.25}, "fill": {"name": "blur"}, "sides": "both"},
-}  # fmt: skip
+}
 PAIRS = [pair for pair in itertools.product(METHODS, BRANCHES) if pair != ("supervised", "mixsiam")]  # it is refused
 STEPS = 3
 

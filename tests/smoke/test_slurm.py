@@ -44,11 +44,13 @@ def home(tmp_path, monkeypatch, cluster):
 
 def _write(options=(), checkpoints=("good", "other"), trials=2, **launcher):
     values = {
-        "name": "test", "checkpoints": {name: {"path": f"{name}.pth"} for name in checkpoints},
-        "benchmarks": {"fake_task": {"file": "rows.yaml", "options": list(options)}}, "trials": trials,
+        "name": "test",
+        "checkpoints": {name: {"path": f"{name}.pth"} for name in checkpoints},
+        "benchmarks": {"fake_task": {"file": "rows.yaml", "options": list(options)}},
+        "trials": trials,
         "memory_gib": 0.4,
         "launcher": {"name": "slurm", "minutes": 5, "poll_seconds": 0.3, "partition": "small"} | launcher,
-    }  # fmt: skip
+    }
     Path("suite.yaml").write_text(json.dumps(values))
 
 

@@ -39,8 +39,10 @@ def test_a_model_that_loaded_all_of_it_is_told_from_one_that_did_not(tmp_path: P
     assert [line.split()[-1] for line in lines[1:]] == ["0.0e+00"] * 4
     lines, whole = inside(loaded(ResNet(ResNet.Config(depth=18, width=8)), layer4__1__bn2__bias=torch.ones(64)), file)
     assert (whole, lines[0].split()[0], lines[1]) == (
-        False, "99", "not loaded, or changed afterwards: layer4.1.bn2.bias",
-    )  # fmt: skip
+        False,
+        "99",
+        "not loaded, or changed afterwards: layer4.1.bn2.bias",
+    )
     lines, whole = inside(Detector(torchvision.models.resnet18()), file)
     assert (whole, lines) == (False, [f"the model is a resnet18, {file} holds a resnet18-width8"])
 

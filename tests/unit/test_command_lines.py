@@ -44,8 +44,10 @@ def test_detectron2s_values_are_said_its_way_or_ours_in_any_order(words):
     given = train_net["parser"]().parse_intermixed_args(words)
     said = train_net["pairs"](given)
     assert dict(zip(said[::2], said[1::2], strict=True)) == {
-        "MODEL.WEIGHTS": "w", "OUTPUT_DIR": "o", "SOLVER.MAX_ITER": "9",
-    }  # fmt: skip
+        "MODEL.WEIGHTS": "w",
+        "OUTPUT_DIR": "o",
+        "SOLVER.MAX_ITER": "9",
+    }
     assert (given.resume, given.config_file) == (True, "c")
 
 

@@ -190,8 +190,10 @@ def test_a_base_that_is_no_path_is_refused(tmp_path: Path, base: str) -> None:
 
 def test_a_folder_name_that_a_config_cannot_keep_is_refused_before_it_is_written() -> None:
     values = {
-        "backbone": {"name": "resnet"}, "data": {"name": "imagefolder", "root": "a${b}"}, "method": {"name": "moco"},
-    }  # fmt: skip
+        "backbone": {"name": "resnet"},
+        "data": {"name": "imagefolder", "root": "a${b}"},
+        "method": {"name": "moco"},
+    }
     parsed = config.parse(PretrainSettings, values)
     with pytest.raises(InputError, match="cannot be kept in a config"):
         config.dump(parsed)

@@ -443,8 +443,10 @@ def test_a_folder_for_the_hub_is_built_and_loaded_by_timm_and_read_back_here(tmp
     card = huggingface_hub.ModelCard.load(folder / "README.md")
     [evaluation] = card.data.eval_results
     assert (evaluation.task_type, evaluation.metric_type, evaluation.metric_value) == (
-        "object-detection", "bbox/AP", 11.0,
-    )  # fmt: skip
+        "object-detection",
+        "bbox/AP",
+        11.0,
+    )
     assert (card.data.license, card.data.library_name, card.data.model_name) == ("mit", "timm", f"{name}.mine")
     assert f"{proof.tensors_mapped} of {proof.tensors_expected} tensors" in card.text
     assert "| bbox/AP | 11.00 ± 1.41 | 2 |" in card.text

@@ -281,10 +281,12 @@ DATA = {
 
 def test_there_are_configs_for_each_protocol_of_the_design() -> None:
     assert {path.stem for path in DETECTION} >= {
-        "faster-rcnn_r50-c4_8xb2-9k_voc07", "faster-rcnn_r50-c4_8xb2-24k_voc0712",
+        "faster-rcnn_r50-c4_8xb2-9k_voc07",
+        "faster-rcnn_r50-c4_8xb2-24k_voc0712",
         *(f"mask-rcnn_r50-{neck}_8xb2-{k}_coco" for neck in ("c4", "fpn", "fpn-4conv1fc") for k in ("90k", "180k")),
-        "mask-rcnn_r18-fpn_8xb2-90k_coco", "mask-rcnn_r34-fpn_8xb2-90k_coco",
-    }  # fmt: skip
+        "mask-rcnn_r18-fpn_8xb2-90k_coco",
+        "mask-rcnn_r34-fpn_8xb2-90k_coco",
+    }
 
 
 @shipped("detection", DETECTION)

@@ -248,8 +248,10 @@ def _line(place, state):
 def test_the_queue_is_read_by_job_name_and_array_index():
     text = "masktransfer-1|0|RUNNING\nmasktransfer-1|12|PENDING\nodd|name|N/A|COMPLETED\n"
     assert slurm.read_queue(text) == {
-        ("masktransfer-1", 0): "RUNNING", ("masktransfer-1", 12): "PENDING", ("odd|name", 0): "COMPLETED",
-    }  # fmt: skip
+        ("masktransfer-1", 0): "RUNNING",
+        ("masktransfer-1", 12): "PENDING",
+        ("odd|name", 0): "COMPLETED",
+    }
 
 
 def test_settings_reach_sbatch_and_large_suites_are_cut_into_arrays(run_slurm, monkeypatch):

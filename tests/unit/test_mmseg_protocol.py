@@ -96,8 +96,10 @@ def test_the_fcn_16s_head_is_two_convolutions_of_dilation_6_and_a_1x1_at_stride_
         assert head(stages).shape == (1, 21, 5, 5)
     schedule = cfg.param_scheduler[0]
     assert (schedule.milestones, schedule.gamma, cfg.optim_wrapper.optimizer.weight_decay) == (
-        [21000, 27000], 0.1, 1e-4,
-    )  # fmt: skip
+        [21000, 27000],
+        0.1,
+        1e-4,
+    )
 
 
 def test_the_classes_of_shapes_are_the_renderers() -> None:

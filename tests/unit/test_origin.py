@@ -389,9 +389,11 @@ REFUSALS: dict[str, tuple[Any, str, Any, dict[str, str]]] = {
     "no backbone": (saved(lambda: {"fc.weight": torch.ones(2, 2)}), r"only a projector or classifier", SLIM, {}),
 }  # fmt: skip
 ASKED = {
-    "another layout": {"dialect": "moco"}, "another network": {"arch": "resnet50"},
-    "a slim one": {"target": "torchvision"}, "Caffe's": {"target": "torchvision"},
-}  # fmt: skip
+    "another layout": {"dialect": "moco"},
+    "another network": {"arch": "resnet50"},
+    "a slim one": {"target": "torchvision"},
+    "Caffe's": {"target": "torchvision"},
+}
 
 
 @pytest.mark.parametrize("case", REFUSALS)

@@ -456,10 +456,12 @@ def one_file(place: str, images: str) -> Callable[[Path, Path], None]:
 
 
 LAYOUTS = {
-    "roboflow": (roboflow, 4, 2), "cvat": (one_file("annotations/instances_default.json", "images/default"), 3, 1),
-    "label studio": (one_file("result.json", "images"), 3, 1), "fiftyone": (one_file("labels.json", "data"), 3, 1),
+    "roboflow": (roboflow, 4, 2),
+    "cvat": (one_file("annotations/instances_default.json", "images/default"), 3, 1),
+    "label studio": (one_file("result.json", "images"), 3, 1),
+    "fiftyone": (one_file("labels.json", "data"), 3, 1),
     "train.json": (one_file("annotations/train.json", "train"), 3, 1),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

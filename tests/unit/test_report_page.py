@@ -101,12 +101,16 @@ def test_a_report_with_both_tests_marks_the_unpaired_ones_in_every_form(tmp_path
 
 def test_ranks_are_those_of_the_means_and_the_diagram_puts_the_best_first(made):
     assert {row.label: rank for row, rank in zip(made.ranks.rows, made.ranks.found.ranks, strict=True)} == {
-        "Random initialisation": 3.0, BASELINE: 2.0, MIXMASK: 1.0,
-    }  # fmt: skip
+        "Random initialisation": 3.0,
+        BASELINE: 2.0,
+        MIXMASK: 1.0,
+    }
     drawn = charts.diagram(made)
     assert [(place.row.label, place.at) for place in drawn.places] == [
-        (MIXMASK, 0.0), (BASELINE, 50.0), ("Random initialisation", 100.0),
-    ]  # fmt: skip
+        (MIXMASK, 0.0),
+        (BASELINE, 50.0),
+        ("Random initialisation", 100.0),
+    ]
     assert drawn.bars == [(1, 2), (2, 3)]  # 2.343 * sqrt(3 * 4 / (6 * 3)) is 1.91: only the ends differ
     assert drawn.ruler == pytest.approx(100 * 2.343 * (12 / 18) ** 0.5 / 2, abs=0.05)
 

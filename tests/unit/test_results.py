@@ -213,6 +213,8 @@ def test_the_results_behind_the_pages_are_read_as_when_they_were_written():
             means = [r.metrics[r.protocol.headline] for r in collection.results.values()]
             found[path.name.partition(".")[0]] = (len(means), round(sum(means) / len(means), 4))
     assert found == {
-        "cifar10-comparison": (132, 37.0765), "demo": (36, 9.3761), "example-report": (60, 32.2039),
+        "cifar10-comparison": (132, 37.0765),
+        "demo": (36, 9.3761),
+        "example-report": (60, 32.2039),
         "transfer-real-run": (30, 9.894),
-    }  # fmt: skip
+    }

@@ -112,8 +112,10 @@ def test_mlflow_gets_one_closed_run_a_trial_with_admissible_names(tmp_path, inst
     assert export.log(_report(tmp_path), "mlflow", "mine") == 2
     experiment, start, (_, told), numbers, end = mlflow.calls[:5]
     assert (experiment, start, end) == (
-        ("experiment", "mine"), ("start", None, "A · Shapes detection · trial 0"), "end",
-    )  # fmt: skip
+        ("experiment", "mine"),
+        ("start", None, "A · Shapes detection · trial 0"),
+        "end",
+    )
     assert (told["trial"], told["seed"], told["benchmark"]) == ("0", "1000", "shapes_detection")
     assert numbers[1] == {"bbox/AP": 1.5, "bbox/AP-a_b_": 2.0, "cost/seconds": 61.5, "cost/peak_memory_mib": 900.0}
 

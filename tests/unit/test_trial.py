@@ -298,8 +298,10 @@ def test_the_best_rate_is_chosen_and_all_are_reported() -> None:
     found = lr_sweep.sweep(tuple(scores), lambda f: evaluation(scores[f], f), "bbox/AP", 0.1)
     assert (found["chosen"], found["metric"], found["hold_out"]) == (1.0, "bbox/AP", 0.1)
     assert [(run["factor"], run["score"], run["seconds"]) for run in found["runs"]] == [
-        (0.3, 10.0, 5.0), (1.0, 12.0, 5.0), (3.0, 11.0, 5.0),
-    ]  # fmt: skip
+        (0.3, 10.0, 5.0),
+        (1.0, 12.0, 5.0),
+        (3.0, 11.0, 5.0),
+    ]
     assert found["runs"][2]["lr"] == pytest.approx(0.06)
     assert found["runs"][0]["metrics"] == {"bbox/AP": 10.0}
 
