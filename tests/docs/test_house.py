@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Drawn for 360 files and 38,500 lines; what was built into it since has its own (docs/architecture.md).
 LIMITS = {
     "rooms directly in transfer/": 7, "floors of rooms in transfer/ (longest chain of imports)": 3,
-    "Python files in transfer/": 100, "Python files in the tree": 388, "lines of Python in the tree": 56_600,
+    "Python files in transfer/": 100, "Python files in the tree": 388, "lines of Python in the tree": 57_500,
     "files in docs/": 60, "megabytes in docs/": 4.0,
 }  # fmt: skip
 
