@@ -17,7 +17,7 @@ KIND = re.compile(r"[<>=|]?[biufc?]\d{0,2}")  # whole numbers, floating point, c
 # Objects that training codes put beside the tensors: settings, paths, logs. None of them is made when a file is read: an
 # empty stand-in (or a plain dict, where a mapping is filled) takes its place, and no code of the named module runs.
 SETTINGS = re.compile(
-    r"argparse\.Namespace|types\.SimpleNamespace|pathlib\.\w*Path|typing\.\w+|datetime\.\w+|uuid\.UUID|enum\.\w+"
+    r"argparse\.Namespace|types\.SimpleNamespace|pathlib\.(_local\.)?\w*Path|typing\.\w+|datetime\.\w+|uuid\.UUID|enum\.\w+"
     r"|numpy\.dtypes\.\w+|builtins\.(getattr|list|tuple|frozenset|int|float|str|bool|bytes|complex|slice|range|object)"
     r"|(omegaconf|pytorch_lightning|lightning|lightning_fabric|yacs|fvcore|addict|easydict|mmcv|mmengine|mmselfsup|vissl"
     r"|classy_vision|detectron2\.config|hydra|torchmetrics)\.[\w.]+"

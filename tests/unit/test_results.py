@@ -216,5 +216,6 @@ def test_the_results_behind_the_pages_are_read_as_when_they_were_written():
         "cifar10-comparison": (132, 37.0765),
         "demo": (36, 9.3761),
         "example-report": (60, 32.2039),
+        "positive-control": (50, 23.8599),
         "transfer-real-run": (30, 9.894),
     }
