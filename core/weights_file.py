@@ -1,6 +1,7 @@
 """Read weights files without running anything in them; a file's form is told by its first bytes, not by its name."""
 
 import contextlib
+import gc
 import hashlib
 import pickle
 import re
@@ -45,7 +46,13 @@ def read_weights_file(path: Path | str, *, own: bool = False) -> dict[str, Any]:
     """
     path = whole(path)
     reader = _reader(path)
-    value = (UNCHECKED.get(reader, reader) if own else reader)(path)
+    collecting = gc.isenabled()
+    gc.disable()  # reading makes many objects and no cycles; a collection would go through all that was ever imported
+    try:
+        value = (UNCHECKED.get(reader, reader) if own else reader)(path)
+    finally:
+        if collecting:
+            gc.enable()
     if not isinstance(value, dict):
         raise FileError(f"{path} holds a {type(value).__name__}, not a mapping of names to tensors; save a state_dict")
     seal = value.pop(SEAL, None)
