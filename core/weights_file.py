@@ -222,7 +222,9 @@ def _read_torch(path: Path) -> Any:
         except pickle.UnpicklingError as error:
             found = re.search(r"GLOBAL (\S+)|(DTensor)", str(error))
             if found is None:
-                raise FileError(damaged) from error
+                named = ", ".join(name for _, name in admitted[len(unpickling.ARRAYS) :])
+                into = named and re.search("Can only|unrecognized", str(error))  # what is done to a stand-in
+                raise FileError(f"{path} {_refused(named)}" if into else damaged) from error
             if found[2]:
                 raise FileError(f"{path} {_refused(found[2])}") from error
             name = found[1] if "." in found[1] else f"builtins.{found[1]}"

@@ -345,6 +345,17 @@ def test_what_another_library_admits_to_torchs_list_is_not_admitted_here(tmp_pat
     assert torch.serialization.get_safe_globals() == before
 
 
+@pytest.mark.parametrize("called", [b"", b")R"])
+def test_a_file_that_reaches_into_a_stand_in_is_refused_for_what_it_names(tmp_path, called):
+    data = b"\x80\x02cbuiltins\ngetattr\n" + called + b"X\x04\x00\x00\x00typeK\x01s."  # getattr["type"] = 1
+    torch.save({}, tmp_path / "sound.pth")
+    with zipfile.ZipFile(tmp_path / "sound.pth") as sound, zipfile.ZipFile(tmp_path / "x.pth", "w") as archive:
+        for name in sound.namelist():
+            archive.writestr(name, data if name.endswith("data.pkl") else sound.read(name))
+    with pytest.raises(FileError, match=r"x\.pth holds a pickled object \(builtins\.getattr\), which could run code"):
+        read_weights_file(tmp_path / "x.pth")
+
+
 def test_arrays_of_objects_become_stand_ins(tmp_path):
     (tmp_path / "x.pkl").write_bytes(pickle.dumps({"a": np.array([{}, None], dtype=object), "b": np.ones(1)}))
     found = read_weights_file(tmp_path / "x.pkl")

@@ -416,7 +416,7 @@ def test_all_problems_of_a_suite_are_named_at_once(home):
             launcher={"name": "slurm", "minuts": 3},
             retries=-1,
             checkpoints={
-                "a": {"path": "missing.pth"},
+                "a": {"path": "hf://nobody"},
                 "b": {"path": "good.pth", "random": {"backbone": {"name": "vgg"}}},
                 "c/d": {"path": "good.pth"},
                 "e": {"pretrain": {"config": "none.yaml"}},
@@ -429,7 +429,8 @@ def test_all_problems_of_a_suite_are_named_at_once(home):
         )
     message = str(caught.value)
     for problem in (
-        *("missing.pth", "vgg", "'c/d'", "none.yaml", "coco_c5", "did you mean coco_c4", "trials", "extra"),
+        *("vgg", "'c/d'", "none.yaml", "coco_c5", "did you mean coco_c4", "trials", "extra"),
+        "checkpoints.a.path: hf://nobody: write hf://owner/name",
         "baseline: 'nobody' is none of the checkpoints a, b, c/d, e, f, g",
         "checkpoints: two checkpoints are named 'b'",
         "checkpoints.g.pretrain: the suite sets run.folder",
@@ -608,6 +609,7 @@ def test_the_plan_names_all_that_would_stop_it_and_running_refuses_it_before_any
         "small": {"random": {"backbone": {"name": "resnet", "depth": 18, "stem": "cifar"}}},
         "two": {"path": "two.pth"},
         "lfs": {"path": "lfs.pth"},
+        "gone": {"path": "gone.pth"},
     }
     settings = _suite(home, checkpoints=entries, benchmarks=["shapes_detection", "cifar10_knn"], trials=1)
     monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=2**28))
@@ -615,10 +617,11 @@ def test_the_plan_names_all_that_would_stop_it_and_running_refuses_it_before_any
     for start in (runner.run, runner.print_plan):
         with pytest.raises(InputError) as caught:
             start(settings, Path("out"), Console(file=io.StringIO()))
-        small, ambiguous, pointer, data, disk = str(caught.value).splitlines()[-5:]
+        small, ambiguous, pointer, gone, data, disk = str(caught.value).splitlines()[-6:]
         assert small.startswith("checkpoints.small: its backbone has the 3x3 CIFAR stem, detectron2 has a 7x7 one")
         assert ambiguous.startswith("checkpoints.two: two.pth holds 2 backbones; choose with --source")
         assert pointer.startswith("checkpoints.lfs: lfs.pth is a Git LFS pointer")
+        assert gone == "checkpoints.gone: no file at gone.pth; check the path"
         assert data == f"benchmarks.cifar10_knn: no data set {home / 'none' / 'cifar10'}; {MAKES}"
         assert disk == f"{home} has 0.2 GiB free, and an item may write 1 GiB; free some, or choose another --out"
         assert not Path("out").exists()

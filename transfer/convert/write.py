@@ -18,7 +18,7 @@ from transfer.convert.recipe import Recipe
 from transfer.convert.targets import Target
 
 TOLERANCE = 1e-5  # of the stage's largest value, or of 1; fp32 networks with the same weights differ by rounding only
-IMAGE = (2, 3, 64, 64)  # of the images that both networks are shown
+IMAGE = (1, 3, 64, 64)  # of what both networks are shown
 
 Features = dict[str, tuple[float, float]]  # stage -> the largest difference, the largest value
 
@@ -61,7 +61,9 @@ def write(file: Path, target: Target, tensors: dict[str, Tensor], recipe: Recipe
         content[SEAL] = tensors_sha256(held)
     with replacing(file) as opened:
         if file.suffix == ".pkl":
-            pickle.dump(content, opened, protocol=4)
+            pickler = pickle.Pickler(opened, protocol=4)
+            pickler.fast = True  # nothing occurs twice: arrays' bytes need not be kept until the end
+            pickler.dump(content)
         else:
             torch.save(content, opened)
 
@@ -95,10 +97,10 @@ def _compare_features(
     compare(theirs.state_dict(), read_back, str(output))
     reference.eval()
     theirs.eval()  # MMSegmentation's returns None there, so it cannot be chained
-    images = torch.randn(IMAGE, generator=torch.Generator().manual_seed(0))
+    image = torch.randn(IMAGE, generator=torch.Generator().manual_seed(0))
     features = {
         f"layer{index}": (float((a - b).abs().max()), float(a.abs().max()))
-        for index, (a, b) in enumerate(zip(reference.stages(images), target.stages(theirs, images), strict=True), 1)
+        for index, (a, b) in enumerate(zip(reference.stages(image), target.stages(theirs, image), strict=True), 1)
     }
     for stage, (difference, largest) in features.items():
         if not difference < TOLERANCE * max(1.0, largest):

@@ -16,8 +16,11 @@ SPACE = 2**30  # bytes that an item may write: weights, a checkpoint of a detect
 
 
 def problems(settings: Suite, wanted: Sequence[Item], statuses: Statuses, folder: Path) -> Iterator[str]:
-    """Yield a sentence for everything that would stop an item that is still to be done: checkpoints that are ambiguous or do
-    not fit a benchmark's network, data that are not on this machine, where it is the one that trains, and too little space."""
+    """Yield a sentence for everything that would stop an item that is still to be done.
+
+    Checkpoints that are missing, ambiguous or do not fit a benchmark's network, data that are not on this machine, where it is
+    the one that trains, and too little space.
+    """
     waiting = [item for item in wanted if statuses[item.name].state != "done"]
     measured = {item.benchmark for item in waiting if item.kind == "benchmark"}
     names = {frameworks.of(settings.benchmarks[label].benchmark).target for label in measured}
@@ -54,6 +57,9 @@ def _misfits(entry: Entry, names: Sequence[str]) -> Iterator[str]:
     from transfer.convert.read import read
     from transfer.convert.recipe import Recipe
 
+    if entry.path is not None and not entry.path.is_file():
+        yield f"no file at {entry.path}; check the path"
+        return
     known = [targets.TARGETS[name] for name in names if name in targets.TARGETS]
     if not known:
         return

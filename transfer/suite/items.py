@@ -217,7 +217,8 @@ def _version(file: Path) -> tuple[int, ...]:
 
 
 def _digest(file: Path) -> str:
-    return _digest_of(file, _version(file))
+    """Return a file's hash; what is not there has none, and is refused before anything runs."""
+    return _digest_of(file, _version(file)) if file.is_file() else "none"
 
 
 @functools.lru_cache(maxsize=4096)

@@ -26,16 +26,12 @@ def _label(text: str) -> str:
     return text
 
 
-def _existing(path: Path) -> Path:
-    path = remote.local(path)
+def _shipped(path: Path) -> Path:
+    """Find a config from where we are, else from the project's folder."""
+    path = path if path.is_file() or path.is_absolute() else ROOT / path
     if not path.is_file():
         raise InputError(f"no file at {path}; check the path")
     return path
-
-
-def _shipped(path: Path) -> Path:
-    """Find a config from where we are, else from the project's folder."""
-    return _existing(path if path.is_file() or path.is_absolute() else ROOT / path)
 
 
 def _random(values: dict[str, Any]) -> dict[str, Any]:
@@ -45,7 +41,6 @@ def _random(values: dict[str, Any]) -> dict[str, Any]:
 
 
 Label = Annotated[str, AfterValidator(_label)]
-ExistingFile = Annotated[Path, AfterValidator(_existing)]
 ConfigFile = Annotated[Path, AfterValidator(_shipped)]
 Devices = Annotated[int, Field(ge=1)] | Literal["auto"]
 
@@ -103,7 +98,8 @@ class RandomInit(Settings):
 class Entry(Settings):
     """One checkpoint to compare: exactly one of ``path``, ``pretrain`` and ``random``, and how reports call it.
 
-    ``source`` names the dialect of a ``path`` that could be of several.
+    ``source`` names the dialect of a ``path`` that could be of several. Whether there is a file is asked with all else that a run
+    needs of the machine (``transfer.suite.check``).
     """
 
     name: str = ""
@@ -111,7 +107,7 @@ class Entry(Settings):
     branches: tuple[str, ...] = ()
     notes: str = ""
     source: str = "auto"
-    path: ExistingFile | None = None
+    path: Annotated[Path, AfterValidator(remote.local)] | None = None
     pretrain: Pretrain | None = None
     random: RandomInit | None = None
 
