@@ -38,10 +38,9 @@ from torchvision.transforms import v2
 
 from core.data.imagefolder import ImageFolder
 from core.decoding import Encoded
-from pretrain.cutting import _resize
 from pretrain.loader import EpochOrder, Pairs, loader
 from pretrain.setup import make_trainer
-from pretrain.views import UNITS, ViewSettings, box_of, colour, colours_of
+from pretrain.views import UNITS, ViewSettings, _resize, box_of, colour, colours_of
 
 FILES, BATCH, SIDE = 64, 16, 224
 LIGHT = 90  # JPEG quality: half the bytes of ImageNet's files

@@ -10,8 +10,7 @@ from core.config import Settings
 from core.plugins import choice
 from pretrain.encoding import MixedNorm
 from pretrain.monitor import MonitorSettings
-from pretrain.optimizers import AnyOptimizer, Sgd
-from pretrain.schedules import Schedule
+from pretrain.optimizers import AnyOptimizer, Schedule, Sgd
 from pretrain.views import ViewSettings
 
 
@@ -54,7 +53,7 @@ class TrainSettings(Settings):
     last.pth is written every ``checkpoint_every`` epochs, and every ``checkpoint_minutes`` in between.
 
     ``precise_bn`` batches of clean query views give the batch norm statistics of the epoch_NNNN.pth files and of the final
-    last.pth (0: the running averages of training); see ``pretrain/precise_norm.py``.
+    last.pth (0: the running averages of training); see ``pretrain/batchnorm.py``.
 
     ``damaged_share`` of the images may be damaged where ``data.damaged`` is skip; one always may.
     """

@@ -1,8 +1,11 @@
-"""Projectors on top of a backbone, and predictors on top of those."""
+"""Projectors on top of a backbone, predictors on top of those, and the momentum copy that follows an encoder slowly."""
 
+import copy
 import itertools
 from collections.abc import Sequence
+from typing import TypeVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -51,3 +54,17 @@ def projector(widths: Sequence[int]) -> nn.Sequential:
 def predictor(channels: int, bottleneck: int, out: int) -> nn.Sequential:
     """Return SimSiam's predictor: a bottleneck with batch norm on its hidden layer only (arXiv 2011.10566, sec. 3)."""
     return mlp(channels, bottleneck, out, norm=True)
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def momentum_copy(network: M) -> M:
+    """Return a copy that takes no gradient."""
+    return copy.deepcopy(network).requires_grad_(False)
+
+
+@torch.no_grad()
+def follow(key_encoder: nn.Module, query_encoder: nn.Module, key_momentum: float) -> None:
+    """Move the key encoder's parameters towards the query encoder's (MoCo, arXiv 1911.05722, eq. 2), in one fused call."""
+    torch._foreach_lerp_(list(key_encoder.parameters()), list(query_encoder.parameters()), 1 - key_momentum)

@@ -13,9 +13,8 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from core.data import Images
 from core.decoding import DamagedImage, decode, jpeg_size, reduction_for
 from core.provenance import derive
-from pretrain.cutting import Box, cut
 from pretrain.drawing import Kept
-from pretrain.views import View, ViewSettings, box_of, colours_of, draw
+from pretrain.views import Box, View, ViewSettings, box_of, colours_of, cut, draw
 
 Pixels = UInt8[np.ndarray, "height width 3"]
 

@@ -1,11 +1,12 @@
-"""Train: batches in, checkpoints and a journal out; interrupted and resumed equals never interrupted."""
+"""Train: batches in, checkpoints, a journal and a summary out; interrupted and resumed equals never interrupted."""
 
 import contextlib
+import hashlib
 import inspect
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -16,10 +17,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from core import checkpoint, distributed, tracking
 from core.errors import InputError
-from core.files import FileError
+from core.files import FileError, write_json
 from core.journal import Journal, read
 from core.stopping import stop_signals
-from pretrain import finite, form, graphs, monitor, optimizers, summary
+from pretrain import finite, form, graphs, monitor, optimizers
+from pretrain.batchnorm import evaluation_copy, population_statistics
 from pretrain.config import PretrainSettings
 from pretrain.drawing import Kept
 from pretrain.finite import FirstBad
@@ -27,7 +29,6 @@ from pretrain.form import Form
 from pretrain.loader import Batch, EpochOrder, Pairs, loader
 from pretrain.methods import LabelledMethod
 from pretrain.objective import Objective, Scored
-from pretrain.precise_norm import evaluation_copy, population_statistics
 from pretrain.upload import Inputs, upload
 from pretrain.views import colour, recolour, recolouring
 
@@ -555,11 +556,35 @@ class Trainer:
             "forwards_per_step": self._forwards,
             "damaged_images": len(self.damaged),
             "form": str(self.form) if self.form else None,
-            "knn_top1": summary.last_value(lines, "knn_top1"),
+            "knn_top1": last_value(lines, "knn_top1"),
             "warnings": self.alarms.warnings,
         }
-        summary.write(self.folder, self.step, steps * self.settings.train.batch_size, seconds, facts)
+        write_summary(self.folder, self.step, steps * self.settings.train.batch_size, seconds, facts)
 
 
 def _mean(values: list[Tensor]) -> Tensor:
     return values[0] if len(values) == 1 else torch.stack(values).mean(dim=0)
+
+
+def write_summary(folder: Path, steps: int, images: int, seconds: float | None, facts: Mapping[str, Any]) -> None:
+    """Write ``folder/summary.json``: ``facts``, the speed of this start's ``images``, and the hash of the last checkpoint."""
+    last = folder / "checkpoints" / "last.pth"
+    speed = {
+        "images_per_second": round(images / seconds, 1) if seconds else None,
+        "seconds": round(seconds, 1) if seconds else None,  # of this start
+    }
+    digest = backbone_hash(checkpoint.query_backbone(checkpoint.load(last)))
+    write_json(folder / "summary.json", {**facts, "steps": steps, **speed, "backbone_sha256": digest})
+
+
+def last_value(lines: Sequence[Mapping[str, Any]], name: str) -> Any:
+    """Return the newest value of ``name`` in a journal, or None."""
+    return next((line[name] for line in reversed(lines) if name in line), None)
+
+
+def backbone_hash(tensors: dict[str, Tensor]) -> str:
+    """Return the sha256 over names and bytes, which does not depend on the file format."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -3,8 +3,7 @@
 import torch
 from torch import Generator, Tensor
 
-from pretrain.cutting import Box
-from pretrain.views import TRIES, UNITS, ViewSettings, box_of, colours_of
+from pretrain.views import TRIES, UNITS, Box, ViewSettings, box_of, colours_of
 
 
 def crop_box(height: int, width: int, scale: tuple[float, float], generator: Generator) -> Box:

@@ -18,8 +18,8 @@ from pydantic import Field
 from torch import Tensor
 
 from core.config import PluginSettings
-from core.data import Images, _tar_index
-from core.data._tar_index import Member
+from core.data import Images, tar_shards
+from core.data.tar_shards import Member
 from core.decoding import Encoded, decode
 from core.errors import InputError
 from core.files import replacing, write_json
@@ -58,7 +58,7 @@ class TarUrls(Images):
         self.members = [member for number in range(len(self.urls)) for member in self._indexed(number)]
         if not self.members:
             raise InputError(f"{', '.join(given)} hold no images below {config.under!r}; set data.urls and data.under")
-        self.labels = _tar_index.labels(self.members)
+        self.labels = tar_shards.labels(self.members)
 
     def __len__(self) -> int:
         return len(self.members)
@@ -120,7 +120,7 @@ class TarUrls(Images):
 
     def _index(self, system: Any, path: str, number: int) -> list[Member]:
         with system.open(path, "rb", block_size=BLOCK) as file:
-            return _tar_index.find(cast(BinaryIO, file), self.urls[number], number, self.config.under)
+            return tar_shards.find(cast(BinaryIO, file), self.urls[number], number, self.config.under)
 
 
 def expand(url: str) -> list[str]:

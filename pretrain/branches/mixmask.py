@@ -7,8 +7,8 @@ from torch import Tensor
 from core.errors import InputError
 from core.plugins import build, choice
 from pretrain.branches import Branch, BranchSettings, Draws, Mixed, visible_share
+from pretrain.drawing import PartnerOrder, check_partners, partners
 from pretrain.fills import paste
-from pretrain.partners import PartnerOrder, check_partners, partners
 from pretrain.saliency import Features
 from pretrain.upload import upload
 

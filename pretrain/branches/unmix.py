@@ -9,10 +9,9 @@ from scipy.special import betaincinv
 from torch import Generator, Tensor
 
 from pretrain.branches import Branch, BranchSettings, Draws, Mixed, visible_share
-from pretrain.drawing import once
+from pretrain.drawing import PartnerOrder, check_partners, once, partners
 from pretrain.fills import paste
 from pretrain.masks import inside
-from pretrain.partners import PartnerOrder, check_partners, partners
 from pretrain.saliency import Features
 from pretrain.upload import upload
 

@@ -7,8 +7,8 @@ from jaxtyping import Int
 from torch import Generator, Tensor
 
 from core.config import PluginSettings
+from pretrain.drawing import PartnerOrder, check_partners, partners
 from pretrain.fills import Fill
-from pretrain.partners import PartnerOrder, check_partners, partners
 
 
 class Partner(Fill):

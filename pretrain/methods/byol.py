@@ -7,11 +7,10 @@ from torch import Tensor
 
 from core.backbones import Backbone
 from core.config import PluginSettings
-from pretrain.heads import Encoder, mlp
+from pretrain.heads import Encoder, follow, mlp, momentum_copy
 from pretrain.losses import cosine_similarity
 from pretrain.methods import MomentumMethod
-from pretrain.momentum import follow, momentum_copy
-from pretrain.schedules import cosine
+from pretrain.optimizers import cosine
 
 
 class Byol(MomentumMethod):

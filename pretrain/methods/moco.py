@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
+from jaxtyping import Int
 from pydantic import Field
 from torch import Generator, Tensor
 
@@ -14,12 +16,10 @@ from core.config import PluginSettings
 from core.errors import InputError
 from pretrain.batchnorm import split
 from pretrain.drawing import once
-from pretrain.exchange import exchange
-from pretrain.heads import Encoder, mlp
+from pretrain.heads import Encoder, follow, mlp, momentum_copy
 from pretrain.losses import against, contrast, info_nce, unit
 from pretrain.methods import MomentumMethod
-from pretrain.momentum import follow, momentum_copy
-from pretrain.upload import fused
+from pretrain.upload import fused, upload
 
 
 class Moco(MomentumMethod):
@@ -131,3 +131,29 @@ def _enqueue(queue: Tensor, pointer: Tensor, keys: Tensor) -> None:
     places = (pointer + torch.arange(len(keys), device=keys.device)) % queue.shape[1]
     queue[:, places] = unit(keys).T.to(queue)
     pointer.add_(len(keys)).remainder_(queue.shape[1])
+
+
+@torch.no_grad()
+def exchange(rows: Tensor, order: Int[Tensor, " total"]) -> Tensor:
+    """Return this process's share of ``gather(rows)[order]`` without gathering; ``order`` is on the CPU, the same everywhere.
+
+    All processes have equally many rows. A process sends and receives its own number of rows, where a gather would
+    receive everyone's: at 64 processes that is most of a MoCo step (docs/scaling.md).
+    """
+    if distributed.world() == 1:
+        return rows[upload(order, rows.device)]
+    share, rank = len(rows), distributed.rank()
+    wanted = order.view(-1, share)  # a line a process
+    sent = [line[line // share == rank] - rank * share for line in wanted]
+    owners = wanted[rank] // share
+    places = upload(owners.argsort(stable=True), rows.device)  # rows arrive owner by owner
+    arrived = torch.empty_like(rows, memory_format=torch.contiguous_format)
+    dist.all_to_all_single(
+        arrived,
+        rows[upload(torch.cat(sent), rows.device)].contiguous(),
+        output_split_sizes=owners.bincount(minlength=len(wanted)).tolist(),
+        input_split_sizes=[len(part) for part in sent],
+    )
+    placed = torch.empty_like(rows)
+    placed[places] = arrived
+    return placed

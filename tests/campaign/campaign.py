@@ -37,7 +37,7 @@ from running import end_when
 
 from core import bounds, checkpoint, config, decoding, journal
 from core.backbones.resnet import ResNet
-from core.data import _tar_index
+from core.data import tar_shards
 from core.errors import InputError
 from core.files import sha256
 from core.provenance import ROOT
@@ -387,7 +387,7 @@ def _coco(path: Path) -> Any:
 
 def _tar(path: Path) -> Any:
     with path.open("rb") as file:
-        return _tar_index.find(file, str(path), 0)
+        return tar_shards.find(file, str(path), 0)
 
 
 def _xml(path: Path) -> Any:

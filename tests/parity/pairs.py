@@ -1,7 +1,7 @@
-"""Every method and branch on a tiny float64 network, and what their losses should be by the slow references.
+"""Every method and branch on a float64 network of a few hundred weights, batches for it, and what the losses should be.
 
-Pixels, targets and losses are computed here by loops from the masks, shares and partners that a branch drew; nothing of
-the objective is used.
+Pixels, targets and losses are computed here by the slow references, from the masks, shares and partners that a branch drew;
+nothing of the objective is used.
 """
 
 import copy
@@ -9,16 +9,69 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import reference_branches as pixels
-import reference_methods as slow
-import tiny
+import references as slow
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from core.backbones import Backbone, Rules
 from core.plugins import find
 from pretrain.branches import Branch, Draws, Mixed
 from pretrain.methods import LabelledMethod, Method, MomentumMethod
+from pretrain.methods.moco import Moco
 from pretrain.objective import Objective
+
+
+class Tiny(Backbone):
+    """One smooth convolution with batch norm, so that images of a batch influence each other as in a ResNet."""
+
+    feature_dim = 5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, self.feature_dim, 3, stride=2)
+        self.bn = nn.BatchNorm2d(self.feature_dim)
+
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """Return one map; the contract's other three are not needed here."""
+        return [torch.tanh(self.bn(self.conv(images)))]
+
+    @classmethod
+    def rename_rules(cls, framework: str) -> Rules:
+        """Return nothing: this backbone goes nowhere."""
+        return []
+
+
+def moco(seed: int = 0, **config: Any) -> Moco:
+    """Return MoCo on ``Tiny`` in float64, its key encoder some way behind the query encoder."""
+    torch.manual_seed(seed)
+    method = Moco(Moco.Config(**{"queue": 16, "dim": 4, "hidden": 6} | config), Tiny()).double()
+    with torch.no_grad():
+        for parameter in method.key_encoder.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return method.train()
+
+
+def pair(count: int = 4, size: int = 16, seed: int = 1) -> tuple[Tensor, Tensor]:
+    """Return two views of ``count`` images in float64."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(count, 3, size, size, generator=generator, dtype=torch.float64)
+    return images, images + 0.5 * torch.randn(images.shape, generator=generator, dtype=torch.float64)
+
+
+def features(network: nn.Module, images: np.ndarray | Tensor) -> np.ndarray:
+    """Return unit-length outputs of ``network`` as NumPy rows, each divided by its norm in a loop."""
+    with torch.no_grad():
+        rows = network(torch.as_tensor(images)).numpy()
+    return np.stack([row / np.sqrt(sum(value**2 for value in row)) for row in rows])
+
+
+def shipped_moco(**config: Any) -> Moco:
+    """Return the method as it runs, in float32, with the weights of ``moco``."""
+    double = moco(**config)
+    method = Moco(double.config, Tiny())
+    method.load_state_dict(double.state_dict())
+    return method.train()
+
 
 SEED, STEP, SIZE, COUNT = 11, 3, 16, 4
 LABELS = torch.tensor([2, 0, -1, 2])  # the third is not known
@@ -44,7 +97,7 @@ def method(name: str, **config: Any) -> Method:
     """Return a method on ``Tiny`` in float64; a momentum encoder is some way behind the query encoder."""
     torch.manual_seed(0)
     kind = find("pretrain.methods", name)
-    made = kind(kind.Config(**METHODS[name] | config), tiny.Tiny()).double()
+    made = kind(kind.Config(**METHODS[name] | config), Tiny()).double()
     if isinstance(made, MomentumMethod):
         with torch.no_grad():
             for parameter in made.key_encoder.parameters():
@@ -146,18 +199,18 @@ Scoring = Callable[[Encoders, Mixed, np.ndarray, np.ndarray], np.ndarray]
 def mixed_with_partner(encoders: Encoders, mixed: Mixed, query: np.ndarray, key: np.ndarray) -> np.ndarray:
     """Score MixMask: pixels by the mask, lam counted, two terms."""
     partner = mixed.partner.tolist()
-    images = pixels.mix_by_mask(query, full(mixed.mask), partner)
-    lam = pixels.lam_of(full(mixed.mask))
+    images = slow.mix_by_mask(query, full(mixed.mask), partner)
+    lam = slow.lam_of(full(mixed.mask))
     return slow.two_term(row_loss(encoders.live), encoders.query(images), encoders.key(key), partner, lam)
 
 
 def unmixed(encoders: Encoders, mixed: Mixed, query: np.ndarray, key: np.ndarray) -> np.ndarray:
     """Score Un-Mix: an empty box means mixup with the lam drawn, a box CutMix with the share outside it."""
     partner, boxes = mixed.partner.tolist(), full(mixed.mask)
-    blended, pasted = pixels.mixup(query, mixed.lam.numpy(), partner), pixels.mix_by_mask(query, boxes, partner)
+    blended, pasted = slow.mixup(query, mixed.lam.numpy(), partner), slow.mix_by_mask(query, boxes, partner)
     by_box = boxes.any(axis=(1, 2, 3))
     images = np.where(by_box[:, None, None, None], pasted, blended)
-    lam = np.where(by_box, pixels.lam_of(boxes), mixed.lam.numpy())
+    lam = np.where(by_box, slow.lam_of(boxes), mixed.lam.numpy())
     return slow.two_term(row_loss(encoders.live), encoders.query(images), encoders.key(key), partner, lam)
 
 
@@ -165,7 +218,7 @@ def filtered(encoders: Encoders, mixed: Mixed, query: np.ndarray, key: np.ndarra
     """Score MSCN: both views high-passed by loops, then zeros where hidden."""
     views = []
     for images, shown in ((query, mixed.query), (key, mixed.query if mixed.key is None else mixed.key)):
-        views.append(erased(np.stack([pixels.high_pass(image, 5, 5.0) for image in images]), zeros(shown)))
+        views.append(erased(np.stack([slow.high_pass(image, 5, 5.0) for image in images]), zeros(shown)))
     return row_loss(encoders.live)(encoders.query(views[0]), encoders.key(views[1]))
 
 
@@ -179,7 +232,7 @@ def without_objects(encoders: Encoders, mixed: Mixed, query: np.ndarray, key: np
 def same_image(encoders: Encoders, mixed: Mixed, query: np.ndarray, key: np.ndarray) -> np.ndarray:
     """Score MixSiam: mixup of both views against the greater of their features."""
     both = np.concatenate([query, key])
-    images = pixels.mixup(both, np.tile(mixed.lam.numpy(), 2), [COUNT + i for i in range(COUNT)] * 2)[:COUNT]
+    images = slow.mixup(both, np.tile(mixed.lam.numpy(), 2), [COUNT + i for i in range(COUNT)] * 2)[:COUNT]
     target = slow.mixsiam_target(encoders.target(query), encoders.target(key))
     return row_loss(encoders.live)(encoders.query(images), target)
 

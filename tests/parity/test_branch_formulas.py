@@ -3,12 +3,10 @@
 import itertools
 from typing import Any
 
-import formulas
 import numpy as np
 import pairs
 import pytest
-import reference_branches as pixels
-import tiny
+import references as slow
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +17,7 @@ from pretrain.branches.mixmask import MixMask
 from pretrain.branches.mscn import Mscn
 from pretrain.fills import high_pass
 from pretrain.losses import unit
+from pretrain.methods.moco import Moco
 from pretrain.objective import Objective
 from pretrain.saliency import foreground, share_out
 
@@ -42,7 +41,7 @@ def test_every_method_and_branch_is_in_the_tables() -> None:
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize(("method", "branch"), PAIRS)
 def test_loss_equals_the_formula_of_the_pair(method: str, branch: str, symmetric: bool) -> None:
-    first, second = tiny.pair(pairs.COUNT, pairs.SIZE)
+    first, second = pairs.pair(pairs.COUNT, pairs.SIZE)
     maker = pairs.branch(branch, weight=0.7, **settings(method, branch))
     directions = {} if method == "supervised" else {"symmetric": symmetric}
     objective = pairs.objective(method, {"b": maker}, 1.3, **directions)
@@ -64,7 +63,7 @@ def test_loss_equals_the_formula_of_the_pair(method: str, branch: str, symmetric
 )  # fmt: skip
 def test_gradients_are_central_differences_with_the_targets_held_still(method: str, branch: str) -> None:
     """Keys are those of a frozen copy, except SimCLR's own; MixSiam's maximum always is: a gradient through it would show."""
-    first, second = tiny.pair(pairs.COUNT, pairs.SIZE)
+    first, second = pairs.pair(pairs.COUNT, pairs.SIZE)
     maker = pairs.branch(branch, weight=0.7, **settings(method, branch))
     objective = pairs.objective(
         method, {"b": maker}, **({} if method in ("moco", "supervised") else {"symmetric": True})
@@ -89,7 +88,7 @@ def test_gradients_are_central_differences_with_the_targets_held_still(method: s
 @pytest.mark.parametrize("scope", ["image", "batch"])
 @pytest.mark.parametrize("probability", [0.0, 1.0, 0.5])
 def test_unmix_pixels_and_lam_are_mixups_or_cutmixs(probability: float, scope: str) -> None:
-    query, key = tiny.pair(8, 12)
+    query, key = pairs.pair(8, 12)
     maker = pairs.branch("unmix", mixup_probability=probability, scope=scope)
     mixed = maker.mix(query, key, Draws(5, 2, "b/0"))
     partner = [7 - row for row in range(8)]
@@ -100,11 +99,11 @@ def test_unmix_pixels_and_lam_are_mixups_or_cutmixs(probability: float, scope: s
         assert not by_box.any()
     elif probability == 0:  # a box may be smaller than two pixels, and empty
         assert (mixed.lam.numpy()[~by_box] == 1).all()
-    blended = pixels.mixup(query.numpy(), mixed.lam.numpy(), partner)
-    pasted = pixels.mix_by_mask(query.numpy(), boxes, partner)
+    blended = slow.mixup(query.numpy(), mixed.lam.numpy(), partner)
+    pasted = slow.mix_by_mask(query.numpy(), boxes, partner)
     wanted = np.where(by_box[:, None, None, None], pasted, blended)
     np.testing.assert_allclose(mixed.query.numpy(), wanted, atol=1e-12)
-    np.testing.assert_allclose(mixed.lam.numpy()[by_box], pixels.lam_of(boxes)[by_box], atol=1e-6)
+    np.testing.assert_allclose(mixed.lam.numpy()[by_box], slow.lam_of(boxes)[by_box], atol=1e-6)
     if scope == "batch":
         assert len(set(mixed.lam.tolist())) == 1
         assert (boxes == boxes[0]).all()
@@ -112,12 +111,12 @@ def test_unmix_pixels_and_lam_are_mixups_or_cutmixs(probability: float, scope: s
 
 def test_cutmix_boxes_are_those_of_the_formula_for_their_draws() -> None:
     maker = pairs.branch("unmix", mixup_probability=0.0)
-    query, key = tiny.pair(16, 20)
+    query, key = pairs.pair(16, 20)
     draws = Draws(5, 2, "b/0")
     mixed = maker.mix(query, key, draws)
     for row, generator in enumerate(draws.rows(16, "mix")):
         _, lam, down, right = torch.rand(4, generator=generator).tolist()
-        (top, bottom, left, right_end), share = pixels.cutmix_box(20, 20, lam, int(down * 20), int(right * 20))
+        (top, bottom, left, right_end), share = slow.cutmix_box(20, 20, lam, int(down * 20), int(right * 20))
         wanted = np.zeros((20, 20), dtype=bool)
         wanted[top:bottom, left:right_end] = True
         np.testing.assert_array_equal(mixed.mask[row, 0].numpy(), wanted)
@@ -138,7 +137,7 @@ def test_foreground_is_the_papers_rule(spread: float) -> None:
     maps = torch.randn(20, 5, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     found = foreground(maps, spread)
     for one, wanted in zip(found.numpy(), maps.numpy(), strict=True):
-        np.testing.assert_array_equal(one, pixels.foreground(wanted, spread))
+        np.testing.assert_array_equal(one, slow.foreground(wanted, spread))
 
 
 @pytest.mark.parametrize("value", [3.0, 0.1, 1 / 3, -0.7])
@@ -150,18 +149,18 @@ def test_hidden_cells_are_shared_out_by_area() -> None:
     for cells in (4, 9, 16, 49):
         for front in range(cells + 1):
             for count in range(cells + 1):
-                assert share_out(count, front, cells - front) == pixels.split_ratio(count, front, cells - front)
+                assert share_out(count, front, cells - front) == slow.split_ratio(count, front, cells - front)
 
 
 def saliency_of(objective: object, images: torch.Tensor) -> list[np.ndarray]:
     """Return each image's foreground on the 4 x 4 grid, by averaging the tiny network's 7 x 7 map as torch does."""
     maps = objective.features(images, 1).float().sum(dim=1, keepdim=True)
     small = torch.nn.functional.interpolate(maps, (4, 4), mode="bilinear", antialias=True, align_corners=False)
-    return [pixels.foreground(one.numpy(), 0.1) for one in small[:, 0]]
+    return [slow.foreground(one.numpy(), 0.1) for one in small[:, 0]]
 
 
 def test_saliency_masks_are_balanced_and_hard_negatives_lose_foreground_only() -> None:
-    query, key = tiny.pair(12, pairs.SIZE)
+    query, key = pairs.pair(12, pairs.SIZE)
     given = {"ratio": [0.25, 0.25], "hard_ratio": [0.4, 0.7], "saliency": {"stage": 1, "spread": 0.1}}
     maker = pairs.branch("saliency", **given)
     objective = pairs.objective("moco", {"b": maker})
@@ -169,12 +168,12 @@ def test_saliency_masks_are_balanced_and_hard_negatives_lose_foreground_only() -
     lost, sides = set(), set()
     for row, (seen, other) in enumerate(zip(saliency_of(objective, query), saliency_of(objective, key), strict=True)):
         grid = mixed.mask[row, 0, ::4, ::4].numpy()
-        front, back = pixels.split_ratio(4, int(seen.sum()), int((~seen).sum()))
+        front, back = slow.split_ratio(4, int(seen.sum()), int((~seen).sum()))
         assert ((grid & seen).sum(), (grid & ~seen).sum()) == (front, back)
         gone = (mixed.hard[row] == 0).all(dim=0)[::4, ::4].numpy()
         assert not (gone & ~other).any()
         area = int(other.sum())
-        assert pixels.hard_negative_count(0.4, area) <= gone.sum() <= pixels.hard_negative_count(0.7, area)
+        assert slow.hard_negative_count(0.4, area) <= gone.sum() <= slow.hard_negative_count(0.7, area)
         lost.add(int(gone.sum()))
         sides.add((front, back))
     assert len(lost) > 1
@@ -185,7 +184,7 @@ def test_saliency_masks_are_balanced_and_hard_negatives_lose_foreground_only() -
 
 def test_hard_negatives_are_each_rows_own_and_weighed_by_alpha() -> None:
     """Another alpha, another loss; alpha reaches every row, not only the first as in the release."""
-    first, second = tiny.pair(pairs.COUNT, pairs.SIZE)
+    first, second = pairs.pair(pairs.COUNT, pairs.SIZE)
     losses = {}
     for alpha in (0.5, 2.0, 8.0):
         objective = pairs.objective("moco", {"b": pairs.branch("saliency", alpha=alpha)}, 0.0)
@@ -202,16 +201,16 @@ def test_hard_negatives_are_each_rows_own_and_weighed_by_alpha() -> None:
 
 @pytest.mark.parametrize("mix", ["mixup", "cutmix"])
 def test_mixsiam_mixes_the_two_views_of_one_image(mix: str) -> None:
-    query, key = tiny.pair(10, 12)
+    query, key = pairs.pair(10, 12)
     mixed = pairs.branch("mixsiam", mix=mix).mix(query, key, Draws(5, 2, "b/0"))
     both, own = np.concatenate([query.numpy(), key.numpy()]), list(range(10))
     if mix == "mixup":
-        wanted = pixels.mixup(both, [*mixed.lam.tolist()] * 2, [10 + row for row in own] * 2)[:10]
+        wanted = slow.mixup(both, [*mixed.lam.tolist()] * 2, [10 + row for row in own] * 2)[:10]
         assert mixed.mask is None
     else:
         boxes = mixed.mask[:, 0].numpy()
-        wanted = pixels.mix_by_mask(both, np.concatenate([boxes, boxes]), [10 + row for row in own] * 2)[:10]
-        np.testing.assert_allclose(mixed.lam.numpy(), pixels.lam_of(boxes), atol=1e-6)
+        wanted = slow.mix_by_mask(both, np.concatenate([boxes, boxes]), [10 + row for row in own] * 2)[:10]
+        np.testing.assert_allclose(mixed.lam.numpy(), slow.lam_of(boxes), atol=1e-6)
     np.testing.assert_allclose(mixed.query.numpy(), wanted, atol=1e-12)
     assert mixed.partner is None
     assert mixed.both_keys
@@ -221,16 +220,16 @@ def test_mixsiam_mixes_the_two_views_of_one_image(mix: str) -> None:
 @pytest.mark.parametrize("sides", ["both", "query"])
 @pytest.mark.parametrize("method", SIAMESE)
 def test_mscn_masks_the_sides_it_is_told_to(method: str, sides: str) -> None:
-    first, second = tiny.pair(pairs.COUNT, pairs.SIZE)
+    first, second = pairs.pair(pairs.COUNT, pairs.SIZE)
     maker = pairs.branch("mscn", sides=sides)
     objective = pairs.objective(method, {"b": maker}, 0.0, symmetric=False)
     mixed = pairs.draw(objective, maker, first, second, 0)
     encoders = pairs.Encoders.of(objective.method)
     shown = second.numpy()
     if sides == "both":
-        filtered = np.stack([pixels.high_pass(image, 5, 5.0) for image in shown])
+        filtered = np.stack([slow.high_pass(image, 5, 5.0) for image in shown])
         shown = pairs.erased(filtered, pairs.zeros(mixed.key))
-    masked = np.stack([pixels.high_pass(image, 5, 5.0) for image in first.numpy()])
+    masked = np.stack([slow.high_pass(image, 5, 5.0) for image in first.numpy()])
     masked = pairs.erased(masked, mixed.mask.numpy())
     wanted = pairs.row_loss(objective.method)(encoders.query(masked), encoders.key(shown)).mean()
     assert objective(first, second, pairs.STEP).loss.item() == pytest.approx(wanted, rel=1e-9)
@@ -240,7 +239,7 @@ def test_mscn_masks_the_sides_it_is_told_to(method: str, sides: str) -> None:
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("method", SIAMESE)
 def test_masked_sides_are_the_same_ones_in_both_directions(method: str, symmetric: bool, sides: str) -> None:
-    first, second = tiny.pair(pairs.COUNT, pairs.SIZE)
+    first, second = pairs.pair(pairs.COUNT, pairs.SIZE)
     maker = pairs.branch("masked", sides=sides)
     objective = pairs.objective(method, {"b": maker}, 0.0, symmetric=symmetric)
     encoders = pairs.Encoders.of(objective.method)
@@ -285,14 +284,18 @@ def gradients(objective: Objective) -> list[Tensor]:
     return [parameter.grad for parameter in objective.method.query_encoder.parameters()]
 
 
+def contrasted(method: Moco) -> slow.RowLoss:
+    """Return MoCo's L(q, k) with the method's queue and temperature, from the reference."""
+    return lambda q, k: slow.info_nce(q, k, method.queue.numpy(), method.config.temperature)
+
+
 def expected_loss(objective: Objective, query: Tensor, key: Tensor, masks: np.ndarray, weight: float) -> float:
     """Return the paper's loss of one direction from loops over pixels, rows and negatives."""
     method, partner = objective.method, backwards(len(query))
-    mixed, lam = formulas.mix(query.numpy(), masks, partner)
-    return formulas.two_term_loss(
-        tiny.features(method.query_encoder, query), tiny.features(method.query_encoder, mixed),
-        tiny.features(method.key_encoder, key), method.queue.numpy(), method.config.temperature, partner, lam, weight,
-    )  # fmt: skip
+    mixed, lam = slow.mix_by_mask(query.numpy(), masks, partner), slow.lam_of(masks)
+    clean, own = (pairs.features(method.query_encoder, images) for images in (query, mixed))
+    keys, contrast = pairs.features(method.key_encoder, key), contrasted(method)
+    return float((contrast(clean, keys) + weight * slow.two_term(contrast, own, keys, partner, lam)).mean())
 
 
 @pytest.mark.parametrize("name", ["block", "discrete"])
@@ -301,16 +304,17 @@ def test_mask_is_the_grid_blown_up_by_nearest_neighbour(name: str, cells: int, s
     maker = branch(mask={"name": name, "cells": cells, "ratio": 0.5})
     for mask in drawn_masks(maker, 4, size):
         grid = mask[:: size // cells, :: size // cells]
-        np.testing.assert_array_equal(mask, formulas.nearest(grid, size))
+        np.testing.assert_array_equal(mask, slow.nearest(grid, size))
         assert grid.sum() == cells**2 / 2
 
 
 @pytest.mark.parametrize("ratio", [0.25, 0.5, 0.75])
 def test_mixed_image_and_lam_equal_the_loop_over_pixels(ratio: float) -> None:
-    query, key = tiny.pair(count=6)
+    query, key = pairs.pair(count=6)
     maker = branch(mask={"name": "discrete", "cells": 4, "ratio": ratio})
     mixed = maker.mix(query, key, Draws(SEED, STEP, "filled/0"))
-    images, lam = formulas.mix(query.numpy(), drawn_masks(maker, 6, 16), backwards(6))
+    masks = drawn_masks(maker, 6, 16)
+    images, lam = slow.mix_by_mask(query.numpy(), masks, backwards(6)), slow.lam_of(masks)
     np.testing.assert_array_equal(mixed.query.numpy(), images)
     assert mixed.lam.tolist() == lam.tolist() == [1 - ratio] * 6
     assert mixed.key is None
@@ -319,22 +323,22 @@ def test_mixed_image_and_lam_equal_the_loop_over_pixels(ratio: float) -> None:
 @pytest.mark.parametrize("weight", [1.0, 0.3])
 @pytest.mark.parametrize("scope", ["image", "batch"])
 def test_objective_is_the_papers_two_term_loss(scope: str, weight: float) -> None:
-    query, key = tiny.pair()
+    query, key = pairs.pair()
     maker = branch(scope=scope, weight=weight)
-    objective = Objective(tiny.moco(), {"filled": maker}, 1.0, SEED)
+    objective = Objective(pairs.moco(), {"filled": maker}, 1.0, SEED)
     scored = objective(query, key, STEP)
     masks = drawn_masks(maker, 4, 16)
     assert scored.loss.item() == pytest.approx(expected_loss(objective, query, key, masks, weight), rel=1e-9)
     assert scored.parts["lam/filled"].item() == 0.5
     np.testing.assert_allclose(
-        unit(scored.keys[0]).numpy(), tiny.features(objective.method.key_encoder, key), atol=1e-12
+        unit(scored.keys[0]).numpy(), pairs.features(objective.method.key_encoder, key), atol=1e-12
     )
 
 
 def test_symmetric_objective_is_the_mean_of_both_directions() -> None:
-    first, second = tiny.pair()
+    first, second = pairs.pair()
     maker = branch()
-    objective = Objective(tiny.moco(symmetric=True), {"filled": maker}, 1.0, SEED)
+    objective = Objective(pairs.moco(symmetric=True), {"filled": maker}, 1.0, SEED)
     wanted = [
         expected_loss(objective, query, key, drawn_masks(maker, 4, 16, direction), 1.0)
         for direction, (query, key) in enumerate([(first, second), (second, first)])
@@ -343,11 +347,11 @@ def test_symmetric_objective_is_the_mean_of_both_directions() -> None:
 
 
 def test_two_branches_add_their_terms_to_one_plain_loss() -> None:
-    query, key = tiny.pair()
+    query, key = pairs.pair()
     makers = {"filled": branch(weight=0.5), "other": branch(weight=2.0, mask={"name": "discrete", "cells": 2})}
     losses = {}
     for labels in [(), ("filled",), ("other",), ("filled", "other")]:
-        objective = Objective(tiny.moco(), {label: makers[label] for label in labels}, 1.0, SEED)
+        objective = Objective(pairs.moco(), {label: makers[label] for label in labels}, 1.0, SEED)
         losses[labels] = objective(query, key, STEP).loss.item()
     both = losses[("filled",)] + losses[("other",)] - losses[()]
     assert losses[("filled", "other")] == pytest.approx(both, rel=1e-9)
@@ -375,9 +379,9 @@ def release_loss(objective: Objective, query: Tensor, key: Tensor, mask: np.ndar
 
 @pytest.mark.parametrize("ratio", [0.25, 0.5, 0.6875])
 def test_batch_scope_equals_the_release_that_flips_the_queries_in_loss_and_gradient(ratio: float) -> None:
-    query, key = tiny.pair(count=6)
+    query, key = pairs.pair(count=6)
     maker = branch(scope="batch", mask={"name": "block", "cells": 4, "ratio": ratio})
-    ours, theirs = (Objective(tiny.moco(), {"filled": maker}, 1.0, SEED) for _ in range(2))
+    ours, theirs = (Objective(pairs.moco(), {"filled": maker}, 1.0, SEED) for _ in range(2))
     loss = ours(query, key, STEP).loss
     masks = drawn_masks(maker, 6, 16)
     expected = release_loss(theirs, query, key, masks[0])
@@ -387,26 +391,28 @@ def test_batch_scope_equals_the_release_that_flips_the_queries_in_loss_and_gradi
     assert loss.item() == pytest.approx(expected.item(), abs=1e-9)
     for found, wanted in zip(gradients(ours), gradients(theirs), strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-9)
-        assert wanted.abs().max() > 1e-4 or wanted.numel() == tiny.Tiny.feature_dim  # a bias before batch norm has none
+        assert (
+            wanted.abs().max() > 1e-4 or wanted.numel() == pairs.Tiny.feature_dim
+        )  # a bias before batch norm has none
 
 
 def test_release_form_written_in_numpy_gives_the_same_number() -> None:
-    query, key = tiny.pair()
+    query, key = pairs.pair()
     maker = branch(scope="batch", mask={"name": "block", "cells": 4, "ratio": 0.25})
-    objective = Objective(tiny.moco(), {"filled": maker}, 1.0, SEED)
+    objective = Objective(pairs.moco(), {"filled": maker}, 1.0, SEED)
     method = objective.method
-    mixed, lam = formulas.mix(query.numpy(), drawn_masks(maker, 4, 16), backwards(4))
-    expected = formulas.flipped_query_loss(
-        tiny.features(method.query_encoder, query), tiny.features(method.query_encoder, mixed),
-        tiny.features(method.key_encoder, key), method.queue.numpy(), method.config.temperature, lam[0],
-    )  # fmt: skip
+    masks = drawn_masks(maker, 4, 16)
+    mixed, lam = slow.mix_by_mask(query.numpy(), masks, backwards(4)), slow.lam_of(masks)
+    clean, own = (pairs.features(method.query_encoder, images) for images in (query, mixed))
+    keys, contrast = pairs.features(method.key_encoder, key), contrasted(method)
+    expected = float((contrast(clean, keys) + slow.release_form(contrast, own, keys, lam)).mean())
     assert objective(query, key, STEP).loss.item() == pytest.approx(expected, abs=1e-9)
 
 
 def test_gradients_equal_central_differences_of_the_numpy_loss() -> None:
-    query, key = tiny.pair()
+    query, key = pairs.pair()
     maker = branch(weight=0.7)
-    objective = Objective(tiny.moco(), {"filled": maker}, 1.0, SEED)
+    objective = Objective(pairs.moco(), {"filled": maker}, 1.0, SEED)
     objective(query, key, STEP).loss.backward()
     masks, width = drawn_masks(maker, 4, 16), 1e-5
     checked = 0
@@ -429,8 +435,8 @@ def mscn(**config: Any) -> Mscn:
 
 @pytest.mark.parametrize(("kernel", "sigma"), [(11, 5.0), (3, 0.5), (7, 2.0)])
 def test_high_pass_is_the_image_less_its_gaussian_blur(kernel: int, sigma: float) -> None:
-    images = tiny.pair(count=2, size=12)[0]
-    wanted = [formulas.high_pass(image, kernel, sigma) for image in images.numpy()]
+    images = pairs.pair(count=2, size=12)[0]
+    wanted = [slow.high_pass(image, kernel, sigma) for image in images.numpy()]
     np.testing.assert_allclose(high_pass(images, kernel, sigma).numpy(), wanted, atol=1e-12)
 
 
@@ -440,9 +446,9 @@ def test_high_pass_of_one_colour_is_zero_up_to_the_edges() -> None:
 
 
 def test_visible_pixels_are_high_passed_and_hidden_ones_are_filled() -> None:
-    images, other = tiny.pair(count=12, size=12)
+    images, other = pairs.pair(count=12, size=12)
     mixed = mscn(fill={"name": "zero"}).mix(images, other, Draws(0, 0, "masked/0"))
-    wanted = np.stack([formulas.high_pass(image) for image in images.numpy()])
+    wanted = np.stack([slow.high_pass(image) for image in images.numpy()])
     wanted[mixed.mask.numpy()] = 0
     np.testing.assert_allclose(mixed.query.numpy(), wanted, atol=1e-12)
     assert (mixed.key == 0).any()
@@ -451,7 +457,7 @@ def test_visible_pixels_are_high_passed_and_hidden_ones_are_filled() -> None:
 
 
 def test_without_the_filter_visible_pixels_are_the_images_own() -> None:
-    images, other = tiny.pair(count=6, size=12)
+    images, other = pairs.pair(count=6, size=12)
     maker = mscn(high_pass=False, fill={"name": "mean"}, sides="query")
     mixed = maker.mix(images, other, Draws(0, 0, "masked/0"))
     for row in range(6):
@@ -492,15 +498,15 @@ def test_mask_kinds_appear_in_their_shares() -> None:
 
 @pytest.mark.parametrize("sides", ["both", "query"])
 def test_loss_is_the_plain_contrast_between_erased_views(sides: str) -> None:
-    first, second = tiny.pair(size=12)
+    first, second = pairs.pair(size=12)
     maker = mscn(weight=0.5, sides=sides)
-    objective = Objective(tiny.moco(), {"masked": maker}, 0.0, seed=4)
+    objective = Objective(pairs.moco(), {"masked": maker}, 0.0, seed=4)
     scored = objective(first, second, step=9)
     mixed = maker.mix(first, second, Draws(4, 9, "masked/0"))
     method = objective.method
-    keys = tiny.features(method.key_encoder, second if sides == "query" else mixed.key)
-    query = tiny.features(method.query_encoder, mixed.query)
-    rows = formulas.info_nce(query, keys, method.queue.numpy(), method.config.temperature)
+    keys = pairs.features(method.key_encoder, second if sides == "query" else mixed.key)
+    query = pairs.features(method.query_encoder, mixed.query)
+    rows = slow.info_nce(query, keys, method.queue.numpy(), method.config.temperature)
     assert scored.loss.item() == pytest.approx(0.5 * rows.mean(), rel=1e-9)
     assert set(scored.parts) == {"loss/masked", "lam/masked"}
     np.testing.assert_allclose(unit(scored.keys[0]).numpy(), keys, atol=1e-12)  # what the queue will remember

@@ -1,26 +1,27 @@
-"""Methods and their losses equal slow transcriptions of their papers."""
+"""Methods, their losses and the weighted kNN vote equal slow transcriptions of their papers."""
 
 import copy
+import math
 from collections.abc import Callable
 
-import formulas
 import numpy as np
 import pairs
 import pytest
-import reference_methods as slow
-import tiny
+import references as slow
 import torch
 from torch import Tensor
 
 from core.backbones import build
 from core.backbones.resnet import ResNet
+from core.errors import InputError
+from core.knn import weighted_knn
 from core.plugins import names
 from pretrain.branches import Draws
+from pretrain.heads import follow, momentum_copy
 from pretrain.losses import info_nce, nt_xent, unit
 from pretrain.methods import Method, MomentumMethod
-from pretrain.momentum import follow, momentum_copy
 from pretrain.objective import Objective
-from pretrain.schedules import Schedule, cosine
+from pretrain.optimizers import Schedule, cosine
 
 METHODS = names("pretrain.methods")
 
@@ -68,7 +69,7 @@ def test_nt_xent_of_a_process_is_its_rows_of_the_whole_batchs(processes: int) ->
 
 
 def test_simclr_of_both_directions_is_the_papers_mean_over_two_n_rows() -> None:
-    first, second = tiny.pair(pairs.COUNT, pairs.SIZE)
+    first, second = pairs.pair(pairs.COUNT, pairs.SIZE)
     objective = pairs.objective("simclr", {})
     loss = objective(first, second, pairs.STEP).loss
     encoder = objective.method.query_encoder
@@ -80,7 +81,7 @@ def test_simclr_of_both_directions_is_the_papers_mean_over_two_n_rows() -> None:
 
 def test_simclr_has_a_gradient_through_its_keys() -> None:
     """The gradient is that of eq. 1 over all pairs, written with autograd on one table of cosines."""
-    first, second = tiny.pair(pairs.COUNT, pairs.SIZE)
+    first, second = pairs.pair(pairs.COUNT, pairs.SIZE)
     ours, theirs = pairs.objective("simclr", {}), pairs.objective("simclr", {})
     ours(first, second, pairs.STEP).loss.backward()
     both = torch.cat([theirs.method.query_encoder(view) for view in (first, second)])
@@ -108,7 +109,7 @@ def compare_gradients(ours: Method, theirs: Method, atol: float = 1e-9) -> None:
 @pytest.mark.parametrize(("method", "sign"), [("byol", 2), ("simsiam", 1)])
 def test_targets_have_no_gradient(method: str, sign: int) -> None:
     """With keys that were made constant beforehand the gradient is the same; without the stop it would be another."""
-    first, second = tiny.pair(pairs.COUNT, pairs.SIZE)
+    first, second = pairs.pair(pairs.COUNT, pairs.SIZE)
     ours, theirs, leaky = (pairs.objective(method, {}).method for _ in range(3))
     Objective(ours, {}, 1.0, pairs.SEED)(first, second, pairs.STEP).loss.backward()
     for made, stopped in ((theirs, True), (leaky, False)):
@@ -202,7 +203,7 @@ def release_loss(method: Method, query: Tensor, key: Tensor, mask: Tensor) -> Te
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "supervised"])
 def test_mixmask_equals_the_release_that_flips_the_queries(name: str, symmetric: bool) -> None:
-    views = tiny.pair(6, pairs.SIZE)
+    views = pairs.pair(6, pairs.SIZE)
     settings = {"scope": "batch", "partner": "reverse", "mask": {"name": "block", "cells": 4, "ratio": 0.3125}}
     maker = pairs.branch("mixmask", **settings)
     ours, theirs = (pairs.objective(name, {"b": maker}, symmetric=symmetric) for _ in range(2))
@@ -232,7 +233,7 @@ def test_networks_begin_as_the_published_ones_do(depth: int) -> None:
     (*_, linear, norm) = simclr.query_encoder.projector
     assert (linear.bias, norm.bias.requires_grad, norm.weight.requires_grad) == (None, False, True)
     with torch.no_grad():
-        found = simclr.embed(tiny.pair(6, pairs.SIZE)[0])
+        found = simclr.embed(pairs.pair(6, pairs.SIZE)[0])
     torch.testing.assert_close(found.mean(dim=0), torch.zeros(found.shape[1], dtype=found.dtype), atol=1e-6, rtol=0)
     byol = pairs.method("byol", final_bias=False)
     assert [part[-1].bias for part in (byol.query_encoder.projector, byol.predictor)] == [None, None]
@@ -245,7 +246,7 @@ def test_info_nce_equals_the_softmax_written_row_by_row(temperature: float) -> N
     query, key, negatives = rng.normal(size=(5, 7)), rng.normal(size=(5, 7)), rng.normal(size=(7, 11))
     found = info_nce(*(torch.from_numpy(part) for part in (query, key, negatives)), temperature)
     assert found.shape == (5,)
-    np.testing.assert_allclose(found.numpy(), formulas.info_nce(query, key, negatives, temperature), 1e-10, 1e-15)
+    np.testing.assert_allclose(found.numpy(), slow.info_nce(query, key, negatives, temperature), 1e-10, 1e-14)
 
 
 def test_info_nce_stays_finite_where_the_exponentials_overflow() -> None:
@@ -256,7 +257,7 @@ def test_info_nce_stays_finite_where_the_exponentials_overflow() -> None:
 
 
 def test_queue_holds_the_same_keys_in_the_same_places_as_a_list() -> None:
-    method = tiny.moco(queue=12)
+    method = pairs.moco(queue=12)
     start = method.queue.numpy().copy()
     rng = np.random.default_rng(5)
     batches = [rng.normal(size=(4, 4)) for _ in range(5)]  # wraps around after the third
@@ -266,34 +267,34 @@ def test_queue_holds_the_same_keys_in_the_same_places_as_a_list() -> None:
     oldest_first = [method.queue[:, (pointer + place) % 12].numpy() for place in range(12)]
     np.testing.assert_allclose(
         oldest_first,
-        formulas.first_in_first_out(start, [batch / np.linalg.norm(batch, axis=1, keepdims=True) for batch in batches]),
+        slow.first_in_first_out(start, [batch / np.linalg.norm(batch, axis=1, keepdims=True) for batch in batches]),
     )
     assert pointer == 5 * 4 % 12
 
 
 def test_queue_starts_with_unit_vectors() -> None:
-    lengths = [np.sqrt(sum(column**2)) for column in tiny.moco().queue.numpy().T]
+    lengths = [np.sqrt(sum(column**2)) for column in pairs.moco().queue.numpy().T]
     assert lengths == pytest.approx([1.0] * 16)
 
 
 def test_method_as_shipped_equals_the_formula_in_single_precision() -> None:
-    method = tiny.shipped_moco()
-    first, second = (view.float() for view in tiny.pair())
+    method = pairs.shipped_moco()
+    first, second = (view.float() for view in pairs.pair())
     query, key = unit(method.embed(first)), unit(method.encode_key(second))
-    exact = tiny.moco()
-    wanted = [tiny.features(exact.query_encoder, first.double()), tiny.features(exact.key_encoder, second.double())]
+    exact = pairs.moco()
+    wanted = [pairs.features(exact.query_encoder, first.double()), pairs.features(exact.key_encoder, second.double())]
     np.testing.assert_allclose(query.detach().numpy(), wanted[0], atol=1e-6)
     np.testing.assert_allclose(key.numpy(), wanted[1], atol=1e-6)
     assert (query.requires_grad, key.requires_grad) == (True, False)
-    losses = formulas.info_nce(*wanted, exact.queue.numpy(), 0.2)
+    losses = slow.info_nce(*wanted, exact.queue.numpy(), 0.2)
     np.testing.assert_allclose(method.loss(query, key).detach().numpy(), losses, rtol=1e-5)
 
 
 @pytest.mark.parametrize("key_momentum", [0.0, 0.3, 0.9, 0.999])
 def test_key_encoder_follows_by_the_moving_average(key_momentum: float) -> None:
-    method = tiny.moco(key_momentum=key_momentum)
+    method = pairs.moco(key_momentum=key_momentum)
     wanted = [
-        formulas.momentum_update(key.numpy(), query.detach().numpy(), key_momentum)
+        slow.ema(key.numpy(), query.detach().numpy(), key_momentum)
         for key, query in zip(method.key_encoder.parameters(), method.query_encoder.parameters(), strict=True)
     ]
     before = [parameter.detach().clone() for parameter in method.query_encoder.parameters()]
@@ -317,12 +318,66 @@ def test_momentum_copy_is_equal_apart_and_without_gradient() -> None:
 def test_cosine_equals_the_formula_of_sgdr_at_every_hundredth() -> None:
     points = [number / 100 for number in range(101)]
     found = [cosine(point, 0.3, 0.01) for point in points]
-    assert found == pytest.approx([formulas.cosine(point, 0.3, 0.01) for point in points], rel=1e-12)
+    assert found == pytest.approx([slow.annealed(point, 0.3, 0.01) for point in points], rel=1e-12)
 
 
 def test_schedule_climbs_in_a_line_then_falls_along_the_cosine() -> None:
     schedule = Schedule(warmup=0.2)
     assert [schedule.factor(point) for point in (0.0, 0.05, 0.1)] == pytest.approx([0.0, 0.25, 0.5])
     later = [0.2, 0.4, 0.6, 0.8, 1.0]
-    wanted = [formulas.cosine((point - 0.2) / 0.8, 1.0, 0.0) for point in later]
+    wanted = [slow.annealed((point - 0.2) / 0.8, 1.0, 0.0) for point in later]
     assert [schedule.factor(point) for point in later] == pytest.approx(wanted)
+
+
+def voted(train, labels, test, classes, k, temperature):
+    """Follow arXiv 1805.01978, sec. 3.4 row by row in float64."""
+    predictions = []
+    for row in test.double().tolist():
+        found = []
+        for other, label in zip(train.double().tolist(), labels.tolist(), strict=True):
+            dot = sum(a * b for a, b in zip(row, other, strict=True))
+            found.append((dot / math.sqrt(sum(a * a for a in row)) / math.sqrt(sum(b * b for b in other)), label))
+        votes = [0.0] * classes
+        for similarity, label in sorted(found, reverse=True)[:k]:
+            votes[label] += math.exp(similarity / temperature)
+        predictions.append(votes.index(max(votes)))
+    return predictions
+
+
+@pytest.mark.parametrize(("k", "temperature"), [(1, 0.07), (7, 0.07), (7, 1.0), (40, 0.1), (40, 100.0)])
+def test_predictions_equal_those_of_a_loop_over_pairs(k, temperature):
+    generator = torch.Generator().manual_seed(k)
+    labels = torch.randint(0, 4, (40,), generator=generator)
+    train = torch.randn(40, 6, generator=generator) + torch.eye(6)[labels]
+    test = torch.randn(33, 6, generator=generator) * 10
+    found = weighted_knn(train, labels, test, 4, k, temperature, chunk=8)
+    assert found.tolist() == voted(train, labels, test, 4, k, temperature)
+    assert found.dtype == labels.dtype
+
+
+def test_the_temperature_decides_whether_one_near_row_outvotes_two_far_ones():
+    train = torch.tensor([[1.0, 0.0], [1.0, 1.0], [1.0, 1.0]])
+    labels = torch.tensor([0, 1, 1])
+    test = torch.tensor([[5.0, 0.0]])
+    assert weighted_knn(train, labels, test, 2, 3, 0.07).tolist() == [0]  # e^(1/.07) > 2 e^(.71/.07)
+    assert weighted_knn(train, labels, test, 2, 3, 1.0).tolist() == [1]
+
+
+def test_a_very_low_temperature_does_not_overflow():
+    train, labels = torch.eye(3), torch.tensor([2, 0, 1])
+    assert weighted_knn(train, labels, torch.eye(3), 3, 3, 1e-4).tolist() == [2, 0, 1]
+
+
+def test_no_test_rows_give_no_predictions():
+    assert weighted_knn(torch.eye(3), torch.arange(3), torch.zeros(0, 3), 3, 2, 0.1).tolist() == []
+
+
+@pytest.mark.parametrize("k", [0, 6])
+def test_a_k_that_the_training_rows_cannot_fill_is_refused(k):
+    with pytest.raises(InputError, match=rf"k is {k}, but there are 5 training rows; choose k between 1 and 5"):
+        weighted_knn(torch.eye(5), torch.arange(5), torch.eye(5), 5, k, 0.1)
+
+
+def test_a_temperature_that_is_not_positive_is_refused():
+    with pytest.raises(InputError, match="temperature is 0"):
+        weighted_knn(torch.eye(5), torch.arange(5), torch.eye(5), 5, 1, 0.0)

@@ -3,19 +3,18 @@
 import math
 from collections.abc import Callable
 
-import formulas
 import numpy as np
+import pairs
 import pytest
-import tiny
+import references as slow
 import torch
 import torch.nn.functional as F
 from running import small_run
 from torch import Tensor, nn
 
 from core.checkpoint import load, query_backbone
-from pretrain.batchnorm import SplitBatchNorm2d, split
+from pretrain.batchnorm import SplitBatchNorm2d, population_statistics, split
 from pretrain.losses import unit
-from pretrain.precise_norm import population_statistics
 from pretrain.setup import make_trainer
 from pretrain.trainer import Trainer
 from transfer.convert.convert import convert
@@ -23,16 +22,16 @@ from transfer.convert.convert import convert
 
 @pytest.mark.parametrize("parts", [1, 2, 4])
 def test_each_part_is_normalised_by_its_own_statistics(parts: int) -> None:
-    images = 3 * tiny.pair(count=8, size=6)[0] + 1
+    images = 3 * pairs.pair(count=8, size=6)[0] + 1
     norm = SplitBatchNorm2d(3).double()
     norm.parts = parts
     found = norm(images).detach().numpy()
-    wanted = [formulas.batch_norm(part, norm.eps) for part in np.split(images.numpy(), parts)]
+    wanted = [slow.batch_norm(part, norm.eps) for part in np.split(images.numpy(), parts)]
     np.testing.assert_allclose(found, np.concatenate(wanted), atol=1e-10)
 
 
 def test_output_gradients_and_running_statistics_equal_separate_batches() -> None:
-    images = tiny.pair(count=8, size=6)[0]
+    images = pairs.pair(count=8, size=6)[0]
     weights = torch.randn(8, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     together = nn.Sequential(nn.BatchNorm2d(3)).double()
     apart = [nn.BatchNorm2d(3).double() for _ in range(4)]
@@ -50,7 +49,7 @@ def test_output_gradients_and_running_statistics_equal_separate_batches() -> Non
 
 
 def test_evaluation_uses_the_running_statistics_whatever_the_parts() -> None:
-    images = tiny.pair(count=5, size=6)[0]  # five rows cannot be split, and need not be
+    images = pairs.pair(count=5, size=6)[0]  # five rows cannot be split, and need not be
     plain, parted = nn.BatchNorm2d(3).double(), nn.Sequential(nn.BatchNorm2d(3)).double()
     split(parted, 2)
     for norm in (plain, parted[0]):
@@ -60,28 +59,28 @@ def test_evaluation_uses_the_running_statistics_whatever_the_parts() -> None:
 
 
 def test_tensor_names_do_not_change() -> None:
-    plain, parted = tiny.Tiny(), tiny.Tiny()
+    plain, parted = pairs.Tiny(), pairs.Tiny()
     split(parted, 2)
     assert list(parted.state_dict()) == list(plain.state_dict())
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_split_keys_are_those_of_the_rows_that_the_shuffle_puts_together(seed: int) -> None:
-    images = tiny.pair(count=6)[0]
+    images = pairs.pair(count=6)[0]
     order = torch.randperm(6, generator=torch.Generator().manual_seed(seed))
     assert not torch.equal(order, order.argsort())  # or undoing the shuffle could not be told from doing it again
     wanted = np.zeros((6, 4))
     for part in order.view(2, 3).tolist():
-        wanted[part] = tiny.features(tiny.moco().key_encoder, images[part])
-    method = tiny.shipped_moco(split_bn=2)
+        wanted[part] = pairs.features(pairs.moco().key_encoder, images[part])
+    method = pairs.shipped_moco(split_bn=2)
     found = unit(method.encode_key(images.float(), method.order(6, [torch.Generator().manual_seed(seed)])))
     np.testing.assert_allclose(found.numpy(), wanted, atol=1e-6)
 
 
 def test_split_queries_are_normalised_in_the_order_they_come() -> None:
-    images = tiny.pair(count=4)[0]
-    found = unit(tiny.shipped_moco(split_bn=2).embed(images.float())).detach().numpy()
-    wanted = [tiny.features(tiny.moco().query_encoder, part) for part in images.chunk(2)]
+    images = pairs.pair(count=4)[0]
+    found = unit(pairs.shipped_moco(split_bn=2).embed(images.float())).detach().numpy()
+    wanted = [pairs.features(pairs.moco().query_encoder, part) for part in images.chunk(2)]
     np.testing.assert_allclose(found, np.concatenate(wanted), atol=1e-6)
 
 

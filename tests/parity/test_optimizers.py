@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from pairs import moco
 from running import small_run
-from tiny import moco
 from torch import nn
 
 from core.config import parse
@@ -18,8 +18,7 @@ from pretrain.config import PretrainSettings
 from pretrain.form import Form
 from pretrain.loader import collate
 from pretrain.methods import Method
-from pretrain.optimizers import AdamW, Lars, OptimizerSettings, Sgd
-from pretrain.schedules import Schedule
+from pretrain.optimizers import AdamW, Lars, OptimizerSettings, Schedule, Sgd
 from pretrain.setup import make_trainer
 
 # ---- optimizers equal their papers' formulas written as loops over numbers ----

@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from core.backbones import Backbone, Rules
 from pretrain.batchnorm import split
-from pretrain.cutting import cut
+from pretrain.heads import follow
 from pretrain.loader import EpochOrder
 from pretrain.methods.moco import Moco
-from pretrain.momentum import follow
-from pretrain.schedules import Schedule, cosine
-from pretrain.views import ViewSettings, colour
+from pretrain.optimizers import Schedule, cosine
+from pretrain.views import ViewSettings, colour, cut
 
 SEEDS = st.integers(0, 2**62)
 SHARE = st.floats(0, 1)

@@ -18,7 +18,7 @@ from sklearn.svm import LinearSVC
 from core import journal
 from core.backbones.resnet import ResNet
 from core.config import parse
-from core.data import Labelled, Split, _cifar_batches
+from core.data import Labelled, Split, cifar
 from core.data.cifar import Cifar
 from core.data.imagefolder import ImageFolder, split_of_files
 from core.data.shapes import Shapes
@@ -123,8 +123,8 @@ def test_tiny_imagenet_is_read_in_its_own_layout(tmp_path):
 
 
 def test_published_cifar_is_read_from_its_binary_files(tmp_path, monkeypatch):
-    form = _cifar_batches.FORMS[1]._replace(records={"train": 200, "test": 100})
-    monkeypatch.setattr(_cifar_batches, "FORMS", [form])
+    form = cifar.FORMS[1]._replace(records={"train": 200, "test": 100})
+    monkeypatch.setattr(cifar, "FORMS", [form])
     folder = tmp_path / "cifar-100-binary"
     folder.mkdir()
     for split, count in form.records.items():

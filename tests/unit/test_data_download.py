@@ -18,7 +18,7 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 
 from core import bounds
-from core.data import _cifar_batches
+from core.data import cifar
 from core.errors import InputError
 from transfer.datasets import class_folders, download, published, voc
 from transfer.datasets.checking import require
@@ -306,13 +306,13 @@ def test_a_truncated_archive_is_named(tmp_path, suffix):
 def few_records(monkeypatch) -> None:
     few = [
         form._replace(records={split: form.classes * len(names) for split, names in form.files.items()})
-        for form in _cifar_batches.FORMS
+        for form in cifar.FORMS
     ]
-    monkeypatch.setattr(_cifar_batches, "FORMS", few)
+    monkeypatch.setattr(cifar, "FORMS", few)
 
 
 def cifar_members(form: str) -> dict[str, bytes]:
-    shape = next(one for one in _cifar_batches.FORMS if one.folder == form)
+    shape = next(one for one in cifar.FORMS if one.folder == form)
     rows = b"".join(bytes(shape.label_bytes - 1) + bytes([label]) + bytes(3072) for label in range(shape.classes))
     names = [name for split in shape.files.values() for name in split]
     return {f"{form}/{name}": rows for name in (*names, "readme.html")}

@@ -691,7 +691,7 @@ def test_a_shard_is_indexed_once_and_again_when_it_changed(tmp_path, monkeypatch
     settings = {"name": "tar_urls", "urls": f"file://{shard}", "index": str(tmp_path / "index")}
     first = make(**settings)
     with monkeypatch.context() as patched:
-        patched.setattr(tar_urls._tar_index, "find", None)  # would fail if it were called
+        patched.setattr(tar_urls.tar_shards, "find", None)  # would fail if it were called
         assert make(**settings).members == first.members
     (kept,) = (tmp_path / "index").iterdir()
     kept.write_text("{damaged")

@@ -17,8 +17,8 @@ from core import distributed
 from core.distributed import GRACE, POLL, first_host
 from core.errors import InputError
 from pretrain import form
-from pretrain.exchange import exchange
 from pretrain.heads import Encoder
+from pretrain.methods.moco import exchange
 
 RANK = """
 import sys, time, torch

@@ -18,9 +18,8 @@ from core.data import Images
 from core.data.imagefolder import ImageFolder
 from core.decoding import DamagedImage, decode, jpeg_size, reduction_for
 from core.provenance import derive
-from pretrain.cutting import cut
 from pretrain.loader import Batch, EpochOrder, Pairs, _within, collate, loader
-from pretrain.views import ViewSettings, colour
+from pretrain.views import ViewSettings, colour, cut
 
 
 def scene(height: int, width: int, seed: int = 0) -> Image.Image:

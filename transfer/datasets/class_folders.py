@@ -77,11 +77,11 @@ def _check_images(folder: Path, next_step: str) -> list[str]:
 
 def check_cifar(folder: Path) -> Counts:
     """Check the authors' files of CIFAR-10 or CIFAR-100: their sizes and labels, and that classes have equally many images."""
-    from core.data import _cifar_batches  # here: core.data imports torch, which the doctor must not wait for
+    from core.data import cifar  # here: core.data imports torch, which the doctor must not wait for
 
-    form = _cifar_batches.check(folder)
+    form = cifar.check(folder)
     if form is None:
-        names = " or ".join(form.folder for form in _cifar_batches.FORMS)
+        names = " or ".join(form.folder for form in cifar.FORMS)
         raise InputError(f"no folder {names} in {folder}; fetch it with: python tools/prepare_data.py cifar10 ROOT")
     return {split: {"images": count, "classes": form.classes} for split, count in form.records.items()}
 

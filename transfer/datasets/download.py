@@ -324,7 +324,7 @@ def _unpacked(raw: BinaryIO) -> Any:
 
 def tar_members(archive: Path, most: int, meter: Meter) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
     """Yield each file's name in a tar, and what opens it before the next is asked for; ``most`` bytes are unpacked."""
-    from core.data._tar_index import members  # here: core.data imports torch, which the doctor must not wait for
+    from core.data.tar_shards import members  # here: core.data imports torch, which the doctor must not wait for
 
     with open(archive, "rb") as raw, tarfile.open(fileobj=_Limited(_unpacked(raw), most, archive), mode="r|") as tar:
         for member in members(tar):
