@@ -66,6 +66,10 @@ def row_noise(
     return upload(torch.stack(rows).to(images.dtype), images.device)
 
 
+GAMMA = -0x61C8864680B583EB  # of SplitMix64
+GAMMA_INVERSE = -0xE217C1E66C88CC3  # modulo 2**64
+
+
 @fused
 def noise_from(seeds: Int[Tensor, " rows"], images: Tensor) -> Tensor:
     """Draw standard normal noise like ``images`` on their device, each row from its seed, in as many kernels as one row takes.
@@ -74,7 +78,8 @@ def noise_from(seeds: Int[Tensor, " rows"], images: Tensor) -> Tensor:
     one normal number (Box and Muller 1958).
     """
     place = torch.arange(images[0].numel(), device=images.device).view(images.shape[1:])
-    bits = seeds.view(-1, *[1] * place.ndim) + (place + 1) * -0x61C8864680B583EB
+    # seed + number * GAMMA; as written, a compiled kernel would multiply numbers of 32 bits, and Triton refuses
+    bits = (seeds.view(-1, *[1] * place.ndim) * GAMMA_INVERSE + (place + 1)) * GAMMA
     for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15), (31, 1)):
         bits = (bits ^ ((bits >> shift) & (2 ** (64 - shift) - 1))) * factor  # the shift of an unsigned number
     radius = (((bits >> 32) & 0xFFFFFFFF).to(torch.float32) + 0.5) / 2**32

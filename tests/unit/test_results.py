@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 
 import pytest
 from made_results import result, suite, write
@@ -214,8 +215,17 @@ def test_the_results_behind_the_pages_are_read_as_when_they_were_written():
             found[path.name.partition(".")[0]] = (len(means), round(sum(means) / len(means), 4))
     assert found == {
         "cifar10-comparison": (132, 37.0765),
+        "cifar10-masking": (126, 36.3952),
         "demo": (36, 9.3761),
         "example-report": (60, 32.2039),
         "positive-control": (50, 23.8599),
         "transfer-real-run": (30, 9.894),
     }
+
+
+def test_the_masking_tables_analysis_prints_what_its_page_says(capsys, monkeypatch):
+    page = (ROOT / "docs" / "masking-table.md").read_text()
+    code, printed = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", page, re.DOTALL).groups()
+    monkeypatch.chdir(ROOT)
+    exec(code, {})
+    assert capsys.readouterr().out == printed
