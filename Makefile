@@ -43,7 +43,7 @@ check: setup
 	$(RUN) -m pytest -q tests/docs
 
 # Every script runs; one that misses a figure, or fails, fails the target in the end.
-BENCHMARKS = pretrain_step input_pipeline coco_evaluation features wrappers start_up report_scale conversion scaling
+BENCHMARKS = pretrain_step input_pipeline coco_evaluation features wrappers start_up report_scale conversion gpu_step scaling
 bench: setup
 	@status=0; \
 	for name in $(BENCHMARKS); do \

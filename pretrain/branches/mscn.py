@@ -24,6 +24,8 @@ from pretrain.masks.focal import Focal
 from pretrain.saliency import Features
 from pretrain.upload import upload
 
+SQUARE = 8  # bytes of four numbers below 2**15
+
 
 class Mscn(Branch):
     """High-pass filter, then hide by a focal, spatial or channel-wise mask and fill; lam is 1, since nothing is mixed in."""
@@ -81,16 +83,23 @@ class Mscn(Branch):
         cells = size // self.config.cell
         drawn = once(generators, "masks", lambda: torch.stack([self._draw(one, size, cells) for one in generators]))
         drawn = upload(drawn, device)
-        grids = drawn[:, 4:].bool().view(-1, 3, cells, cells)
-        return scale(grids, size) | ~inside(drawn[:, :4], size)
+        square, grids = (
+            drawn[:, :SQUARE].contiguous().view(torch.int16),
+            drawn[:, SQUARE:].bool().view(-1, 3, cells, cells),
+        )
+        return scale(grids, size) | ~inside(square, size)
 
     def _draw(self, generator: Generator, size: int, cells: int) -> Tensor:
-        """Return one row's square and cells as one line of numbers."""
+        """Return one row's square and cells as one line of bytes."""
         config = self.config
         kind, grid = torch.rand(2, generator=generator).tolist()
         if kind < config.focal_share:
             square = Focal(Focal.Config(ratio=config.ratio)).square(generator, size)
-            return torch.tensor([*square, *[0] * (3 * cells**2)], dtype=torch.int16)
+            return _line(square, torch.zeros(3 * cells**2))
         maker = Channelwise if grid < config.channelwise_share else Discrete
         hidden = maker(maker.Config(cells=cells, ratio=config.ratio)).grid(generator).expand(3, -1, -1)
-        return torch.cat([torch.tensor([0, size, 0, size]), hidden.flatten()]).to(torch.int16)
+        return _line((0, size, 0, size), hidden.flatten())
+
+
+def _line(square: Sequence[int], hidden: Tensor) -> Tensor:
+    return torch.cat([torch.tensor(square, dtype=torch.int16).view(torch.uint8), hidden.to(torch.uint8)])

@@ -15,6 +15,7 @@ from PIL import Image
 
 from core import checkpoint
 from core.plugins import names
+from pretrain.upload import can_compile
 from transfer.convert import random_init
 from transfer.convert.convert import convert
 
@@ -291,6 +292,19 @@ def test_knn_linear_probe_and_fine_tuning_measure_on_the_card(null: dict[str, st
 
 
 @pytest.mark.skipif(reason is not None, reason=str(reason))
+@pytest.mark.skipif(not can_compile(), reason="no Triton here, without which nothing is compiled for a card")
+def test_what_is_fused_compiles_for_a_card(null: dict[str, str], tmp_path: Path) -> None:
+    """Triton needs no card to refuse a kernel: it did the noise's, which multiplied 32-bit places by 64-bit numbers."""
+    compiled = {**null, "TORCH_COMPILE_DISABLE": "0", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "kernels")}
+    run = settings("moco", "mixmask", "fp16")
+    run["branches"]["noise"] = {"name": "mscn"} | BRANCHES["mscn"]
+    (found,) = drive({"all": run}, compiled, tmp_path)
+    assert found["ends"] == [128 + 15, 0]
+    made = {path.name.partition("_fused_")[2] for path in (tmp_path / "kernels").rglob("*.cubin")}
+    assert any("rshift" in name for name in made), made  # the noise's
+    assert len(made) > 20
+
+
 def test_the_proof_runs_to_its_end_and_says_that_nothing_is_proven(tmp_path: Path) -> None:
     null = {**os.environ, **nullcuda.environment(), "PYTHONPATH": str(ROOT), "TORCH_COMPILE_DISABLE": "1"}
     command = [sys.executable, str(ROOT / "tools/prove_gpu.py"), "--short", "--out", str(tmp_path / "proof.json")]
