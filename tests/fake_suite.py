@@ -26,7 +26,7 @@ PLUGINS = {
             def bases(self, config):
                 return []
     """,
-    # a subprocess gets the plug-ins and a converter that needs no torch
+    # a subprocess gets the plug-ins, and a converter and targets that need no torch
     "sitecustomize.py": """
         import sys, types, pathlib, hashlib
         import transfer.convert, transfer.frameworks
@@ -38,9 +38,11 @@ PLUGINS = {
         def convert(source, output, *, target, dialect, source_sha256):
             output.write_bytes(source.read_bytes())
             return Proof()
-        made = types.ModuleType("transfer.convert.convert")
-        made.convert = convert
-        sys.modules["transfer.convert.convert"] = transfer.convert.convert = made
+        for name, content in {{"convert": convert, "TARGETS": {{}}}}.items():
+            made = types.ModuleType("transfer.convert." + name.lower())
+            setattr(made, name, content)
+            sys.modules[made.__name__] = made
+            setattr(transfer.convert, name.lower(), made)
     """,
     "script.py": """
         import fcntl, json, os, pathlib, sys, time

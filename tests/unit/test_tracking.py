@@ -118,7 +118,9 @@ def test_the_tables_of_a_page_are_made_again_from_the_file_behind_it(page, tmp_p
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "results").symlink_to(ROOT / "docs" / "results")
     copy = tmp_path / "docs" / page.name
-    blank = re.sub(r"(?<= )−?\d+\.\d+( ± \d+\.\d+)?(?= \|)", "?", text)  # every number that is not a whole one
+    blank = re.sub(
+        r"(?<=\| )−?\d+\.\d+( ± \d+\.\d+)?(?= \|)", "?", text
+    )  # every cell that is a number and not a whole one
     assert blank.count("?") > 20 + text.count("?")
     copy.write_text(blank)
     for source in sorted({copy.parent / name for name in re.findall(r"<!-- from (\S+): ", text)}):

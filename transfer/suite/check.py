@@ -53,9 +53,7 @@ def _missing(measure: Measure) -> Iterator[str]:
 
 def _misfits(entry: Entry, names: Sequence[str]) -> Iterator[str]:
     """Yield why a checkpoint cannot be read, or cannot be carried into one of the targets, each reason once."""
-    from transfer.convert import targets  # here: torch loads for seconds
-    from transfer.convert.read import read
-    from transfer.convert.recipe import Recipe
+    from transfer.convert import targets  # here, as below: torch loads for seconds
 
     if entry.path is not None and not entry.path.is_file():
         yield f"no file at {entry.path}; check the path"
@@ -63,6 +61,9 @@ def _misfits(entry: Entry, names: Sequence[str]) -> Iterator[str]:
     known = [targets.TARGETS[name] for name in names if name in targets.TARGETS]
     if not known:
         return
+    from transfer.convert.read import read
+    from transfer.convert.recipe import Recipe
+
     try:
         if entry.path is not None:
             found = read(entry.path, entry.source)
