@@ -3,11 +3,12 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 Run = Callable[..., subprocess.CompletedProcess]
 
@@ -26,6 +27,15 @@ optimizer: {{lr: 0.01}}
 """
 
 
+def begin(command: Sequence[str], environment: Mapping[str, str], output: BinaryIO) -> Any:
+    """Start a command with its output in a file; where the environment names a warm process, as a fork of that one."""
+    from transfer.suite import warm
+
+    given = {**os.environ, **environment}
+    forked = warm.ask(command, output.fileno(), given)
+    return forked or subprocess.Popen(command, stdout=output, stderr=output, env=given)
+
+
 def end_when(
     there: Path, number: int, command: Sequence[str], environment: Mapping[str, str], wait: float | None = None
 ) -> int:
@@ -33,8 +43,8 @@ def end_when(
 
     ``wait`` is how many seconds later; then a command that ends before is none of the caller's business.
     """
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, env={**os.environ, **environment}, **quiet)
+    with open(os.devnull, "wb") as nowhere:
+        process = begin(command, environment, nowhere)
     end = time.monotonic() + 300
     try:
         while not there.exists():
@@ -44,11 +54,12 @@ def end_when(
             assert time.monotonic() < end, f"no {there}"
             time.sleep(0.01)
         time.sleep(wait or 0)
-        process.send_signal(number)
+        os.kill(process.pid, number)
         return process.wait(timeout=120)
     finally:
-        process.kill()
-        process.wait()
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 @contextlib.contextmanager

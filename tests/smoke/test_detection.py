@@ -65,7 +65,7 @@ def logged(folder: Path, key: str = "step") -> list[float]:
 
 
 def test_killed_and_gone_on_with_equals_undisturbed_bit_for_bit_and_is_evaluated_alike(
-    run_tool: Run, root: Path, options: tuple, tmp_path: Path
+    run_tool: Run, root: Path, options: tuple, tmp_path: Path, warm_place: dict[str, str]
 ) -> None:
     environment = {"DETECTRON2_DATASETS": str(root)}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -84,7 +84,7 @@ def test_killed_and_gone_on_with_equals_undisturbed_bit_for_bit_and_is_evaluated
     assert len(list((whole / "predictions").glob("*.png"))) == 4
 
     command = [sys.executable, str(ROOT / TOOL), *map(str, options), "OUTPUT_DIR", str(killed)]
-    assert end_when(killed / "last_checkpoint", signal.SIGTERM, command, environment) == 143
+    assert end_when(killed / "last_checkpoint", signal.SIGTERM, command, {**environment, **warm_place}) == 143
     with truncated(root / "shapes" / "coco" / "val" / "3.png") as image:
         failed = run_tool(TOOL, *options, "OUTPUT_DIR", killed, check=2, **environment).stderr
     assert f"the evaluation failed, the trained model is kept in {killed}: the same command evaluates it" in failed

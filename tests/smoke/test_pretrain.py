@@ -3,14 +3,15 @@
 import json
 import os
 import signal
-import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from running import small_run
+from running import begin, small_run
 
 from core.checkpoint import load
 from core.journal import read
@@ -27,18 +28,25 @@ def config(tmp_path):
     return path
 
 
-def start(config: Path, folder: Path, *overrides: str, torchrun: bool = False) -> subprocess.Popen:
-    script = [str(ROOT / "pretrain/run.py"), str(config), f"run.folder={folder}", *overrides]
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"] if torchrun else []
-    return subprocess.Popen(
-        [sys.executable, *launcher, *script], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+@pytest.fixture
+def start(tmp_path, warm_place):
+    """Return a function that starts a pre-training, whose output ``finish`` reads."""
+
+    def begun(config: Path, folder: Path, *overrides: str, torchrun: bool = False) -> Any:
+        script = [str(ROOT / "pretrain/run.py"), str(config), f"run.folder={folder}", *overrides]
+        launcher = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"] if torchrun else []
+        with tempfile.NamedTemporaryFile(dir=tmp_path, suffix=".log", delete=False) as log:
+            process = begin([sys.executable, *launcher, *script], warm_place, log)
+        process.log = Path(log.name)
+        return process
+
+    return begun
 
 
-def finish(process: subprocess.Popen, code: int = 0) -> str:
-    out, error = process.communicate(timeout=300)
-    assert process.returncode == code, error
-    return out + error
+def finish(process: Any, code: int = 0) -> str:
+    ended, said = process.wait(timeout=300), process.log.read_text()
+    assert ended == code, said
+    return said
 
 
 def wait_for_steps(folder: Path, steps: int) -> None:
@@ -70,7 +78,7 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert journal(one) == journal(other)
 
 
-def test_a_run_killed_or_stopped_and_resumed_equals_the_uninterrupted_one_bit_for_bit(config, tmp_path):
+def test_a_run_killed_or_stopped_and_resumed_equals_the_uninterrupted_one_bit_for_bit(config, tmp_path, start):
     whole = tmp_path / "whole"
     finish(start(config, whole))
     assert [line["step"] for line in journal(whole)] == list(range(1, STEPS + 1))
@@ -92,7 +100,9 @@ def test_a_run_killed_or_stopped_and_resumed_equals_the_uninterrupted_one_bit_fo
         assert not list(folder.rglob("*.tmp"))
 
 
-def test_two_gloo_processes_equal_one_with_the_batch_split_in_two_and_go_on_bit_for_bit_after_a_stop(config, tmp_path):
+def test_two_gloo_processes_equal_one_with_the_batch_split_in_two_and_go_on_bit_for_bit_after_a_stop(
+    config, tmp_path, start
+):
     """After two steps losses agree to 1e-6 and tensors to 1e-3; rounding grows tenfold with each further step."""
     quick = (
         "train.epochs=6", "train.keep_every=1", "train.batch_size=32", "method.split_bn=2", "method.queue=64",
@@ -121,7 +131,7 @@ def test_two_gloo_processes_equal_one_with_the_batch_split_in_two_and_go_on_bit_
     assert_same_run(two, stopped)
 
 
-def test_bf16_and_channels_last_are_switches_that_train(config, tmp_path):
+def test_bf16_and_channels_last_are_switches_that_train(config, tmp_path, start):
     folder = tmp_path / "fast"
     finish(
         start(config, folder, "train.epochs=1", "run.precision=bf16", "run.channels_last=true", "data.count=16")

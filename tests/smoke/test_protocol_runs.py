@@ -7,11 +7,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from running import Run, end_when
 
 from core.backbones.resnet import ResNet
 from core.checkpoint import save_backbone
@@ -80,28 +80,20 @@ def test_the_worked_example_takes_one_row_and_one_config_and_runs(world: Path, t
     assert len(curves["bbox"]["50"]) == 101
 
 
-def test_a_killed_benchmark_goes_on_from_its_last_checkpoint(world: Path, tmp_path: Path) -> None:
+def test_a_killed_benchmark_goes_on_from_its_last_checkpoint(
+    world: Path, tmp_path: Path, run_tool: Run, warm_place: dict[str, str]
+) -> None:
     folder = tmp_path / "out"
-    arguments = command(
-        ROOT, world, str(world / "slim.pth"), "--benchmark", "shapes_segmentation", "--out", str(folder)
-    )
-    environment = {**os.environ, "DETECTRON2_DATASETS": str(world)}
-    running = subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
-    while not (folder / "run" / "last_checkpoint").exists():
-        assert running.poll() is None, "ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    running.send_signal(signal.SIGKILL)
-    running.wait()
+    asked = (str(world / "slim.pth"), "--benchmark", "shapes_segmentation", "--out", str(folder))
+    arguments, environment = command(ROOT, world, *asked), {"DETECTRON2_DATASETS": str(world)}
+    place = {**environment, **warm_place}
+    assert end_when(folder / "run" / "last_checkpoint", signal.SIGKILL, arguments, place) == -signal.SIGKILL
     assert not (folder / "result.json").exists()
-    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_tool(*arguments[1:], **environment)
     found = result(folder)
     assert found["tensors_checked"] == 100
     assert found["protocol"]["options"] == [f"--tiny={world / 'voc'}"]
     lines = [json.loads(line)["step"] for line in (folder / "run" / "journal.jsonl").read_text().splitlines()]
     assert lines == [1, 2, 3, 4]
-    again = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=60)
-    assert again.returncode == 0
+    run_tool(*arguments[1:], **environment)
     assert result(folder) == found  # nothing is measured twice

@@ -73,7 +73,9 @@ def own_norms(world: Path, folder: Path, work_dir: Path, *arguments: str) -> lis
     return [str(config), *(given for given in command(world, work_dir, *arguments)[1:] if given not in sizes)]
 
 
-def test_killed_and_resumed_equals_undisturbed_bit_for_bit(world: Path, tmp_path: Path, run_tool: Callable) -> None:
+def test_killed_and_resumed_equals_undisturbed_bit_for_bit(
+    world: Path, tmp_path: Path, run_tool: Callable, warm_place: dict[str, str]
+) -> None:
     whole, killed, environment = tmp_path / "whole", tmp_path / "killed", {"DETECTRON2_DATASETS": str(world)}
     done = run_tool(TOOL, *own_norms(world, tmp_path, whole), **environment)
     assert "gradients of 2 x 1 images a step" in done.stdout  # one after the other, as the two devices saw them
@@ -91,7 +93,10 @@ def test_killed_and_resumed_equals_undisturbed_bit_for_bit(world: Path, tmp_path
         assert picture.size == (3 * 128 + 8, 128)
 
     arguments = [sys.executable, str(ROOT / TOOL), *own_norms(world, tmp_path, killed)]
-    assert end_when(killed / "last_checkpoint", signal.SIGKILL, arguments, environment) == -signal.SIGKILL
+    assert (
+        end_when(killed / "last_checkpoint", signal.SIGKILL, arguments, {**environment, **warm_place})
+        == -signal.SIGKILL
+    )
     with truncated(world / "shapes" / "VOC" / "JPEGImages" / "f.jpg") as image:
         failed = run_tool(TOOL, *own_norms(world, tmp_path, killed), check=2, **environment).stderr
     assert f"the evaluation failed, the trained model is kept in {killed}: the same command evaluates it" in failed

@@ -25,13 +25,14 @@ from typing import Any
 
 import numpy as np
 
+from core.files import datasets_root
 from core.provenance import ROOT
 
 PLACE = "MASKTRANSFER_WARM"  # the socket of the warm process, for all that is started below
 MARK = "MASKTRANSFER_ITEM"  # the folder of the item that a process works on
 MARK_ROOM = 4096  # bytes, Linux's longest path
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # are read when libraries are loaded
-AT_IMPORT = (*THREADS, "DETECTRON2_DATASETS")  # what imported packages have read
+DATASETS = "DETECTRON2_DATASETS"  # is read when Detectron2's data sets are imported
 MESSAGE = 2**20  # bytes
 BEGUN = b"begun "  # and the process's number
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
@@ -143,7 +144,7 @@ def serve(listener: socket.socket) -> dict[str, Any]:
                 line.close()
                 continue
             request = json.loads(message)
-            if any(os.environ.get(name) != request["environment"].get(name) for name in AT_IMPORT):
+            if any(os.environ.get(name) != request["environment"].get(name) for name in THREADS):
                 line.close()
             elif (pid := os.fork()) == 0:
                 listener.close()
@@ -168,8 +169,12 @@ def become(request: dict[str, Any], server: int, mark: int) -> None:
     for stream, file in enumerate(request["files"], start=1):
         os.dup2(file, stream)
         os.close(file)
+    root = os.environ.get(DATASETS)
     os.environ.clear()
     os.environ.update(request["environment"])
+    registered = sys.modules.get("transfer.frameworks.detectron2.datasets")
+    if registered is not None and os.environ.get(DATASETS) != root:
+        registered.register_again(datasets_root())
     folder = os.fsencode(request["environment"].get(MARK, ""))
     ctypes.memmove(mark, folder.ljust(MARK_ROOM, b"\0"), MARK_ROOM)  # where other processes read our environment
     name = Path(next(word for word in request["arguments"] if word not in ("-P", "-m"))).stem

@@ -19,7 +19,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, DatasetFromList, DatasetMapper, MapDataset, MetadataCatalog
 from detectron2.data.build import _train_loader_from_config, trivial_batch_collator, worker_init_reset_seed
-from detectron2.data.datasets import load_coco_json, register_coco_instances, register_pascal_voc
+from detectron2.data.datasets import builtin, load_coco_json, register_coco_instances, register_pascal_voc
 from detectron2.data.datasets.pascal_voc import CLASS_NAMES
 from detectron2.data.transforms import AugmentationList, RandomApply, RandomCrop, ResizeShortestEdge
 from detectron2.structures import BoxMode
@@ -55,6 +55,15 @@ def register(root: Path) -> None:
         MetadataCatalog.get(name).evaluator_type = "pascal_voc"
     DatasetCatalog.register("tiny_coco_few", _few)
     MetadataCatalog.get("tiny_coco_few").evaluator_type = "coco"  # without json_file, its evaluator writes one itself
+
+
+def register_again(root: Path) -> None:
+    """Register Detectron2's own names and ours below another root than that of its import."""
+    DatasetCatalog.clear()
+    MetadataCatalog.clear()
+    for name in ("coco", "lvis", "cityscapes", "cityscapes_panoptic", "pascal_voc", "ade20k"):
+        getattr(builtin, f"register_all_{name}")(str(root))
+    register(root)
 
 
 def check(names: Iterable[str]) -> None:
