@@ -1,16 +1,14 @@
 """Tests run on one thread: two processes with two threads each on two cores are slower than with one."""
 
-import contextlib
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
-from running import Run
+from running import Run, completed
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and for every subprocess
 
@@ -48,19 +46,10 @@ def warm_place() -> Iterator[dict[str, str]]:
 @pytest.fixture
 def run_tool(tmp_path: Path, warm_place: dict[str, str]) -> Run:
     """Run one of the project's scripts as a user would, from a folder of its own, and return what it printed."""
-    from transfer.suite import warm
 
     def run(script: str, *arguments: object, check: int | None = 0, **environment: str) -> subprocess.CompletedProcess:
         command = [sys.executable, str(ROOT / script), *map(str, arguments)]
-        given = {**os.environ, **warm_place, **environment}
-        with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-            with contextlib.chdir(tmp_path):
-                process = warm.ask(command, output.fileno(), given, errors.fileno())
-                process = process or subprocess.Popen(command, stdout=output, stderr=errors, env=given)
-            code = process.wait(400)
-            output.seek(0)
-            errors.seek(0)
-            done = subprocess.CompletedProcess(command, code, output.read(), errors.read())
+        done = completed(command, tmp_path, {**warm_place, **environment})
         assert check is None or done.returncode == check, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 

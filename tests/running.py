@@ -5,10 +5,11 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 Run = Callable[..., subprocess.CompletedProcess]
 
@@ -27,13 +28,25 @@ optimizer: {{lr: 0.01}}
 """
 
 
-def begin(command: Sequence[str], environment: Mapping[str, str], output: BinaryIO) -> Any:
-    """Start a command with its output in a file; where the environment names a warm process, as a fork of that one."""
+def begin(
+    command: Sequence[str], environment: Mapping[str, str], output: IO[Any], errors: IO[Any] | None = None
+) -> Any:
+    """Start a command with its output in files; where the environment names a warm process, as a fork of that one."""
     from transfer.suite import warm
 
-    given = {**os.environ, **environment}
-    forked = warm.ask(command, output.fileno(), given)
-    return forked or subprocess.Popen(command, stdout=output, stderr=output, env=given)
+    given, errors = {**os.environ, **environment}, errors or output
+    forked = warm.ask(command, output.fileno(), given, errors.fileno())
+    return forked or subprocess.Popen(command, stdout=output, stderr=errors, env=given)
+
+
+def completed(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess:
+    """Run a command in a folder, as ``begin`` does, and return what it printed."""
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        with contextlib.chdir(folder):
+            code = begin(command, environment, output, errors).wait(400)
+        output.seek(0)
+        errors.seek(0)
+        return subprocess.CompletedProcess(command, code, output.read(), errors.read())
 
 
 def end_when(

@@ -3,8 +3,8 @@
 import json
 import os
 import re
+import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from running import completed
 
 import masktransfer
 from core import shapes
@@ -41,24 +42,24 @@ def page(name: str) -> str:
     return text
 
 
-def carry_out(name: str, folder: Path) -> list[str]:
-    """Write the files that a page shows, execute its commands in order, and return what each printed."""
+def carry_out(name: str, folder: Path, place: dict[str, str]) -> list[str]:
+    """Write the files that a page shows, execute its commands in order as forks of a warm process, return what each printed."""
     text = page(name)
     for file, content in re.findall(r"```yaml\n# (\S+)\n(.*?)```", text, re.S):
         (folder / file).write_text(content)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     printed = []
     for command in "".join(re.findall(r"```bash\n(.*?)```", text, re.S)).splitlines():
-        done = subprocess.run(
-            command, shell=True, cwd=folder, capture_output=True, text=True, env={**os.environ, "PATH": path}
-        )
+        words = shlex.split(command, comments=True)
+        plain = [sys.executable, *words[1:]] if words[0] == "python" else ["bash", "-c", command]
+        done = completed(plain, folder, {"PATH": path, **place})
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         printed.append(done.stdout)
     return printed
 
 
 @pytest.fixture(scope="module")
-def paper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def paper(tmp_path_factory: pytest.TempPathFactory, warm_place: dict[str, str]) -> Path:
     """Carry out docs/your-checkpoint.md in a folder with two slim checkpoints, a few embedded images, and a photo."""
     folder = tmp_path_factory.mktemp("paper")
     for seed, name in enumerate(("mine", "mscn")):
@@ -67,7 +68,7 @@ def paper(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.fromarray(shapes.render(5, 0, 128).image).save(folder / "photo.jpg")
     for part in ("tools", "pretrain", "configs"):
         (folder / part).symlink_to(ROOT / part)
-    printed = carry_out("your-checkpoint.md", folder)
+    printed = carry_out("your-checkpoint.md", folder, warm_place)
     assert "100" in printed[0]  # tensors
     assert printed[2].split() == ["drawn/photo.png"]
     assert "2 items, 0 done" in printed[3]
@@ -110,7 +111,7 @@ def test_the_mask_page_previews_trains_and_plans_with_a_mask_from_outside(paper:
     (paper / "my_lab").mkdir()
     mask = re.search(r"```python\n# my_lab/masks.py\n(.*?)```", page("plugins.md"), re.S)
     (paper / "my_lab" / "masks.py").write_text(mask[1])
-    _, _, planned = carry_out("your-mask.md", paper)
+    _, _, planned = carry_out("your-mask.md", paper, {})
     with Image.open(paper / "striped.png") as preview:
         assert preview.width > 5 * 96
     assert json.loads((paper / "runs" / "striped" / "summary.json").read_text())["status"] == "finished"
@@ -147,12 +148,14 @@ def test_the_cluster_page_starts_its_suite_under_slurm(paper: Path, monkeypatch:
         (paper / "bin" / program).write_text("#!/bin/sh\nexit 0\n")
         (paper / "bin" / program).chmod(0o755)
     monkeypatch.setenv("PATH", f"{paper / 'bin'}:{os.environ['PATH']}")
-    started, reported = carry_out("your-cluster.md", paper)
+    started, reported = carry_out("your-cluster.md", paper, {})
     assert "2 items, 2 already done" in started
     assert "report.tex" in reported
 
 
-def test_the_data_page_goes_from_an_export_to_a_report_of_two_backbones(paper: Path) -> None:
+def test_the_data_page_goes_from_an_export_to_a_report_of_two_backbones(
+    paper: Path, warm_place: dict[str, str]
+) -> None:
     source, export = paper / "datasets" / "shapes" / "coco", paper / "parts"
     content = json.loads((source / "annotations" / "instances_train.json").read_text())
     kept = {image["id"]: image for image in content["images"][:6]}
@@ -166,7 +169,7 @@ def test_the_data_page_goes_from_an_export_to_a_report_of_two_backbones(paper: P
         shutil.copy(source / "train" / image["file_name"], export / "data")
     for name, file in (("ours", "mine"), ("theirs", "mscn")):
         (paper / f"{name}.pth").symlink_to(paper / f"{file}.pth")
-    *_, reported, checked, with_masks, skipped = carry_out("your-data.md", paper)
+    *_, reported, checked, with_masks, skipped = carry_out("your-data.md", paper, warm_place)
     assert "report.html" in reported
     assert "not among the results" not in (paper / "results" / "parts" / "report" / "report.md").read_text()
     assert "note: no validation split: 1 of 6 images" in checked
