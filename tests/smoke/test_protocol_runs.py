@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from running import Run, end_when
 
 from core.backbones.resnet import ResNet
 from core.checkpoint import save_backbone
+from transfer.suite import process
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "add-a-benchmark.md"
@@ -86,8 +88,10 @@ def test_a_killed_benchmark_goes_on_from_its_last_checkpoint(
     folder = tmp_path / "out"
     asked = (str(world / "slim.pth"), "--benchmark", "shapes_segmentation", "--out", str(folder))
     arguments, environment = command(ROOT, world, *asked), {"DETECTRON2_DATASETS": str(world)}
-    place = {**environment, **warm_place}
+    place = {**environment, **warm_place, **process.tag(folder)}
     assert end_when(folder / "run" / "last_checkpoint", signal.SIGKILL, arguments, place) == -signal.SIGKILL
+    while process.members(folder):  # what trains saves, and ends by itself; until then the folder is its own
+        time.sleep(0.1)
     assert not (folder / "result.json").exists()
     run_tool(*arguments[1:], **environment)
     found = result(folder)
